@@ -1,0 +1,1 @@
+"""Do sparse autoencoders help to detect concepts? Sparse probing in JAX."""

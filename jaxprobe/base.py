@@ -1,0 +1,158 @@
+"""The words every other module uses: axis letters, sites, datasets, batches, splits, rows.
+
+Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
+
+    N examples       B batch          T tokens        D d_model (residual width)
+    S d_sae          K kept latents   P probes        F folds
+    R regularisation strengths        G datasets      L layers
+"""
+
+import dataclasses
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+STREAMS = ("embed", "resid_post")
+POOLINGS = ("last", "tokens")
+REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
+PROTOCOLS = ("paper", "dedup")
+ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+class Site:
+    """A place in the model where activations are read, printed `blocks.12.resid_post`.
+
+    Attributes:
+        block: The block's number, or -1 for `embed`, which stands before all blocks.
+        stream: One of `STREAMS`.
+    """
+
+    block: int
+    stream: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """Reads `embed` or `blocks.L.resid_post`.
+
+        Raises:
+            ValueError: Any other text.
+        """
+        if text == "embed":
+            return cls(block=-1, stream="embed")
+        found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", text)
+        if found and found[2] in STREAMS and found[2] != "embed":
+            return cls(block=int(found[1]), stream=found[2])
+        raise ValueError(f"a site is `embed` or `blocks.L.resid_post` with a number L, got {text!r}")
+
+    def __str__(self) -> str:
+        return "embed" if self.stream == "embed" else f"blocks.{self.block}.{self.stream}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextDataset:
+    """Labelled prompts.
+
+    Attributes:
+        name: Unique name, for example `66_living-room`.
+        texts: N prompts.
+        y_N: int32 labels in {0, 1}, both present.
+        label_names: What 0 and 1 stood for in the source.
+        source: Where the rows came from.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    y_N: np.ndarray
+    label_names: tuple[str, str]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenBatch:
+    """Token ids of B prompts in one length bucket, padded on the right.
+
+    Attributes:
+        tokens_BT: int32 ids, BOS first.
+        length_B: int32 count of real tokens; 0 marks a row that only fills the batch.
+        prompt_B: int64 index of each prompt in the caller's list; -1 for filling rows.
+    """
+
+    tokens_BT: np.ndarray
+    length_B: np.ndarray
+    prompt_B: np.ndarray
+
+
+class Fold(NamedTuple):
+    """Positions inside a split's training rows: what a fold trains on and what it scores."""
+
+    train: np.ndarray
+    valid: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """One train/test draw of one dataset: rows and labels, no activations.
+
+    Attributes:
+        dataset: The dataset's name.
+        regime: One of `REGIMES`.
+        level: Training size, positive fraction or noise fraction; NaN for regimes without one.
+        protocol: `paper` or `dedup`.
+        seed: Seed of the draw.
+        train_N: Row numbers to train on (validation rows among them).
+        y_train_N: Their labels, flipped ones included.
+        test_N: Row numbers to test on. For covariate_shift they count rows of the shifted set.
+        y_test_N: Their (clean) labels.
+        folds: Validation folds; empty where there are too few rows to validate.
+    """
+
+    dataset: str
+    regime: str
+    level: float
+    protocol: str
+    seed: int
+    train_N: np.ndarray
+    y_train_N: np.ndarray
+    test_N: np.ndarray
+    y_test_N: np.ndarray
+    folds: tuple[Fold, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One evaluated probe: a line of `results.parquet`.
+
+    `level` is NaN where the regime has none, `num_latents` 0 where the probe reads activations,
+    `best_c` NaN where the method has no C.
+    """
+
+    model: str
+    site: str
+    features: str
+    method: str
+    num_latents: int
+    dataset: str
+    regime: str
+    level: float
+    protocol: str
+    seed: int
+    num_train: int
+    num_test: int
+    valid_auroc: float
+    test_auroc: float
+    test_f1: float
+    test_accuracy: float
+    best_c: float
+    converged: bool
+    fingerprint: str
+
+    def key(self) -> tuple:
+        """What makes a row unique: everything that names the probe, nothing that it scored."""
+        level = None if math.isnan(self.level) else round(self.level, 6)
+        return (
+            *(self.model, self.site, self.features, self.method, self.num_latents),
+            *(self.dataset, self.regime, level, self.protocol, self.seed, self.fingerprint),
+        )
