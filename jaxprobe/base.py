@@ -45,7 +45,9 @@ class Site:
         found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", text)
         if found and found[2] in STREAMS and found[2] != "embed":
             return cls(block=int(found[1]), stream=found[2])
-        raise ValueError(f"a site is `embed` or `blocks.L.resid_post` with a number L, got {text!r}")
+        raise ValueError(
+            f"a site is `embed` or `blocks.L.resid_post` with a number L, got {text!r}"
+        )
 
     def __str__(self) -> str:
         return "embed" if self.stream == "embed" else f"blocks.{self.block}.{self.stream}"

@@ -1,0 +1,73 @@
+"""The state of a training run between two processes: a pytree of arrays and what it belongs to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxprobe.checkpoints import atomic
+
+HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
+Tree = TypeVar("Tree")
+
+
+def save(path: Path, tree, identity: Mapping[str, object]) -> None:
+    """Writes a pytree of arrays, whole or not at all.
+
+    Args:
+        path: The file to write.
+        tree: Arrays.
+        identity: JSON types that tell which run this is.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    atomic.write_bytes(path, safetensors.numpy.save(_named(tree), metadata={HEADER: text}))
+
+
+def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
+    """Reads what `save` wrote.
+
+    Args:
+        path: The file.
+        like: A tree of the same structure (arrays, or `jax.ShapeDtypeStruct`).
+        identity: What the file must belong to.
+
+    Raises:
+        ValueError: It belongs to another run (the first difference is named) or is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            check_identity(json.loads((file.metadata() or {}).get(HEADER, "{}")), identity, path)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to train afresh") from None
+    wanted = _named(like, read=False)
+    fits = arrays.keys() == wanted.keys() and all(
+        (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
+        for name in wanted
+    )
+    if not fits:
+        raise ValueError(f"{path} was written by another jaxprobe; delete it to train afresh")
+    structure = jax.tree.structure(like)
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
+
+
+def check_identity(found: Mapping, wanted: Mapping, path: Path) -> None:
+    """Raises ValueError at the first entry in which a file belongs to another run."""
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            raise ValueError(
+                f"{path} was made with {key} = {found.get(key)!r}, and {key} ="
+                f" {wanted.get(key)!r} is asked; use another folder, or delete the file"
+            )
+
+
+def _named(tree, *, read: bool = True) -> dict:
+    """Leaves by their path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) if read else leaf for path, leaf in leaves}

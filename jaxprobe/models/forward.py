@@ -1,0 +1,140 @@
+"""The one compiled function: token batches to activations at any set of sites."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from penzai import pz
+
+from jaxprobe import checks
+from jaxprobe.base import POOLINGS, Site
+from jaxprobe.models.layers import rotary_table
+from jaxprobe.models.model import Model
+from jaxprobe.models.taps import queries_only, with_taps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forward:
+    """A model's compiled forward pass up to the last site.
+
+    Attributes:
+        compiled: The jitted function of (parameters, tokens_BT, length_B).
+        parameters: The blocks that it runs, passed as arguments so that no program holds a copy.
+        vocab_size: Ids lie below this.
+    """
+
+    compiled: Callable = dataclasses.field(repr=False)
+    parameters: pz.nn.Sequential = dataclasses.field(repr=False)
+    vocab_size: int
+
+    def __call__(self, tokens_BT, length_B) -> dict:
+        """Runs one batch; the results are still being computed when this returns.
+
+        Args:
+            tokens_BT: int32 ids, BOS first, padded on the right.
+            length_B: int32 count of real tokens; a row of 0 gives finite values without meaning.
+
+        Returns:
+            Per site (or per (site, pooling) where several poolings were asked) float32 activations:
+            [B, D] at the last real token, or [B, T, D], whose entries at padding have no meaning.
+
+        Raises:
+            ValueError: Shapes disagree, or (for NumPy arrays) ids or lengths are out of range.
+        """
+        checks.check_shape("tokens_BT", tokens_BT, (None, None))
+        checks.check_shape("length_B", length_B, (tokens_BT.shape[0],))
+        if isinstance(tokens_BT, np.ndarray):
+            _check_range("tokens_BT", tokens_BT, self.vocab_size - 1)
+        if isinstance(length_B, np.ndarray):
+            _check_range("length_B", length_B, tokens_BT.shape[1])
+        return self.compiled(self.parameters, tokens_BT, length_B)
+
+    def num_compiled(self) -> int:
+        """Programs compiled so far: one per batch shape."""
+        return self.compiled._cache_size()  # type: ignore[attr-defined]
+
+
+def make_forward(
+    model: Model, sites: Sequence[Site], pooling: str | Sequence[str] = "last"
+) -> Forward:
+    """Makes the compiled forward pass that reads `sites`; blocks behind the last are left out.
+
+    Args:
+        model: A loaded model.
+        sites: Where to read, at least one.
+        pooling: `last` (at the last real token), `tokens` (everywhere), or a sequence of both.
+
+    Returns:
+        A function of (tokens_BT, length_B), compiled once per shape.
+
+    Raises:
+        ValueError: No site, a site that the model lacks, or an unknown pooling.
+    """
+    sites = tuple(dict.fromkeys(sites))
+    if not sites:
+        raise ValueError("`sites` must name at least one site, got none; try blocks.0.resid_post")
+    for site in sites:
+        _check_site(model, site)
+    poolings = (pooling,) if isinstance(pooling, str) else tuple(dict.fromkeys(pooling))
+    for name in poolings:
+        checks.check_choice("pooling", name, POOLINGS)
+    last_block = max(site.block for site in sites)
+    used = pz.nn.Sequential(list(model.parameters.sublayers[: last_block + 2]))
+    precision = "highest" if model.dtype == "float32" else "default"
+
+    config = model.config
+
+    def run(parameters, tokens_BT, length_B):
+        # penzai mixes dtypes by NumPy's rules; callers may have forbidden that.
+        with jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision(precision):
+            values = _read(config, parameters, sites, poolings, tokens_BT, length_B)
+        if isinstance(pooling, str):
+            return {site: value for (site, _), value in values.items()}
+        return values
+
+    return Forward(compiled=jax.jit(run), parameters=used, vocab_size=model.config.vocab_size)
+
+
+def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
+    last_B1 = jnp.maximum(length_B.astype(jnp.int32) - 1, 0)[:, None]
+    positions = {
+        "token_positions": pz.nx.arange("seq", tokens_BT.shape[1]),
+        "query_positions": pz.nx.wrap(last_B1, "batch", "seq"),
+    }
+    rotary = {
+        (name, base): rotary_table(where, base, config.d_head)
+        for name, where in positions.items()
+        for base in set(config.rotary_bases)
+    }
+    pruned = poolings == ("last",) and len(stack.sublayers) > 1
+    if pruned:  # nothing reads the last block but its tap, and that only at the last token
+        *before, block = stack.sublayers
+        stack = pz.nn.Sequential([*before, queries_only(block)])
+    tapped, variables = with_taps(stack, sites)
+    tapped(pz.nx.wrap(tokens_BT, "batch", "seq"), rotary=rotary, **positions)
+    values = {}
+    for site, variable in variables.items():
+        x = variable.value.unwrap("batch", "seq", "embedding").astype(jnp.float32)
+        at_last = pruned and site.block == len(stack.sublayers) - 2
+        for name in poolings:
+            row = jnp.zeros_like(last_B1) if at_last else last_B1
+            values[site, name] = x if name == "tokens" else _take(x, row)
+    return values
+
+
+def _take(x_BTD, index_B1):
+    return jnp.take_along_axis(x_BTD, index_B1[:, :, None], axis=1, mode="clip")[:, 0]
+
+
+def _check_site(model: Model, site: Site) -> None:
+    if site.block >= model.num_blocks:
+        raise ValueError(
+            f"`{site}` is not in {model.name}: its blocks are 0 to {model.num_blocks - 1}"
+        )
+
+
+def _check_range(name: str, array: np.ndarray, largest: int) -> None:
+    if array.size and (array.min() < 0 or array.max() > largest):
+        raise ValueError(f"`{name}` must lie in 0 to {largest}, got {array.min()} to {array.max()}")

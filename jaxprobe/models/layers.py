@@ -1,0 +1,160 @@
+"""The layers that penzai lacks: mixed-precision products, norms in float32, rotary tables.
+
+Axis names are penzai's own (`penzai.models.transformer.model_parts`): batch, seq, kv_seq, embedding,
+head_groups, query_heads, projection, neurons. Side inputs that every layer may read:
+
+    token_positions     {seq}          position of each token
+    query_positions     {seq} or {batch, seq}: positions that are asked for in a pruned block
+    rotary              {(positions name, base): (cosines, signed sines)}
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from penzai import pz
+
+STATIC = {"pytree_node": False}
+
+
+@pz.pytree_dataclass(has_implicitly_inherited_fields=True)
+class Linear(pz.nn.Linear):
+    """A product whose inputs take the weights' dtype and whose sums stay in float32."""
+
+    def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Contracts `in_axis_names`; the result is float32 with the output axes last."""
+        weights = self.weights.value
+        kept = [name for name in x.named_axes if name not in self.in_axis_names]
+        left = x.unwrap(*kept, *self.in_axis_names).astype(weights.dtype)
+        right = weights.unwrap(*self.out_axis_names, *self.in_axis_names)
+        sizes = (*left.shape[: len(kept)], *right.shape[: len(self.out_axis_names)])
+        # Weights lie [outputs, inputs] as in every file. As plain matrices they are read where they
+        # lie; with more axes XLA would transpose a copy of them in every call.
+        right_OI = right.reshape(math.prod(sizes[len(kept) :]), -1)
+        left_NI = left.reshape(math.prod(sizes[: len(kept)]), -1)
+        y_NO = jax.lax.dot_general(
+            left_NI, right_OI, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        return pz.nx.wrap(y_NO.reshape(sizes), *kept, *self.out_axis_names)
+
+
+@pz.pytree_dataclass
+class RmsNorm(pz.nn.Layer):
+    """Division by the root mean square over one axis, then a learned scale, all in float32.
+
+    Attributes:
+        scale: Learned factor; where a family stores it less one, the loader has added the one.
+        axis: Name of the axis.
+        epsilon: Added to the mean square.
+    """
+
+    scale: pz.nn.ParameterLike[pz.nx.NamedArray]
+    axis: str = dataclasses.field(metadata=STATIC)
+    epsilon: float = dataclasses.field(metadata=STATIC)
+
+    def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Normalises; the result is float32 with `axis` last."""
+        kept = [name for name in x.named_axes if name != self.axis]
+        values = x.unwrap(*kept, self.axis).astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(values), -1, keepdims=True)
+        scaled = values * jax.lax.rsqrt(mean_square + self.epsilon)
+        return pz.nx.wrap(scaled * self.scale.value.unwrap(self.axis), *kept, self.axis)
+
+
+@pz.pytree_dataclass
+class Rotate(pz.nn.Layer):
+    """Rotary position embedding of the `projection` axis, from tables that blocks share.
+
+    Attributes:
+        base: Base of the wavelengths.
+        positions_name: Side input whose positions the `seq` axis stands for.
+    """
+
+    base: float = dataclasses.field(metadata=STATIC)
+    positions_name: str = dataclasses.field(default="token_positions", metadata=STATIC)
+
+    def __call__(self, x: pz.nx.NamedArray, *, rotary, **_unused) -> pz.nx.NamedArray:
+        """Rotates the pairs (i, i + half) by their position's angles."""
+        cos, sin = rotary[self.positions_name, self.base]
+        kept = [name for name in x.named_axes if name != "projection"]
+        values = x.unwrap(*kept, "projection")
+        pairs = pz.nx.wrap(values.reshape(*values.shape[:-1], 2, -1), *kept, "pair", "half")
+        # A reversal instead of a split and a concatenation keeps this one pass over memory.
+        swapped = pz.nx.wrap(pairs.unwrap(*kept, "pair", "half")[..., ::-1, :], *kept, "pair", "half")
+        turned = (pairs * cos + swapped * sin).unwrap(*kept, "pair", "half")
+        return pz.nx.wrap(turned.reshape(values.shape), *kept, "projection")
+
+
+@pz.pytree_dataclass
+class Scores(pz.nn.Layer):
+    """Products of every query with every key of its head group, in float32."""
+
+    def __call__(self, query_key, **_unused) -> pz.nx.NamedArray:
+        """Maps ({batch, seq, .., projection}, same with kv heads) to {.., query_heads, kv_seq}."""
+        query, key = query_key
+        q_BGTQP = query.unwrap("batch", "head_groups", "seq", "query_heads", "projection")
+        k_BGSP = key.unwrap("batch", "head_groups", "seq", "projection")
+        # All queries of all heads of a group are the rows of one matrix, as they lie in memory.
+        q_BGMP = q_BGTQP.reshape(*q_BGTQP.shape[:2], -1, q_BGTQP.shape[-1])
+        score_BGMS = jnp.einsum("bgmp,bgsp->bgms", q_BGMP, k_BGSP)
+        score = score_BGMS.reshape(*q_BGTQP.shape[:-1], -1)
+        return pz.nx.wrap(score, "batch", "head_groups", "seq", "query_heads", "kv_seq")
+
+
+@pz.pytree_dataclass
+class Softmax(pz.nn.Layer):
+    """Softmax over the keys, which stay the fastest axis in memory."""
+
+    def __call__(self, score: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Normalises over `kv_seq`."""
+        order = ("batch", "head_groups", "seq", "query_heads", "kv_seq")
+        return pz.nx.wrap(jax.nn.softmax(score.unwrap(*order), axis=-1), *order)
+
+
+@pz.pytree_dataclass
+class Mix(pz.nn.Layer):
+    """Sums of the values, weighted by attention, in float32."""
+
+    def __call__(self, attention_value, **_unused) -> pz.nx.NamedArray:
+        """Maps (weights, values) to {batch, seq, head_groups, query_heads, projection}."""
+        attention, value = attention_value
+        a_BGTQS = attention.unwrap("batch", "head_groups", "seq", "query_heads", "kv_seq")
+        v_BGSP = value.unwrap("batch", "head_groups", "seq", "projection")
+        a_BGMS = a_BGTQS.reshape(*a_BGTQS.shape[:2], -1, a_BGTQS.shape[-1])
+        mixed_BGMP = jnp.einsum("bgms,bgsp->bgmp", a_BGMS, v_BGSP)
+        mixed = mixed_BGMP.reshape(*a_BGTQS.shape[:-1], -1)
+        named = pz.nx.wrap(mixed, "batch", "head_groups", "seq", "query_heads", "projection")
+        return named.order_as("batch", "seq", "head_groups", "query_heads", "projection")
+
+
+@pz.pytree_dataclass
+class PickQueries(pz.nn.Layer):
+    """Keeps the rows of the `seq` axis that the side input `query_positions` names."""
+
+    def __call__(self, x: pz.nx.NamedArray, *, query_positions, **_unused) -> pz.nx.NamedArray:
+        """Gathers one set of positions per batch row."""
+        rest = [name for name in x.named_axes if name not in ("batch", "seq")]
+        values = x.unwrap("batch", "seq", *rest)
+        index_BQ = query_positions.unwrap("batch", "seq")
+        index = index_BQ.reshape(*index_BQ.shape, *(1 for _ in rest))
+        picked = jnp.take_along_axis(values, index, axis=1, mode="clip")
+        return pz.nx.wrap(picked, "batch", "seq", *rest)
+
+
+def rotary_table(positions: pz.nx.NamedArray, base: float, d_head: int):
+    """Cosines and sines of every position's angles.
+
+    Args:
+        positions: int32 positions under any named axes.
+        base: Base of the wavelengths.
+        d_head: Width of a head.
+
+    Returns:
+        Two float32 named arrays: cosines {.., half} and signed sines {.., pair, half}.
+    """
+    exponent = jnp.arange(0, d_head, 2, dtype=jnp.float32) / d_head
+    frequency = pz.nx.wrap(1.0 / (jnp.float32(base) ** exponent), "half")
+    angle = positions.astype(jnp.float32) * frequency
+    sign = pz.nx.wrap(jnp.array([-1.0, 1.0], jnp.float32), "pair")
+    return pz.nx.nmap(jnp.cos)(angle), sign * pz.nx.nmap(jnp.sin)(angle)

@@ -1,0 +1,231 @@
+"""Quiver of arrows: does a set of probes get better when SAE probes join it?
+
+An arrow is one way to probe: a baseline method, or an SAE with its number of latents. For each case
+(a dataset, and where the regime has levels a dataset at a level) the arrow with the best valid AUROC
+is shot, and its test AUROC is the score. The baselines alone are compared with the baselines plus the
+SAE arrows, case by case. Valid AUROC is often exactly 1, so the rule that breaks ties is part of the
+answer: both rules are computed, never one.
+
+Axes: G cases, A arrows.
+
+References:
+    Kantamneni et al., Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, 2025, section 3.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxprobe import checks
+
+BASELINES = ("logistic", "pca", "knn", "xgboost", "mlp")  # the paper's order: ties go to the first
+SAE_METHOD = "logistic_l1"
+SAE_NUM_LATENTS = (128, 16)
+TIE_RULES = ("baselines_first", "saes_first")
+
+RANDOM_SAE = "random_sae"
+SHUFFLED_LABELS = "_shuffled_labels"
+RANDOM_LATENTS = "_random_latents"
+
+
+def is_control(features: str, method: str) -> bool:
+    """Whether a row is a control: shuffled labels, random latents or a random SAE. Never an arrow."""
+    return features == RANDOM_SAE or method.endswith((SHUFFLED_LABELS, RANDOM_LATENTS))
+
+
+class Score(NamedTuple):
+    """What one arrow scored on one case. `level` is NaN where the regime has none."""
+
+    dataset: str
+    level: float
+    seed: int
+    arrow: str
+    valid: float
+    test: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arrows:
+    """The scores of A arrows on G cases.
+
+    Attributes:
+        names: A arrow names; the baselines first, in the order in which ties are broken.
+        is_sae_A: Which arrows read SAE latents.
+        datasets: G dataset names; one name occurs once per level and seed.
+        level_G: Levels, NaN where the regime has none.
+        valid_GA: Valid AUROC; NaN marks a missing arrow.
+        test_GA: Test AUROC; NaN marks a missing arrow.
+    """
+
+    names: tuple[str, ...]
+    is_sae_A: np.ndarray
+    datasets: tuple[str, ...]
+    level_G: np.ndarray
+    valid_GA: np.ndarray
+    test_GA: np.ndarray
+
+
+def gather(scores: Iterable[Score], baselines: Sequence[str], saes: Sequence[str]) -> Arrows:
+    """Lays scores out as cases by arrows.
+
+    Args:
+        scores: In any order; those of arrows not named below are left out.
+        baselines: Names of the baseline arrows, first wins ties.
+        saes: Names of the SAE arrows, first wins ties.
+
+    Returns:
+        Arrows, with cases in the order of their first score.
+
+    Raises:
+        ValueError: Two scores for one arrow on one case.
+    """
+    names = (*baselines, *saes)
+    column = {name: place for place, name in enumerate(names)}
+    case_of: dict[tuple, int] = {}
+    cells: dict[tuple[int, int], tuple[float, float]] = {}
+    for score in scores:
+        if score.arrow not in column:
+            continue
+        level = None if math.isnan(score.level) else round(score.level, 6)
+        case = case_of.setdefault((score.dataset, level, score.seed), len(case_of))
+        cell = (case, column[score.arrow])
+        if cell in cells:
+            raise ValueError(
+                f"`scores` must hold each arrow once per case, got {score.arrow!r} twice for dataset"
+                f" {score.dataset!r}, level {level}, seed {score.seed}; the results of two different"
+                " runs may be mixed: report them from separate work directories"
+            )
+        cells[cell] = (score.valid, score.test)
+    both_2GA = np.full((2, len(case_of), len(names)), np.nan)
+    for (case, arrow), pair in cells.items():
+        both_2GA[:, case, arrow] = pair
+    return Arrows(
+        names=names,
+        is_sae_A=np.arange(len(names)) >= len(baselines),
+        datasets=tuple(dataset for dataset, _, _ in case_of),
+        level_G=np.array([math.nan if level is None else level for _, level, _ in case_of]),
+        valid_GA=both_2GA[0],
+        test_GA=both_2GA[1],
+    )
+
+
+def shoot(valid_GA: np.ndarray, order_A: np.ndarray) -> np.ndarray:
+    """The arrow with the best valid AUROC of each case, the first in `order_A` among equals.
+
+    Args:
+        valid_GA: Valid AUROC; NaN marks a missing arrow.
+        order_A: Numbers of the arrows that may be chosen, most preferred first.
+
+    Returns:
+        int [G], the chosen arrow's column; -1 where every arrow of `order_A` is missing.
+    """
+    if not len(order_A):
+        return np.full(len(valid_GA), -1)
+    seen_GA = np.where(np.isnan(valid_GA), -np.inf, valid_GA)[:, order_A]
+    first_G = np.argmax(seen_GA, axis=1)  # argmax returns the first of equals
+    return np.where(np.isneginf(seen_GA.max(axis=1)), -1, order_A[first_G])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two ways to choose an arrow, side by side on the G cases where both have one.
+
+    Attributes:
+        datasets: G dataset names.
+        level_G: Levels, NaN where the regime has none.
+        base_G: Test AUROC of the best baseline.
+        with_sae_G: Test AUROC of the arrow chosen when SAE arrows take part.
+        base_arrow_G: Which baseline arrow it was.
+        arrow_G: Which arrow it was when SAE arrows take part.
+        sae_chosen_G: Whether that was an SAE arrow.
+        num_skipped: Cases left out because they have no baseline or no SAE arrow.
+    """
+
+    datasets: tuple[str, ...]
+    level_G: np.ndarray
+    base_G: np.ndarray
+    with_sae_G: np.ndarray
+    base_arrow_G: np.ndarray
+    arrow_G: np.ndarray
+    sae_chosen_G: np.ndarray
+    num_skipped: int
+
+    @property
+    def delta_G(self) -> np.ndarray:
+        """Paired differences of test AUROC, positive where SAE arrows help."""
+        return self.with_sae_G - self.base_G
+
+
+def compare(arrows: Arrows, tie_rule: str) -> Comparison:
+    """Compares the baselines with the baselines plus the SAE arrows.
+
+    Args:
+        arrows: Baselines and SAE arrows, each in order of preference.
+        tie_rule: `baselines_first` or `saes_first`: which block comes first among equals.
+
+    Returns:
+        The comparison over the cases that have a baseline and an SAE arrow.
+    """
+    checks.check_choice("tie rule", tie_rule, TIE_RULES)
+    sae_A, baseline_A = np.flatnonzero(arrows.is_sae_A), np.flatnonzero(~arrows.is_sae_A)
+    blocks = (baseline_A, sae_A) if tie_rule == "baselines_first" else (sae_A, baseline_A)
+    return _pair(arrows, baseline_A, np.concatenate(blocks), sae_A)
+
+
+def compare_alone(arrows: Arrows) -> Comparison:
+    """Compares the best baseline with the best SAE arrow, the baselines left out."""
+    sae_A, baseline_A = np.flatnonzero(arrows.is_sae_A), np.flatnonzero(~arrows.is_sae_A)
+    return _pair(arrows, baseline_A, sae_A, sae_A)
+
+
+def _pair(
+    arrows: Arrows, base_order_A: np.ndarray, order_A: np.ndarray, sae_A: np.ndarray
+) -> Comparison:
+    base_arrow_G = shoot(arrows.valid_GA, base_order_A)
+    arrow_G = shoot(arrows.valid_GA, order_A)
+    kept_G = np.flatnonzero((base_arrow_G >= 0) & (shoot(arrows.valid_GA, sae_A) >= 0))
+    base_arrow_G, arrow_G = base_arrow_G[kept_G], arrow_G[kept_G]
+    return Comparison(
+        datasets=tuple(arrows.datasets[case] for case in kept_G),
+        level_G=arrows.level_G[kept_G],
+        base_G=arrows.test_GA[kept_G, base_arrow_G],
+        with_sae_G=arrows.test_GA[kept_G, arrow_G],
+        base_arrow_G=base_arrow_G,
+        arrow_G=arrow_G,
+        sae_chosen_G=arrows.is_sae_A[arrow_G],
+        num_skipped=len(arrows.datasets) - len(kept_G),
+    )
+
+
+class Summary(NamedTuple):
+    """One line of `quiver.csv` without its regime and tie rule; means are NaN without cases."""
+
+    n: int
+    base: float
+    with_sae: float
+    delta: float
+    se: float
+    sae_chosen: int
+    wins: int
+    ties: int
+    losses: int
+
+
+def summarise(comparison: Comparison) -> Summary:
+    """Means over the cases; `se` is the population standard deviation of the differences / sqrt(n)."""
+    delta_G, n = comparison.delta_G, len(comparison.datasets)
+    mean = (lambda x_G: float(np.mean(x_G))) if n else (lambda x_G: math.nan)
+    return Summary(
+        n=n,
+        base=mean(comparison.base_G),
+        with_sae=mean(comparison.with_sae_G),
+        delta=mean(delta_G),
+        se=float(np.std(delta_G) / math.sqrt(n)) if n else math.nan,
+        sae_chosen=int(comparison.sae_chosen_G.sum()),
+        wins=int((delta_G > 0).sum()),
+        ties=int((delta_G == 0).sum()),
+        losses=int((delta_G < 0).sum()),
+    )

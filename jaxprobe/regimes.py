@@ -1,0 +1,271 @@
+"""Data regimes: which rows of a dataset train, validate and test a probe.
+
+Rows and labels only; no activations. Protocol `paper` draws exactly the rows of the published
+code; protocol `dedup` applies the same draw to distinct prompts, so no text stands on two sides.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxprobe import base, checks
+
+MAX_TRAIN = 1024
+MIN_TEST = 100
+SHIFT_POOL = 1500  # covariate shift trains on rows below this one
+NUM_FOLDS = 6
+SCARCITY_SIZES = tuple(int(size) for size in np.unique(np.round(np.logspace(1, 10, 20, base=2))))
+IMBALANCE_RATIOS = tuple(float(ratio) for ratio in np.linspace(0.05, 0.95, 19))
+NOISE_FRACTIONS = tuple(float(fraction) for fraction in np.linspace(0.0, 0.5, 11))
+
+
+def splits(
+    dataset: base.TextDataset,
+    regime: str = "standard",
+    *,
+    protocol: str = "paper",
+    seed: int = 42,
+    shifted: base.TextDataset | None = None,
+) -> tuple[base.Split, ...]:
+    """All train/test draws of one dataset in one regime, a draw per level.
+
+    Args:
+        dataset: Labelled prompts.
+        regime: One of `base.REGIMES`.
+        protocol: `paper`, or `dedup`: one row stands for all rows with its text, and texts that
+            occur under both labels are left out.
+        seed: Seed of every draw.
+        shifted: The shifted test set; needed by, and only by, `covariate_shift`.
+
+    Returns:
+        Splits by rising level. Levels that the dataset is too small for are left out, so the
+        tuple can be empty.
+
+    Raises:
+        ValueError: An unknown regime or protocol, or a missing shifted set.
+    """
+    checks.check_choice("regime", regime, base.REGIMES)
+    checks.check_choice("protocol", protocol, base.PROTOCOLS)
+    if (regime == "covariate_shift") != (shifted is not None):
+        raise ValueError(
+            "`shifted` is the test set of regime covariate_shift and of no other, got"
+            f" regime {regime!r} with shifted={None if shifted is None else shifted.name!r}"
+        )
+    rows_N = distinct_rows(dataset.texts, dataset.y_N) if protocol == "dedup" else None
+    if rows_N is None:
+        rows_N = np.arange(len(dataset.texts))
+    y_N = np.asarray(dataset.y_N)[rows_N]
+    common = {"dataset": dataset.name, "regime": regime, "protocol": protocol, "seed": seed}
+    if shifted is not None:
+        draws = _covariate_shift(dataset, shifted, rows_N, protocol, seed)
+        return tuple(base.Split(**common, **draw) for draw in draws)
+    draws = _DRAWS[regime](y_N, seed)
+    return tuple(base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws)
+
+
+def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray) -> np.ndarray:
+    """First row of every text, in row order, leaving out texts that carry both labels."""
+    first: dict[str, int] = {}
+    conflicting = set()
+    for row, text in enumerate(texts):
+        if y_N[first.setdefault(text, row)] != y_N[row]:
+            conflicting.add(text)
+    return np.array([row for text, row in first.items() if text not in conflicting], int)
+
+
+def leak_rate(texts: tuple[str, ...], split: base.Split) -> float:
+    """Fraction of a split's test rows whose text also stands among its training rows."""
+    seen = {texts[row] for row in split.train_N}
+    return float(np.mean([texts[row] in seen for row in split.test_N]))
+
+
+def draw_rows(
+    y_N: np.ndarray, num_train: int, num_test: int, ratio: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws training and test rows with `ceil(ratio * size)` positives each.
+
+    The generator's calls and their order are those of the published code, so the rows are too.
+
+    Args:
+        y_N: Labels in {0, 1}.
+        num_train: Training rows.
+        num_test: Test rows.
+        ratio: Fraction of positives in both.
+        seed: Seed of the draw.
+
+    Returns:
+        Row numbers for training and for test, shuffled.
+
+    Raises:
+        ValueError: A class has too few rows.
+
+    References:
+        `get_train_test_indices` in sae-probes 0.4.2.
+    """
+    rng = np.random.RandomState(seed)  # noqa: NPY002 - the published draws come from this generator
+    pools = [np.flatnonzero(y_N == 1), np.flatnonzero(y_N == 0)]
+    drawn = []
+    for size in (num_train, num_test):
+        num_pos = math.ceil(ratio * size)
+        parts = []
+        for label, count in ((0, num_pos), (1, size - num_pos)):
+            if count > len(pools[label]):
+                raise ValueError(
+                    f"a draw of {size} rows at ratio {ratio:g} wants {count} rows of one class,"
+                    f" only {len(pools[label])} are left; use a smaller size"
+                )
+            parts.append(rng.choice(pools[label], size=count, replace=False))
+        pools = [np.setdiff1d(pool, part) for pool, part in zip(pools, parts, strict=True)]
+        drawn.append(np.concatenate(parts))
+    return rng.permutation(drawn[0]), rng.permutation(drawn[1])
+
+
+def flip_labels(y_N: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Flips `int(N * fraction)` labels, chosen as the published `corrupt_ytrain` chooses them."""
+    rng = np.random.RandomState(seed)  # noqa: NPY002 - as above
+    flip = rng.choice(len(y_N), size=int(len(y_N) * fraction), replace=False)
+    flipped_N = np.array(y_N)
+    flipped_N[flip] = 1 - flipped_N[flip]
+    return flipped_N
+
+
+def validation_folds(y_N: np.ndarray, seed: int) -> tuple[base.Fold, ...]:
+    """Validation folds by training size, as PROTOCOL section 4 lays them down.
+
+    Args:
+        y_N: Training labels in {0, 1}, in training order.
+        seed: Seed of the stratified shuffle.
+
+    Returns:
+        Up to 3 rows: none. Up to 12: every pair left out, where the pair holds both classes. Below
+        128: six stratified folds, less those whose validation part has one class. From 128: the
+        last `min(int(0.2 N), 100)` rows.
+    """
+    num = len(y_N)
+    everything = np.arange(num)
+    if num <= 3:
+        return ()
+    if num >= 128:
+        cut = num - min(int(0.2 * num), 100)
+        return (base.Fold(everything[:cut], everything[cut:]),)
+    if num <= 12:
+        valid_parts = [np.array(pair) for pair in itertools.combinations(range(num), 2)]
+    else:
+        fold_N = _stratified_fold_numbers(y_N, seed)
+        valid_parts = [np.flatnonzero(fold_N == fold) for fold in range(NUM_FOLDS)]
+    return tuple(
+        base.Fold(np.setdiff1d(everything, valid), valid)
+        for valid in valid_parts
+        if len(np.unique(y_N[valid])) == 2
+    )
+
+
+def _stratified_fold_numbers(y_N: np.ndarray, seed: int) -> np.ndarray:
+    """Fold of each row, equal to scikit-learn's `StratifiedKFold(6, shuffle=True)`."""
+    rng = np.random.RandomState(seed)  # noqa: NPY002 - as above
+    # Classes are numbered by first appearance; the allocation deals the sorted labels round.
+    class_N = (y_N != y_N[0]).astype(int)
+    sorted_N = np.sort(class_N)
+    dealt = [np.bincount(sorted_N[f::NUM_FOLDS], minlength=2) for f in range(NUM_FOLDS)]
+    fold_N = np.empty(len(y_N), int)
+    for label in range(2):
+        folds = np.arange(NUM_FOLDS).repeat([counts[label] for counts in dealt])
+        rng.shuffle(folds)
+        fold_N[class_N == label] = folds
+    return fold_N
+
+
+def _standard(y_N: np.ndarray, seed: int) -> list[dict]:
+    usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
+    if usable <= MIN_TEST + 1:
+        return []
+    return [_draw(y_N, min(usable - MIN_TEST, MAX_TRAIN), usable, seed)]
+
+
+def _scarcity(y_N: np.ndarray, seed: int) -> list[dict]:
+    usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
+    sizes = [size for size in SCARCITY_SIZES if size <= usable - MIN_TEST]
+    return [{**_draw(y_N, size, usable, seed), "level": float(size)} for size in sizes]
+
+
+def _imbalance(y_N: np.ndarray, seed: int) -> list[dict]:
+    low, high = min(IMBALANCE_RATIOS), max(IMBALANCE_RATIOS)
+    total = int(min(np.sum(y_N == 0) / (1 - low), np.sum(y_N == 1) / high))
+    num_train = min(total - MIN_TEST, MAX_TRAIN)
+    num_test = max(MIN_TEST, total - num_train - 1)
+    if num_train < 2:
+        return []
+    # Rounding up at both sizes can ask for a row more than an odd class holds; test gives it up.
+    while not all(_fits(y_N, num_train, num_test, ratio) for ratio in IMBALANCE_RATIOS):
+        num_test -= 1
+    draws = []
+    for ratio in IMBALANCE_RATIOS:
+        train_N, test_N = draw_rows(y_N, num_train, num_test, ratio, seed)
+        draws.append(_described(train_N, y_N[train_N], test_N, ratio, seed))
+    return draws
+
+
+def _fits(y_N: np.ndarray, num_train: int, num_test: int, ratio: float) -> bool:
+    num_pos = math.ceil(ratio * num_train) + math.ceil(ratio * num_test)
+    return num_pos <= np.sum(y_N == 1) and num_train + num_test - num_pos <= np.sum(y_N == 0)
+
+
+def _label_noise(y_N: np.ndarray, seed: int) -> list[dict]:
+    draws = []
+    for clean in _standard(y_N, seed):
+        for fraction in NOISE_FRACTIONS:
+            y_train_N = flip_labels(clean["y_train_N"], fraction, seed)
+            draws.append(_described(clean["train_N"], y_train_N, clean["test_N"], fraction, seed))
+    return draws
+
+
+_DRAWS: dict[str, Callable[[np.ndarray, int], list[dict]]] = {
+    "standard": _standard,
+    "scarcity": _scarcity,
+    "imbalance": _imbalance,
+    "label_noise": _label_noise,
+}
+
+
+def _covariate_shift(dataset, shifted, rows_N, protocol, seed) -> list[dict]:
+    pool_N = rows_N[rows_N < SHIFT_POOL]
+    test_N = np.arange(len(shifted.texts))
+    if protocol == "dedup":
+        # The shifted prompts are fixed: drop their repeats, and training rows that share a text.
+        test_N = distinct_rows(shifted.texts, shifted.y_N)
+        tested = {shifted.texts[row] for row in test_N}
+        pool_N = np.array([row for row in pool_N if dataset.texts[row] not in tested], int)
+    y_N = np.asarray(dataset.y_N)[pool_N]
+    usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
+    num_train = min(MAX_TRAIN, usable)
+    if num_train < 4:
+        return []
+    train_N, _ = draw_rows(y_N, num_train, 0, 0.5, seed)
+    draw = _described(train_N, y_N[train_N], test_N, math.nan, seed)
+    y_test_N = np.asarray(shifted.y_N)[test_N]
+    return [{**draw, "train_N": pool_N[train_N], "y_test_N": y_test_N}]
+
+
+def _draw(y_N: np.ndarray, num_train: int, usable: int, seed: int) -> dict:
+    train_N, test_N = draw_rows(y_N, num_train, usable - num_train - 1, 0.5, seed)
+    return _described(train_N, y_N[train_N], test_N, math.nan, seed)
+
+
+def _described(train_N, y_train_N, test_N, level, seed) -> dict:
+    folds = validation_folds(y_train_N, seed)
+    return {
+        **{"train_N": train_N, "y_train_N": y_train_N, "test_N": test_N},
+        **{"level": level, "folds": folds},
+    }
+
+
+def _named_rows(draw: dict, rows_N: np.ndarray, y_N: np.ndarray) -> dict:
+    """Turns positions among the usable rows into row numbers of the dataset."""
+    return {
+        **draw,
+        "train_N": rows_N[draw["train_N"]],
+        "test_N": rows_N[draw["test_N"]],
+        "y_test_N": y_N[draw["test_N"]],
+    }

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: a pytree with encode and decode for each architecture, and training."""

@@ -1,0 +1,167 @@
+"""The JumpReLU sparse autoencoder: a pytree, its encode and decode, and its random control.
+
+    pre = x W_enc + b_enc        z = relu(pre) * [pre > threshold]        x_hat = z W_dec + b_dec
+
+The decoder's bias is not subtracted before encoding (Gemma Scope's convention).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxprobe import checks
+
+CONTROL_BLOCK = 1024  # latents of the random control that are drawn and measured at once
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JumpReluSae:
+    """Weights, all float32.
+
+    Attributes:
+        W_enc_DS: Encoder, one column per latent.
+        b_enc_S: Encoder bias.
+        W_dec_SD: Decoder, one row per latent.
+        b_dec_D: Decoder bias.
+        threshold_S: A latent is active where its pre-activation is strictly above this.
+
+    References:
+        Rajamanoharan et al., Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU
+        Sparse Autoencoders, 2024.
+    """
+
+    W_enc_DS: jax.Array
+    b_enc_S: jax.Array
+    W_dec_SD: jax.Array
+    b_dec_D: jax.Array
+    threshold_S: jax.Array
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations that it reads."""
+        return self.W_enc_DS.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return self.W_enc_DS.shape[1]
+
+
+def check_sae(sae: JumpReluSae, hint: str = "") -> None:
+    """Raises ValueError unless all five arrays are float32 and agree about both widths."""
+    checks.check_shape("W_enc_DS", sae.W_enc_DS, (None, None), hint)
+    d_model, d_sae = sae.W_enc_DS.shape
+    wanted = {
+        "b_enc_S": (d_sae,),
+        "W_dec_SD": (d_sae, d_model),
+        "b_dec_D": (d_model,),
+        "threshold_S": (d_sae,),
+    }
+    for name, shape in wanted.items():
+        checks.check_shape(name, getattr(sae, name), shape, hint)
+    for name in ("W_enc_DS", *wanted):
+        if getattr(sae, name).dtype != jnp.float32:
+            tail = f"; {hint}" if hint else ""
+            raise ValueError(f"`{name}` must be float32, got {getattr(sae, name).dtype}{tail}")
+
+
+def encode(sae: JumpReluSae, x_ND: jax.Array) -> jax.Array:
+    """Latents of activations.
+
+    Args:
+        sae: The autoencoder.
+        x_ND: float32 activations as the model makes them; any leading axes, or none.
+
+    Returns:
+        float32 z_NS, zero where a latent is not active.
+    """
+    pre_NS = jnp.matmul(x_ND, sae.W_enc_DS) + _last_axis(sae.b_enc_S, x_ND.ndim)
+    active_NS = pre_NS > _last_axis(sae.threshold_S, x_ND.ndim)
+    return jnp.where(active_NS, jax.nn.relu(pre_NS), 0.0)
+
+
+def decode(sae: JumpReluSae, z_NS: jax.Array) -> jax.Array:
+    """Activations that the latents stand for: float32 x_ND, the leading axes as in `z_NS`."""
+    return jnp.matmul(z_NS, sae.W_dec_SD) + _last_axis(sae.b_dec_D, z_NS.ndim)
+
+
+def take(sae: JumpReluSae, index_K) -> JumpReluSae:
+    """The autoencoder of some latents only: encoding with it gives those columns of `z_NS`.
+
+    Args:
+        sae: The whole autoencoder.
+        index_K: Latent numbers, or a slice for a block of neighbours (no copy of the rest).
+
+    Returns:
+        The same type with d_sae = K; what it decodes to lacks the other latents.
+    """
+    return JumpReluSae(
+        W_enc_DS=sae.W_enc_DS[:, index_K],
+        b_enc_S=sae.b_enc_S[index_K],
+        W_dec_SD=sae.W_dec_SD[index_K],
+        b_dec_D=sae.b_dec_D,
+        threshold_S=sae.threshold_S[index_K],
+    )
+
+
+def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSae:
+    """The control: random directions, each as often active as the latent whose place it takes.
+
+    Latent s reads a random unit direction of the centred activations, and its threshold is the
+    quantile of its own pre-activation at which it is active on exactly as many rows of `x_ND` as
+    latent s of `sae`. So the control agrees with `sae` in shape, in L0 and in the whole spread
+    of rare and frequent latents; only what the latents mean is left to chance.
+
+    Args:
+        sae: The autoencoder to imitate.
+        x_ND: float32 activations on which the frequencies are matched.
+        key: Random key; latents are drawn in blocks whose keys are folded from it.
+
+    Returns:
+        A `JumpReluSae` with unit-norm encoder columns equal to its decoder rows.
+    """
+    checks.check_shape("x_ND", x_ND, (None, sae.d_model), "is it from another model?")
+    mean_D = x_ND.mean(axis=0)
+    blocks = []
+    for start in range(0, sae.d_sae, CONTROL_BLOCK):
+        block = take(sae, slice(start, start + CONTROL_BLOCK))
+        block_key = jax.random.fold_in(key, start // CONTROL_BLOCK)
+        blocks.append(_random_block(block, x_ND, mean_D, block_key))
+    W_dec_SD, b_enc_S, threshold_S = (jnp.concatenate(part) for part in zip(*blocks, strict=True))
+    return JumpReluSae(
+        W_enc_DS=W_dec_SD.T,
+        b_enc_S=b_enc_S,
+        W_dec_SD=W_dec_SD,
+        b_dec_D=mean_D,
+        threshold_S=threshold_S,
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=())
+def _random_block(block, x_ND, mean_D, key):
+    """Directions, biases and thresholds of one block of the control."""
+    count_S = (encode(block, x_ND) > 0).sum(axis=0)
+    r_SD = jax.random.normal(key, block.W_dec_SD.shape, jnp.float32)
+    r_SD = r_SD / jnp.linalg.norm(r_SD, axis=1, keepdims=True)
+    centred_ND = x_ND - mean_D[None, :]
+    low_NS = jnp.sort(jnp.matmul(centred_ND, r_SD.T), axis=0)
+    # Half-way between the last row that is to be active and the first that is not, so that
+    # rounding in a product of another shape cannot move a row across.
+    num_rows = x_ND.shape[0]
+    spread = low_NS[-1:] - low_NS[:1] + 1.0
+    low_NS = jnp.concatenate([low_NS[:1] - spread, low_NS, low_NS[-1:] + spread])
+    first_S = num_rows + 1 - count_S  # in the padded order, the first active row
+    above_S = jnp.take_along_axis(low_NS, first_S[None, :], axis=0)[0]
+    below_S = jnp.take_along_axis(low_NS, first_S[None, :] - 1, axis=0)[0]
+    cut_S = (above_S + below_S) / 2.0
+    # A negative cut would be overruled by the relu: let the bias lift the latent instead.
+    lift_S = jax.nn.relu(-cut_S)
+    return r_SD, lift_S - jnp.matmul(r_SD, mean_D), cut_S + lift_S
+
+
+def _last_axis(b_S: jax.Array, ndim: int) -> jax.Array:
+    """Adds leading axes of size one, so that no rank is promoted silently."""
+    return jnp.expand_dims(b_S, tuple(range(ndim - 1)))

@@ -1,0 +1,303 @@
+"""Training a JumpReLU SAE: pure functions of arrays, one step at a time.
+
+    minimise  E |x - x_hat|^2 / D   subject to   E |z|_0 = target_l0
+
+Thresholds are `exp(log_threshold_S + log_shift)`. The one shared shift is steered by feedback, so
+that the number of active latents stays at its target from the first step to the last. The
+individual thresholds follow straight-through gradients of reconstruction and sparsity, where the
+price of an active latent is the multiplier at which moving all thresholds together would gain
+nothing. So there is no sparsity coefficient to tune.
+
+References:
+    Rajamanoharan et al., Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
+    Autoencoders, 2024 (the rectangle-kernel gradient). Bussmann et al., BatchTopK Sparse
+    Autoencoders, 2024 (one threshold shared by a batch).
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxprobe.saes.jump_relu import JumpReluSae
+
+SMALLEST_EIGENVALUE = 1e-2  # of the mean one: whitening stretches no direction further than this
+PROBE_ROWS = 1024  # rows on which the first thresholds are measured
+IDLE_TOKENS = 100_000  # a latent that was not active on so many tokens counts as dead
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a training step needs to know; static, so each recipe compiles once.
+
+    Attributes:
+        num_steps: Steps of the whole run, which the schedule spans.
+        target_l0: Mean number of active latents.
+        learning_rate: Adam's rate at its peak.
+        warm_up: Fraction of the steps over which the rate rises from 0; it then falls to 0.
+        bandwidth: Width of the straight-through kernel, relative to the threshold.
+        feedback: Share of the (logarithmic) L0 error that the shift corrects in a step.
+        compute_dtype: Type of the factors of matrix products; sums are always float32.
+    """
+
+    num_steps: int
+    target_l0: float
+    learning_rate: float = 1e-3
+    warm_up: float = 0.05
+    bandwidth: float = 0.5
+    feedback: float = 0.3
+    compute_dtype: str = "bfloat16"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """How activations are normalised: `(x - mean_D) * scale` has mean squared norm D."""
+
+    mean_D: jax.Array
+    scale: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What gradients train, for normalised activations; decoder rows have unit norm."""
+
+    W_enc_DS: jax.Array
+    b_enc_S: jax.Array
+    W_dec_SD: jax.Array
+    b_dec_D: jax.Array
+    log_threshold_S: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """Everything that a step changes."""
+
+    parameters: Parameters
+    adam: optax.OptState
+    log_shift: jax.Array
+    idle_S: jax.Array  # int32 tokens since each latent was last active
+    step: jax.Array
+
+
+class StepReport(NamedTuple):
+    """Scalars of one step, measured before its update."""
+
+    loss: jax.Array  # mean |x - x_hat|^2 / D; 1 is what the mean alone achieves
+    l0: jax.Array
+    dead: jax.Array  # fraction of latents
+
+
+def fit_scaling(x_ND: np.ndarray) -> Scaling:
+    """The scaling of some activations.
+
+    Raises:
+        ValueError: They are all the same.
+    """
+    mean_D = x_ND.mean(axis=0, dtype=np.float64)
+    variance = float(x_ND.var(axis=0, dtype=np.float64).sum())
+    if not variance > 0:
+        raise ValueError("`x_ND` must vary, got the same activations in every row")
+    scale = jnp.float32(np.sqrt(x_ND.shape[1] / variance))
+    return Scaling(mean_D=jnp.asarray(mean_D, jnp.float32), scale=scale)
+
+
+def normalise(scaling: Scaling, x_ND: jax.Array) -> jax.Array:
+    """Activations with mean 0 and mean squared norm D."""
+    return (x_ND - scaling.mean_D[None, :]) * scaling.scale
+
+
+def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -> TrainState:
+    """A first state whose L0 is the target and whose reconstruction is already of use.
+
+    Decoder rows are random data points. Encoder columns are the same points whitened by half
+    (multiplied by covariance^(-1/2)): activations share a few strong directions, and encoders
+    that all saw those would all be active together. Each threshold is the same multiple of its
+    latent's spread; the encoders' common gain is the one that reconstructs best.
+
+    Args:
+        x_ND: Normalised activations, a few thousand random rows at least.
+        key: Random key.
+        recipe: The run's recipe.
+        d_sae: Number of latents; at most N can differ.
+
+    Returns:
+        The state before step 0.
+    """
+    num_rows, d_model = x_ND.shape
+    chosen_S = jax.random.choice(key, num_rows, (d_sae,), replace=d_sae > num_rows)
+    points_SD = x_ND[chosen_S]
+    covariance_DD = jnp.matmul(x_ND.T, x_ND) / num_rows
+    value_D, basis_DD = jnp.linalg.eigh(covariance_DD)
+    value_D = jnp.maximum(value_D, value_D.mean() * SMALLEST_EIGENVALUE)
+    whitener_DD = jnp.matmul(basis_DD / jnp.sqrt(value_D)[None, :], basis_DD.T)
+    W_dec_SD = _unit_rows(points_SD)
+    W_enc_DS = _unit_rows(jnp.matmul(points_SD, whitener_DD)).T
+    probe_ND = x_ND[:PROBE_ROWS]
+    pre_NS = jnp.matmul(probe_ND, W_enc_DS)
+    spread_S = pre_NS.std(axis=0)
+    multiple = jnp.quantile((pre_NS / spread_S[None, :]).ravel(), 1 - recipe.target_l0 / d_sae)
+    threshold_S = jnp.maximum(multiple * spread_S, 1e-6)
+    guess_ND = jnp.matmul(jnp.where(pre_NS > threshold_S[None, :], pre_NS, 0.0), W_dec_SD)
+    gain = jnp.maximum((probe_ND * guess_ND).sum() / (guess_ND**2).sum(), 1e-6)
+    parameters = Parameters(
+        W_enc_DS=gain * W_enc_DS,
+        b_enc_S=jnp.zeros(d_sae, jnp.float32),
+        W_dec_SD=W_dec_SD,
+        b_dec_D=jnp.zeros(d_model, jnp.float32),
+        log_threshold_S=jnp.log(gain * threshold_S),
+    )
+    return TrainState(
+        parameters=parameters,
+        adam=make_optimizer(recipe).init(parameters),
+        log_shift=jnp.float32(0.0),
+        idle_S=jnp.zeros(d_sae, jnp.int32),
+        step=jnp.int32(0),
+    )
+
+
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """Adam whose rate rises for `warm_up` of the steps, then falls to 0 in a straight line."""
+    peak = max(1, round(recipe.warm_up * recipe.num_steps))
+    schedule = optax.schedules.join_schedules(
+        [
+            optax.schedules.linear_schedule(0.0, recipe.learning_rate, peak),
+            optax.schedules.linear_schedule(
+                recipe.learning_rate, 0.0, max(1, recipe.num_steps - peak)
+            ),
+        ],
+        [peak],
+    )
+    return optax.adam(schedule)
+
+
+def train_step(
+    state: TrainState, x_BD: jax.Array, scaling: Scaling, recipe: Recipe
+) -> tuple[TrainState, StepReport]:
+    """One update. Compile it once, with `state` donated and `recipe` static.
+
+    Args:
+        state: State before.
+        x_BD: Raw activations.
+        scaling: How to normalise them.
+        recipe: The run's recipe.
+
+    Returns:
+        State after, and what was measured on the way.
+    """
+    x_BD = normalise(scaling, x_BD)
+    measure = functools.partial(loss, recipe=recipe)
+    (mse, (l0, price_S, fired_S)), gradient = jax.value_and_grad(measure, has_aux=True)(
+        state.parameters, state.log_shift, x_BD
+    )
+    # The multiplier: at this price per active latent, shifting all thresholds gains nothing.
+    multiplier = gradient.log_threshold_S.sum() / jnp.minimum(price_S.sum(), -1e-6)
+    W_dec_SD = state.parameters.W_dec_SD
+    along_S = (gradient.W_dec_SD * W_dec_SD).sum(axis=1, keepdims=True)
+    gradient = dataclasses.replace(
+        gradient,
+        log_threshold_S=gradient.log_threshold_S - multiplier * price_S,
+        W_dec_SD=gradient.W_dec_SD - along_S * W_dec_SD,  # what would only change a row's norm
+    )
+    updates, adam = make_optimizer(recipe).update(gradient, state.adam, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    idle_S = jnp.where(fired_S, 0, state.idle_S + x_BD.shape[0])
+    after = TrainState(
+        parameters=dataclasses.replace(parameters, W_dec_SD=_unit_rows(parameters.W_dec_SD)),
+        adam=adam,
+        log_shift=state.log_shift
+        + recipe.feedback * jnp.log(jnp.maximum(l0, 1.0) / recipe.target_l0),
+        idle_S=idle_S,
+        step=state.step + 1,
+    )
+    return after, StepReport(loss=mse, l0=l0, dead=(idle_S > IDLE_TOKENS).mean())
+
+
+def loss(parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: Recipe):
+    """Mean squared error per dimension of normalised activations.
+
+    Returns:
+        (loss, (l0, price_S, fired_S)): l0 is the mean number of active latents; `price_S` its
+        straight-through gradient in `log_threshold_S` (never positive); `fired_S` tells which
+        latents were active at all.
+    """
+    matmul = functools.partial(_matmul, recipe.compute_dtype)
+    pre_BS = matmul(x_BD, parameters.W_enc_DS) + parameters.b_enc_S[None, :]
+    threshold_S = jnp.exp(parameters.log_threshold_S + log_shift)
+    z_BS = _jump(recipe.bandwidth, pre_BS, threshold_S)
+    guess_BD = matmul(z_BS, parameters.W_dec_SD) + parameters.b_dec_D[None, :]
+    mse = ((guess_BD - x_BD) ** 2).mean()
+    active_BS = pre_BS > threshold_S[None, :]
+    near_BS = _near(recipe.bandwidth, pre_BS, threshold_S)
+    price_S = -near_BS.mean(axis=0, dtype=jnp.float32) / recipe.bandwidth
+    l0 = active_BS.sum(axis=1).astype(jnp.float32).mean()
+    return mse, (l0, price_S, active_BS.any(axis=0))
+
+
+def fold(state: TrainState, scaling: Scaling) -> JumpReluSae:
+    """The SAE on raw activations: the normalisation goes into weights, biases, thresholds."""
+    p = state.parameters
+    threshold_S = jnp.exp(p.log_threshold_S + state.log_shift)
+    # pre = (x - m) s W + b; latents are divided by s so that decoder rows keep their unit norm.
+    return JumpReluSae(
+        W_enc_DS=p.W_enc_DS,
+        b_enc_S=p.b_enc_S / scaling.scale - jnp.matmul(scaling.mean_D, p.W_enc_DS),
+        W_dec_SD=p.W_dec_SD,
+        b_dec_D=p.b_dec_D / scaling.scale + scaling.mean_D,
+        threshold_S=threshold_S / scaling.scale,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _jump(bandwidth: float, pre_BS: jax.Array, threshold_S: jax.Array) -> jax.Array:
+    """JumpReLU whose gradient in the threshold is straight-through."""
+    return jnp.where(pre_BS > threshold_S[None, :], pre_BS, 0.0)
+
+
+def _jump_forward(bandwidth, pre_BS, threshold_S):
+    return _jump(bandwidth, pre_BS, threshold_S), (pre_BS, threshold_S)
+
+
+def _jump_backward(bandwidth, saved, g_BS):
+    pre_BS, threshold_S = saved
+    # Raising a threshold removes latents that stood just above it, each of about its height.
+    near_BS = _near(bandwidth, pre_BS, threshold_S)
+    g_threshold_S = -jnp.where(near_BS, g_BS, 0.0).sum(axis=0) / bandwidth
+    return jnp.where(pre_BS > threshold_S[None, :], g_BS, 0.0), g_threshold_S
+
+
+_jump.defvjp(_jump_forward, _jump_backward)
+
+
+def _near(bandwidth: float, pre_BS: jax.Array, threshold_S: jax.Array) -> jax.Array:
+    """The rectangle kernel: within half a (relative) bandwidth of the threshold."""
+    return jnp.abs(pre_BS - threshold_S[None, :]) < 0.5 * bandwidth * threshold_S[None, :]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(dtype: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Product of factors rounded to `dtype`, forward and backward, with float32 sums."""
+    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _matmul_forward(dtype, a, b):
+    return _matmul(dtype, a, b), (a.astype(dtype), b.astype(dtype))
+
+
+def _matmul_backward(dtype, saved, g):
+    a, b = saved
+    return _matmul(dtype, g, b.T), _matmul(dtype, a.T, g)
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def _unit_rows(a: jax.Array) -> jax.Array:
+    """Rows scaled to norm 1; rows of zeros stay."""
+    return a / jnp.maximum(jnp.linalg.norm(a, axis=1, keepdims=True), 1e-12)

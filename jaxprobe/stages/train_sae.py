@@ -1,0 +1,206 @@
+"""Token activations to a trained SAE: `saes/NAME/sae.safetensors`, with its held-out quality inside.
+
+Everything random is addressed (by seed, epoch and prompt hash) and nothing depends on the clock,
+so a run that was killed at any moment resumes and ends with the same bytes.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from jaxprobe import checks
+from jaxprobe.base import Site
+from jaxprobe.checkpoints import LoadedSae, load_sae, native, save_sae, training_state
+from jaxprobe.saes import training
+from jaxprobe.stages.sae_training.quality import Quality, measure_quality
+from jaxprobe.stages.sae_training.tokens import ShuffledTokens, TokenStore, held_out_prompts
+
+STATE_NAME = "training_state.safetensors"  # beside the SAE while it is being trained
+SAMPLE_TOKENS = 16384  # on which the scaling and the first weights are measured
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSaeConfig:
+    """What to train, on what and for how long.
+
+    Attributes:
+        site: Whose tokens.
+        d_sae: Number of latents.
+        target_l0: Mean number of active latents per token.
+        num_tokens: Tokens to train on, counting repeats.
+        batch_size: Tokens per step.
+        learning_rate: Adam's rate at its peak.
+        bandwidth: Width of the thresholds' straight-through kernel, relative to the threshold.
+        compute_dtype: Type of the factors of matrix products, `bfloat16` or `float32`.
+        seed: Decides initial weights, order and held-out prompts.
+        held_out: Fraction of prompts that are only for measuring the result.
+        max_gib: Most memory for activations; a larger set streams through it.
+        checkpoint_seconds: How often the state is saved.
+    """
+
+    site: str = "blocks.12.resid_post"
+    d_sae: int = 4096
+    target_l0: float = 62.0
+    num_tokens: int = 500_000
+    batch_size: int = 1024
+    learning_rate: float = 2e-3
+    bandwidth: float = 0.5
+    compute_dtype: str = "bfloat16"
+    seed: int = 0
+    held_out: float = 0.1
+    max_gib: float = 2.0
+    checkpoint_seconds: float = 30.0
+
+
+def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) -> LoadedSae:
+    """Trains an SAE, resumes a run that was cut off, or loads a finished one.
+
+    Args:
+        config: What to do.
+        store: Activations of every token at `config.site`.
+        out_dir: The SAE's folder.
+
+    Returns:
+        The SAE; `metadata["training"]["held_out"]` holds its quality on held-out prompts.
+
+    Raises:
+        ValueError: A bad config, too few tokens, or a folder that belongs to another run.
+    """
+    _check_config(config)
+    out_dir = Path(out_dir)
+    final, unfinished = out_dir / native.FILE_NAME, out_dir / STATE_NAME
+    site = Site.parse(config.site)
+    prompt_N = store.token_prompt(site)
+    identity = _identity(config, store, prompt_N)
+    if final.exists():
+        loaded = load_sae(final)
+        training_state.check_identity(loaded.metadata["training"]["run"], identity, final)
+        unfinished.unlink(missing_ok=True)  # the last act of a run that was killed before it
+        return loaded
+    is_held = held_out_prompts(store.prompt_hashes(), config.seed, config.held_out)[prompt_N]
+    if is_held.all() or not is_held.any():
+        raise ValueError(
+            f"`held_out` = {config.held_out} leaves {np.count_nonzero(~is_held)} tokens to train on"
+            f" and {np.count_nonzero(is_held)} to measure with at {site}; extract more prompts"
+        )
+    data = ShuffledTokens(
+        store=store,
+        site=site,
+        row_N=np.flatnonzero(~is_held),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        max_bytes=int(config.max_gib * 2**30),
+    )
+    state, scaling = _train(config, data, unfinished, identity)
+    sae = training.fold(state, scaling)
+    held_N = np.flatnonzero(is_held)
+    quality = measure_quality(sae, store, site, held_N, _is_last(prompt_N)[held_N])
+    save_sae(final, sae, _metadata(config, store, identity, quality))
+    unfinished.unlink(missing_ok=True)
+    logging.info("%s: %s", final, quality)
+    return load_sae(final)
+
+
+def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Path, identity: dict):
+    """Runs the steps that are still to be run."""
+    recipe = training.Recipe(
+        num_steps=max(1, config.num_tokens // config.batch_size),
+        target_l0=config.target_l0,
+        learning_rate=config.learning_rate,
+        bandwidth=config.bandwidth,
+        compute_dtype=config.compute_dtype,
+    )
+    sample_ND = data.sample(max(SAMPLE_TOKENS, 2 * config.d_sae))
+    scaling = training.fit_scaling(sample_ND)
+    initialise = functools.partial(training.initialise, recipe=recipe, d_sae=config.d_sae)
+    inputs = training.normalise(scaling, sample_ND), jax.random.key(config.seed)
+    if unfinished.exists():
+        state = training_state.load(unfinished, jax.eval_shape(initialise, *inputs), identity)
+    else:
+        state = jax.jit(initialise)(*inputs)
+    step = jax.jit(training.train_step, static_argnames="recipe", donate_argnames="state")
+    first, report, saved_at = int(state.step), None, time.monotonic()
+    with _bar(config, recipe, first) as bar:
+        for number in range(first, recipe.num_steps):
+            batch_BD = data.batch(number)
+            _show(bar, report, config.batch_size)  # waits for the step before: one batch ahead
+            state, report = step(state, batch_BD, scaling, recipe=recipe)
+            if time.monotonic() - saved_at >= config.checkpoint_seconds:
+                training_state.save(unfinished, state, identity)
+                saved_at = time.monotonic()
+        _show(bar, report, config.batch_size)
+    return state, scaling
+
+
+def _bar(config: TrainSaeConfig, recipe: training.Recipe, first: int) -> tqdm:
+    """The progress bar, in tokens, so that its rate is tokens per second."""
+    return tqdm(
+        desc=f"train SAE {config.site}",
+        total=recipe.num_steps * config.batch_size,
+        initial=first * config.batch_size,
+        unit="tok",
+        unit_scale=True,
+        dynamic_ncols=True,
+    )
+
+
+def _show(bar: tqdm, report: training.StepReport | None, num_tokens: int) -> None:
+    """Moves the bar on by one step that has ended."""
+    if report is None:
+        return
+    loss, l0, dead = (float(value) for value in report)
+    bar.set_postfix_str(
+        f"loss {loss:.3f}, explained {1 - loss:.3f}, L0 {l0:.1f}, dead {dead:.1%}", refresh=False
+    )
+    bar.update(num_tokens)
+
+
+def _is_last(prompt_N: np.ndarray) -> np.ndarray:
+    """Which tokens are the last of their prompt."""
+    return np.append(prompt_N[1:] != prompt_N[:-1], True)
+
+
+def _identity(config: TrainSaeConfig, store: TokenStore, prompt_N: np.ndarray) -> dict:
+    """Everything that decides the result: the config (less what cannot), and the tokens."""
+    fields = dataclasses.asdict(config)
+    del fields["checkpoint_seconds"]
+    content = hashlib.sha256("".join(store.prompt_hashes()).encode())
+    content.update(np.ascontiguousarray(prompt_N, np.int64).tobytes())
+    return {**fields, "store": store.digest, "tokens": content.hexdigest()}
+
+
+def _metadata(
+    config: TrainSaeConfig, store: TokenStore, identity: dict, quality: dict[str, Quality]
+) -> dict:
+    """What the SAE's file says about it; nothing of the clock, so equal runs make equal files."""
+    fingerprint = getattr(store, "fingerprint", {})
+    return {
+        "id": f"jump_relu/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}",
+        "site": config.site,
+        "model": fingerprint.get("model"),
+        "expected_l0": quality["all_tokens"].l0,
+        "training": {
+            "run": identity,
+            "held_out": {name: dataclasses.asdict(part) for name, part in quality.items()},
+        },
+    }
+
+
+def _check_config(config: TrainSaeConfig) -> None:
+    """Raises ValueError for numbers that cannot work."""
+    for name in ("d_sae", "num_tokens", "batch_size", "learning_rate", "bandwidth", "max_gib"):
+        checks.check_positive(name, getattr(config, name))
+    if not 0 < config.target_l0 < config.d_sae:
+        raise ValueError(
+            f"`target_l0` must lie between 0 and d_sae = {config.d_sae}, got {config.target_l0}"
+        )
+    if not 0 < config.held_out < 1:
+        raise ValueError(f"`held_out` must lie between 0 and 1, got {config.held_out}")
+    checks.check_choice("compute_dtype", config.compute_dtype, ("bfloat16", "float32"))

@@ -1,0 +1,258 @@
+"""What an activation store is on disk, and the small files that say how far it has come.
+
+    manifest.json          format and fingerprint: everything that changes the numbers
+    progress.json          segments in order: arrays, prompts, batches, committed batches
+    segments/000000.npy    one record per prompt of a segment, in row order
+    SITE/POOLING/          one zarr3 array
+    .lock                  empty; whoever holds its lock may write
+
+A segment is a set of prompts planned together for the same arrays. Its rows follow those of earlier
+segments in each of its arrays. The plan is written first, then the arrays grow to their planned size, then
+batches are written in order; only the last segment can be unfinished.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxprobe.base import POOLINGS, Site
+from jaxprobe.checks import check_choice
+from jaxprobe.store.files import replace_file
+
+FORMAT = 1
+MANIFEST, PROGRESS, SEGMENTS, LOCK = "manifest.json", "progress.json", "segments", ".lock"
+TOKEN_DTYPES = ("bfloat16", "float32")
+REQUIRED = ("d_model", "token_dtype")  # fields of a fingerprint that shape the arrays
+
+Tap = tuple[Site, str]  # a site and one of `base.POOLINGS`: names one array
+
+_RECORD = np.dtype([("sha256", "u1", (32,)), ("tokens", "<i4"), ("batch", "<i4")])
+
+
+class StoreError(RuntimeError):
+    """An activation store that cannot be read, written or used for this run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Prompts that are run together, in row order.
+
+    Attributes:
+        taps: The arrays that they are run for.
+        sha256_N: uint8 [N, 32] digests of the prompts' UTF-8 text.
+        tokens_N: int32 tokens of each prompt, BOS left out: its rows in a `tokens` array.
+        batch_N: int32 batch of each prompt, counted from 0 and never falling.
+    """
+
+    taps: tuple[Tap, ...]
+    sha256_N: np.ndarray
+    tokens_N: np.ndarray
+    batch_N: np.ndarray
+
+    @functools.cached_property
+    def num_batches(self) -> int:
+        """Number of batches."""
+        return int(self.batch_N[-1]) + 1 if len(self.batch_N) else 0
+
+    def first(self, num_batches: int) -> "Segment":
+        """The segment cut after so many batches."""
+        end = int(np.searchsorted(self.batch_N, num_batches))
+        return dataclasses.replace(
+            self,
+            sha256_N=self.sha256_N[:end],
+            tokens_N=self.tokens_N[:end],
+            batch_N=self.batch_N[:end],
+        )
+
+    def num_rows(self, pooling: str) -> int:
+        """Rows that the segment takes in an array of this pooling."""
+        return len(self.tokens_N) if pooling == "last" else int(self.tokens_N.sum(dtype=np.int64))
+
+    def same_as(self, other: "Segment") -> bool:
+        """Whether both plan the same prompts in the same order, batches and arrays."""
+        return self.taps == other.taps and self.encode() == other.encode()
+
+    def encode(self) -> bytes:
+        """The segment's file; the arrays' names stand in progress.json."""
+        records = np.zeros(len(self.tokens_N), _RECORD)
+        records["sha256"], records["tokens"] = self.sha256_N, self.tokens_N
+        records["batch"] = self.batch_N
+        buffer = io.BytesIO()
+        np.save(buffer, records, allow_pickle=False)
+        return buffer.getvalue()
+
+    @classmethod
+    def decode(cls, content: bytes, taps: tuple[Tap, ...]) -> "Segment":
+        """Reads what `encode` wrote.
+
+        Raises:
+            ValueError: Not such a file.
+        """
+        records = np.load(io.BytesIO(content), allow_pickle=False)
+        if records.dtype != _RECORD or records.ndim != 1:
+            raise ValueError(f"wanted records of {_RECORD}, got {records.dtype}")
+        return cls(
+            taps=taps,
+            sha256_N=np.ascontiguousarray(records["sha256"]),
+            tokens_N=records["tokens"].copy(),
+            batch_N=records["batch"].copy(),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The segments of a store and how many batches of each are durable."""
+
+    segments: tuple[Segment, ...] = ()
+    committed: tuple[int, ...] = ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last segment still has batches to run."""
+        return bool(self.segments) and self.committed[-1] < self.segments[-1].num_batches
+
+    def settled(self) -> "Progress":
+        """Without the unfinished segment, if there is one."""
+        cut = len(self.segments) - self.unfinished
+        return Progress(segments=self.segments[:cut], committed=self.committed[:cut])
+
+    def durable(self) -> tuple[Segment, ...]:
+        """The segments, each cut to what is committed."""
+        pairs = zip(self.segments, self.committed, strict=True)
+        return tuple(segment.first(count) for segment, count in pairs)
+
+
+def sha256_of(texts: Iterable[str]) -> list[bytes]:
+    """The 32-byte content address of each text."""
+    return [hashlib.sha256(text.encode()).digest() for text in texts]
+
+
+def tap_name(tap: Tap) -> str:
+    """The array's directory inside the store, `blocks.12.resid_post/last`."""
+    return f"{tap[0]}/{tap[1]}"
+
+
+def parse_tap(name: str) -> Tap:
+    """Reads what `tap_name` wrote.
+
+    Raises:
+        ValueError: No such site or pooling.
+    """
+    site, _, pooling = name.partition("/")
+    check_choice("pooling", pooling, POOLINGS)
+    return Site.parse(site), pooling
+
+
+def segment_path(root: Path, index: int) -> Path:
+    """The file of one segment."""
+    return root / SEGMENTS / f"{index:06d}.npy"
+
+
+def write_manifest(root: Path, fingerprint: Mapping) -> None:
+    """Opens the store's books: the fingerprint, nothing planned."""
+    checked = {name: fingerprint[name] for name in REQUIRED}
+    check_choice("token_dtype", checked["token_dtype"], TOKEN_DTYPES)
+    replace_file(root / PROGRESS, _json({"segments": []}))
+    replace_file(root / MANIFEST, _json({"format": FORMAT, "fingerprint": dict(fingerprint)}))
+
+
+def read_manifest(root: Path) -> dict:
+    """The store's fingerprint.
+
+    Raises:
+        StoreError: There is no store, or one that this version cannot read.
+    """
+    try:
+        manifest = json.loads((root / MANIFEST).read_bytes())
+        found, fingerprint = manifest["format"], manifest["fingerprint"]
+        if found == FORMAT:
+            _ = [fingerprint[name] for name in REQUIRED]
+    except OSError as error:
+        raise StoreError(
+            f"there is no activation store in {root} ({error.strerror}); run the extract stage first"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(_damaged(root / MANIFEST, error)) from error
+    if found != FORMAT:
+        raise StoreError(
+            f"the activation store in {root} has format {found}, this version reads and writes"
+            f" {FORMAT}; use another work directory, or delete {root} to extract again"
+        )
+    return fingerprint
+
+
+def check_fingerprint(root: Path, wanted: Mapping) -> None:
+    """Refuses a store that was made in another way.
+
+    Raises:
+        StoreError: Names each field that differs, what was wanted and what the store has.
+    """
+    have, want = read_manifest(root), json.loads(_json(wanted))
+    names = sorted(name for name in {*have, *want} if have.get(name) != want.get(name))
+    if names:
+        told = "; ".join(
+            f"{name}: wanted {want.get(name)!r}, got {have.get(name)!r}" for name in names
+        )
+        raise StoreError(
+            f"the activations in {root} were made in another way ({told}); numbers of two kinds are"
+            f" never mixed: use another work directory, or delete {root} to extract again"
+        )
+
+
+def digest(fingerprint: Mapping) -> str:
+    """Hex SHA-256 of a fingerprint, the same for the same fields in any order."""
+    return hashlib.sha256(_json({"format": FORMAT, "fingerprint": dict(fingerprint)})).hexdigest()
+
+
+def write_progress(root: Path, progress: Progress) -> None:
+    """Makes `progress` the truth. What it promises must be durable already."""
+    entries = [
+        {
+            "arrays": [tap_name(tap) for tap in segment.taps],
+            "prompts": len(segment.tokens_N),
+            "batches": segment.num_batches,
+            "committed_batches": committed,
+        }
+        for segment, committed in zip(progress.segments, progress.committed, strict=True)
+    ]
+    replace_file(root / PROGRESS, _json({"segments": entries}))
+
+
+def read_progress(root: Path) -> Progress:
+    """Reads the segments and how far they are.
+
+    Raises:
+        StoreError: A file is missing or damaged.
+    """
+    path = root / PROGRESS
+    try:
+        segments, committed = [], []
+        for index, entry in enumerate(json.loads(path.read_bytes())["segments"]):
+            path = segment_path(root, index)
+            taps = tuple(parse_tap(name) for name in entry["arrays"])
+            segment = Segment.decode(path.read_bytes(), taps)
+            # A segment is cut in two steps, its file last; the shorter of the two counts.
+            segments.append(segment.first(entry["batches"]))
+            committed.append(entry["committed_batches"])
+            if len(segments[-1].tokens_N) != entry["prompts"]:
+                raise ValueError(f"wanted {entry['prompts']} prompts")
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise StoreError(_damaged(path, error)) from error
+    return Progress(segments=tuple(segments), committed=tuple(committed))
+
+
+def _json(value) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path} of the activation store is missing or damaged ({error}); restore it from a copy, or"
+        " delete the store's directory to extract again"
+    )

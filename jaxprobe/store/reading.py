@@ -1,0 +1,198 @@
+"""Reading activations: by prompt text, or by token."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from jaxprobe.base import Site
+from jaxprobe.store import arrays, layout
+from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
+
+
+class ActivationStore:
+    """What is durable in a store, as it was when this object was made.
+
+    Content-addressed: prompts are known by the SHA-256 of their UTF-8 text, whichever datasets hold them.
+    Reading takes no lock and sees committed rows only, also while another process extracts.
+
+    Attributes:
+        root: The store's directory.
+        fingerprint: Everything that changes the numbers, as the extract stage wrote it.
+    """
+
+    def __init__(self, root: Path, fingerprint: Mapping, progress: Progress):
+        """Wraps a store's books; `ActivationStore.open` reads them."""
+        self.root, self.fingerprint = root, fingerprint
+        self._segments: tuple[Segment, ...] = progress.durable()
+
+    @classmethod
+    def open(cls, root: Path | str, fingerprint: Mapping | None = None) -> "ActivationStore":
+        """Opens a store for reading.
+
+        Args:
+            root: The store's directory, `WORKDIR/activations`.
+            fingerprint: What the reader needs it to be, or None to take any.
+
+        Raises:
+            StoreError: There is none, it is damaged, or it was made in another way.
+        """
+        root = Path(root)
+        if fingerprint is not None:
+            layout.check_fingerprint(root, fingerprint)
+        return cls(root, layout.read_manifest(root), layout.read_progress(root))
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the fingerprint."""
+        return layout.digest(self.fingerprint)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The arrays there are, as (site, pooling), sorted."""
+        return tuple(sorted({tap for segment in self._segments for tap in segment.taps}))
+
+    def prompt_hashes(self) -> list[str]:
+        """Hex SHA-256 of each prompt of the store, in the order of their first rows."""
+        return [key.hex() for key in self._prompts]
+
+    def holds(self, tap: Tap, hashes: Sequence[bytes]) -> np.ndarray:
+        """Bool [N]: which of these prompts (32-byte SHA-256) an array holds."""
+        rows = self._rows(tap)
+        return np.fromiter((key in rows for key in hashes), bool, len(hashes))
+
+    def read(self, site: Site, texts: Sequence[str]) -> np.ndarray:
+        """Activations at the last token of each prompt.
+
+        Args:
+            site: Where they were read.
+            texts: N prompts, in any order and with repeats.
+
+        Returns:
+            float32 [N, d_model], in the order of `texts`.
+
+        Raises:
+            StoreError: Prompts that the store lacks: how many and the first one.
+        """
+        rows = self._rows((site, "last"))
+        found = [rows.get(key, -1) for key in layout.sha256_of(texts)]
+        row_N = np.array(found, np.int64)
+        missing_N = np.flatnonzero(row_N < 0)
+        if len(missing_N):
+            example = texts[int(missing_N[0])]
+            raise StoreError(
+                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site}, the first"
+                f" is {example[:80]!r}; run the extract stage with their dataset and this site"
+            )
+        return self._gather((site, "last"), row_N)
+
+    def num_tokens(self, site: Site) -> int:
+        """Rows of the site's `tokens` array; 0 where it has none."""
+        return sum(part.num_rows("tokens") for part in self._parts((site, "tokens")))
+
+    def read_tokens(self, site: Site, rows: np.ndarray | slice) -> np.ndarray:
+        """Activations of single tokens; BOS and padding have none.
+
+        Runs of neighbouring rows are read fastest: a lone row costs the 128 around it.
+
+        Args:
+            site: Where they were read.
+            rows: n row numbers in [0, num_tokens), in any order, or a slice of them.
+
+        Returns:
+            float32 [n, d_model].
+
+        Raises:
+            IndexError: A row is outside the array.
+        """
+        num_tokens = self.num_tokens(site)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(num_tokens)
+            if step == 1:
+                stop = max(start, stop)
+                return self._load(self._array((site, "tokens"))[start:stop])
+            rows = np.arange(start, stop, step)
+        row_N = np.asarray(rows, np.int64)
+        if len(row_N) and not (0 <= row_N.min() and row_N.max() < num_tokens):
+            raise IndexError(
+                f"`rows` must lie in [0, {num_tokens}), got {row_N.min()} to {row_N.max()}; has"
+                f" {site} been extracted for tokens?"
+            )
+        return self._gather((site, "tokens"), row_N)
+
+    def token_prompt(self, site: Site | None = None) -> np.ndarray:
+        """Which prompt each token belongs to.
+
+        Args:
+            site: Whose `tokens` array; may be left out where only one site has one.
+
+        Returns:
+            int64 [num_tokens] positions in `prompt_hashes()`.
+
+        Raises:
+            StoreError: Several sites hold tokens and none was named, or none does.
+        """
+        sites = [site for site, pooling in self.taps if pooling == "tokens"]
+        if site is None:
+            if len(sites) != 1:
+                known = ", ".join(map(str, sites)) or "none; extract with `token_sites`"
+                raise StoreError(f"name the site whose tokens are meant; {self.root} has: {known}")
+            site = sites[0]
+        parts = self._parts((site, "tokens"))
+        prompts = [self._prompts[key] for part in parts for key in _keys(part)]
+        counts = [part.tokens_N for part in parts] or [np.zeros(0, np.int32)]
+        return np.repeat(np.array(prompts, np.int64), np.concatenate(counts))
+
+    def _parts(self, tap: Tap) -> list[Segment]:
+        return [segment for segment in self._segments if tap in segment.taps]
+
+    @functools.cached_property
+    def _prompts(self) -> dict[bytes, int]:
+        # A prompt may stand in two segments (other arrays); its first row counts.
+        known: dict[bytes, int] = {}
+        for segment in self._segments:
+            for key in _keys(segment):
+                known.setdefault(key, len(known))
+        return known
+
+    def _rows(self, tap: Tap) -> dict[bytes, int]:
+        if tap not in self._row_cache:
+            keys = (key for part in self._parts(tap) for key in _keys(part))
+            self._row_cache[tap] = {key: row for row, key in enumerate(keys)}
+        return self._row_cache[tap]
+
+    @functools.cached_property
+    def _row_cache(self) -> dict[Tap, dict[bytes, int]]:
+        return {}
+
+    @functools.cached_property
+    def _arrays(self) -> dict[Tap, ts.TensorStore]:
+        return {}
+
+    def _array(self, tap: Tap) -> ts.TensorStore:
+        if tap not in self._arrays:
+            self._arrays[tap] = arrays.open_array(self.root, tap)
+        return self._arrays[tap]
+
+    def _gather(self, tap: Tap, row_N: np.ndarray) -> np.ndarray:
+        if not len(row_N):
+            return np.zeros((0, self.fingerprint["d_model"]), np.float32)
+        # Each distinct row is read once, in the order of the file.
+        distinct, where_N = np.unique(row_N, return_inverse=True)
+        return self._load(self._array(tap)[distinct])[where_N]
+
+    def _load(self, view: ts.TensorStore) -> np.ndarray:
+        try:
+            return view.read().result().astype(np.float32, copy=False)
+        except (ValueError, OSError) as error:
+            raise StoreError(
+                f"{self.root} cannot be read ({error}); restore it from a copy, or delete it to extract"
+                " again"
+            ) from error
+
+
+def _keys(segment: Segment) -> list[bytes]:
+    raw = np.ascontiguousarray(segment.sha256_N).tobytes()
+    return [raw[start : start + 32] for start in range(0, len(raw), 32)]

@@ -1,0 +1,302 @@
+"""Writing activations so that a run killed at any moment resumes and ends with the same bytes.
+
+Rows are gathered into shards and each full shard is written once, with a few writes in flight. Now and then
+the part-filled shards are written too, and once every write up to there is durable, progress.json is replaced:
+only then do those batches count. A resumed run reads the part-filled shards back and writes what follows, so
+each file's last write always holds the same rows.
+"""
+
+import collections
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from jaxprobe.checks import check_shape
+from jaxprobe.store import arrays, files, layout
+from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
+from jaxprobe.store.reading import ActivationStore
+
+WRITES_IN_FLIGHT = 6
+COMMIT_SECONDS = 10.0  # what a killed run loses, at most, of a slow model's work
+
+
+class StoreWriter:
+    """The one process that may write to a store; a context manager.
+
+    Use: `begin` a segment, `append` its batches in order, `finish`; then the next segment.
+    """
+
+    def __init__(self, root: Path | str, fingerprint: Mapping):
+        """Names the store; entering the context creates or opens it.
+
+        Args:
+            root: The store's directory.
+            fingerprint: Everything that changes the numbers, JSON values, with `d_model` and
+                `token_dtype` among them.
+        """
+        self.root, self.fingerprint = Path(root), fingerprint
+        self._progress = Progress()
+        self._shards: dict[Tap, _Shard] = {}
+        self._writes: collections.deque[ts.Future] = collections.deque()
+        self._appended = 0  # batches of the last segment handed in, committed ones among them
+        self._committing: tuple[list[ts.Future], int] | None = None
+        self._committed_at = time.monotonic()
+        self._broken = False  # a write was lost: nothing after it may count
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> "StoreWriter":
+        """Takes the lock and opens the store, or creates an empty one.
+
+        Raises:
+            StoreError: Another process writes to it, it was made in another way, or it cannot be
+                written.
+        """
+        with self._told():
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            try:
+                if not (self.root / layout.MANIFEST).exists():
+                    (self.root / layout.SEGMENTS).mkdir(exist_ok=True)
+                    layout.write_manifest(self.root, self.fingerprint)
+                layout.check_fingerprint(self.root, self.fingerprint)
+                self._progress = layout.read_progress(self.root)
+                self._sweep()
+            except BaseException:
+                self._exit.close()
+                raise
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        """Commits what was appended and frees the lock."""
+        try:
+            # After an error the batches before it still count, if they can be written.
+            with contextlib.suppress(StoreError) if error else contextlib.nullcontext():
+                self._commit(wait=True)
+        finally:
+            self._exit.close()
+
+    def store(self, *, settled: bool = False) -> ActivationStore:
+        """What is durable now; with `settled`, without the segment that is not finished."""
+        progress = self._progress.settled() if settled else self._progress
+        return ActivationStore(self.root, self.fingerprint, progress)
+
+    def begin(self, segment: Segment) -> int | None:
+        """Opens a segment for writing, or goes on with it.
+
+        Returns:
+            The number of batches that are durable already, to be left out; None where another
+            segment was unfinished. That one now ends where it stood: plan again with what it holds.
+
+        Raises:
+            StoreError: The disk is full or the store cannot be written.
+        """
+        with self._told():
+            if self._progress.unfinished:
+                if not self._progress.segments[-1].same_as(segment):
+                    self._cut()
+                    return None
+            else:
+                self._add(segment)
+            done = Progress(segments=self._progress.durable())
+            for tap in {tap for part in self._progress.segments for tap in part.taps}:
+                array = arrays.sized_array(
+                    self.root, tap, _num_rows(self._progress, tap), self.fingerprint
+                )
+                if tap in segment.taps:
+                    self._shards[tap] = _Shard(array, _num_rows(done, tap))
+        self._appended = self._progress.committed[-1]
+        self._committed_at = time.monotonic()
+        return self._appended
+
+    def append(self, rows: Mapping[Tap, np.ndarray]) -> None:
+        """Takes the next batch of the segment; returns before it is durable.
+
+        Args:
+            rows: For each array of the segment, [n, d_model] in the segment's order.
+
+        Raises:
+            ValueError: Rows of another number or width than planned.
+            StoreError: The disk is full or the store cannot be written.
+        """
+        segment = self._progress.segments[-1]
+        lo, hi = np.searchsorted(segment.batch_N, [self._appended, self._appended + 1])
+        counts = {"last": int(hi - lo), "tokens": int(segment.tokens_N[lo:hi].sum())}
+        for tap in segment.taps:
+            wanted = (counts[tap[1]], self.fingerprint["d_model"])
+            check_shape(f"rows of {layout.tap_name(tap)}", rows[tap], wanted)
+        with self._told():
+            for tap in segment.taps:
+                self._writes.extend(self._shards[tap].append(rows[tap]))
+            self._appended += 1
+            while len(self._writes) > WRITES_IN_FLIGHT:
+                self._writes.popleft().result()
+        self._commit(wait=False)
+
+    def finish(self) -> None:
+        """Makes the whole segment durable.
+
+        Raises:
+            ValueError: Not all of its batches were appended.
+            StoreError: The disk is full or the store cannot be written.
+        """
+        wanted = self._progress.segments[-1].num_batches
+        if self._appended != wanted:
+            raise ValueError(f"the segment has {wanted} batches, got {self._appended} by `append`")
+        self._commit(wait=True)
+        self._shards.clear()
+
+    def _commit(self, *, wait: bool) -> None:
+        """Starts a commit when one is due, ends the one under way when its writes are durable."""
+        if self._broken:
+            return
+        with self._told():
+            self._settle(wait)
+            due = time.monotonic() - self._committed_at >= COMMIT_SECONDS
+            behind = self._progress.segments and self._appended > self._progress.committed[-1]
+            if self._committing is None and behind and self._shards and (due or wait):
+                self._writes.extend(f for shard in self._shards.values() for f in shard.flush())
+                self._committing = (list(self._writes), self._appended)
+                self._committed_at = time.monotonic()
+                self._settle(wait)
+
+    def _settle(self, wait: bool) -> None:
+        if self._committing is None:
+            return
+        writes, batches = self._committing
+        if not wait and not all(write.done() for write in writes):
+            return
+        for write in writes:
+            write.result()
+        # From here on the rows are on disk, so progress may say so.
+        self._replace(Progress(
+            segments=self._progress.segments,
+            committed=(*self._progress.committed[:-1], batches),
+        ))  # fmt: skip
+        self._committing = None
+
+    def _replace(self, progress: Progress) -> None:
+        layout.write_progress(self.root, progress)
+        self._progress = progress
+
+    def _add(self, segment: Segment) -> None:
+        path = layout.segment_path(self.root, len(self._progress.segments))
+        files.replace_file(path, segment.encode())
+        self._replace(Progress(
+            segments=(*self._progress.segments, segment),
+            committed=(*self._progress.committed, 0),
+        ))  # fmt: skip
+
+    def _cut(self) -> None:
+        """Ends the unfinished segment at its last durable batch."""
+        *before, last = self._progress.segments
+        *counts, count = self._progress.committed
+        kept = [(last.first(count), count)] if count else []
+        self._replace(Progress(
+            segments=(*before, *(segment for segment, _ in kept)),
+            committed=(*counts, *(number for _, number in kept)),
+        ))  # fmt: skip
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what a killed run left behind and what the books no longer name."""
+        planned = self._progress.segments
+        folder = self.root / layout.SEGMENTS
+        for path in sorted(folder.iterdir()):
+            if path.name not in {
+                layout.segment_path(self.root, i).name for i in range(len(planned))
+            }:
+                path.unlink()
+        for index, segment in enumerate(planned):
+            path, content = layout.segment_path(self.root, index), segment.encode()
+            if path.stat().st_size != len(content):
+                files.replace_file(path, content)
+        for pattern in ("*" + files.TEMPORARY, "*.__lock"):
+            for path in self.root.rglob(pattern):
+                path.unlink()
+
+    def _lock(self) -> None:
+        try:
+            lock = files.locked(self.root / layout.LOCK, wait=False)
+            self._exit.enter_context(lock)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"another process is writing to {self.root}; wait for it to end, or use another work"
+                " directory"
+            ) from error
+
+    @contextlib.contextmanager
+    def _told(self):
+        """Turns what the disk says into an error that says what is safe and what to do."""
+        try:
+            yield
+        except BaseException as error:
+            self._broken = True
+            if not isinstance(error, OSError) and not _from_tensorstore(error):
+                raise
+            raise StoreError(
+                f"cannot write to {self.root} ({error}); what was committed is safe: free space or"
+                " allow writing, then run the same command again to go on"
+            ) from error
+
+
+class _Shard:
+    """The last, part-filled file of one array.
+
+    Attributes:
+        array: The whole array.
+        start: Its row at which the file begins.
+        filled: Rows of the file that are known.
+    """
+
+    def __init__(self, array: ts.TensorStore, num_rows: int):
+        """Reads back the rows of the file that `num_rows` rows end in."""
+        self.array, self._rows = array, arrays.shard_rows(array)
+        self.start = num_rows - num_rows % self._rows
+        self.filled = num_rows - self.start
+        self._buffer = self._empty()
+        self._buffer[: self.filled] = array[self.start : num_rows].read().result()
+        self._flushed: ts.Future | None = None
+        self._dirty = False
+
+    def append(self, x_ND: np.ndarray) -> list[ts.Future]:
+        """Takes rows; returns the writes of the files that they filled."""
+        writes = []
+        while len(x_ND):
+            taken = min(self._rows - self.filled, len(x_ND))
+            self._buffer[self.filled : self.filled + taken] = x_ND[:taken]
+            self.filled, x_ND, self._dirty = self.filled + taken, x_ND[taken:], True
+            if self.filled == self._rows:
+                writes += self.flush()
+                self.start, self.filled, self._buffer = self.start + self._rows, 0, self._empty()
+                self._flushed = None
+        return writes
+
+    def flush(self) -> list[ts.Future]:
+        """Writes what is known of the file, if it is not on its way already."""
+        if not self._dirty:
+            return []
+        if self._flushed is not None:
+            self._flushed.result()  # two writes of one file must not overtake each other
+        known = self.array[self.start : self.start + self.filled]
+        # The buffer's written rows never change again: no copy is needed.
+        write = known.write(
+            self._buffer[: self.filled], can_reference_source_data_indefinitely=True
+        )
+        self._flushed, self._dirty = write, False
+        return [write]
+
+    def _empty(self) -> np.ndarray:
+        return np.empty((self._rows, self.array.shape[1]), self.array.dtype.numpy_dtype)
+
+
+def _num_rows(progress: Progress, tap: Tap) -> int:
+    return sum(part.num_rows(tap[1]) for part in progress.segments if tap in part.taps)
+
+
+def _from_tensorstore(error: BaseException) -> bool:
+    # TensorStore raises plain ValueErrors that open with a status name, `RESOURCE_EXHAUSTED: ...`.
+    return isinstance(error, ValueError) and str(error).split(":")[0].replace("_", "").isupper()

@@ -1,0 +1,180 @@
+"""Datasets: every published file against digests made by pandas, users' files against what pandas made of them."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import zstandard
+
+from jaxprobe import assets, datasets
+
+# Made once with pandas 3.1.1 and scikit-learn's LabelEncoder, from the same wheel, by
+#   for name, file in [*training, *shifted]:  # in master-file order; shifted names end in _OOD
+#       table = pandas.read_csv(file)
+#       y = LabelEncoder().fit_transform(table.target.values)
+#       digest.update(json.dumps([name, table.prompt.tolist(), y.tolist()], ensure_ascii=False).encode())
+PANDAS_SHA256 = "97d774103adbcea909dfd4271797d6cd455520d0e67c81f83030707eb9cde23e"
+SHIFTED = (
+    *("5_hist_fig_ismale", "6_hist_fig_isamerican", "7_hist_fig_ispolitician", "66_living-room"),
+    *("67_social-security", "73_control-group", "87_glue_cola", "90_glue_qnli"),
+)
+
+
+@pytest.fixture(scope="module")
+def wheel():
+    try:
+        return assets.fetch(datasets.DEFAULT_SOURCE)
+    except assets.AssetError as error:
+        pytest.skip(f"neither network nor cache: {error}")
+
+
+def write(tmp_path, content: str | bytes, name: str = "mine.csv"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_every_published_file_reads_as_pandas_reads_it(wheel):
+    digest, rows, distinct = hashlib.sha256(), 0, set()
+    for name in datasets.names():
+        data = datasets.load(name)
+        digest.update(dump(name, data))
+        rows += len(data.texts)
+        distinct.update(data.texts)
+        # PROTOCOL: every set is exactly balanced, 728 to 5,000 rows.
+        assert 728 <= len(data.texts) <= 5000
+        assert data.y_N.sum() * 2 == len(data.texts) == len(data.y_N)
+        assert data.y_N.dtype == np.int32
+        assert data.name == name
+    for name in datasets.shifted_names():
+        data = datasets.load_shifted(name)
+        digest.update(dump(f"{name}_OOD", data))
+        assert len(data.texts) == (299 if name == "5_hist_fig_ismale" else 300)
+    assert (len(datasets.names()), rows, len(distinct)) == (113, 334_092, 222_062)
+    assert datasets.shifted_names() == SHIFTED
+    assert digest.hexdigest() == PANDAS_SHA256
+
+
+def dump(name, data) -> bytes:
+    content = [name, list(data.texts), data.y_N.tolist()]
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_folder_in_the_papers_layout_is_a_source(wheel, tmp_path, compressed, below):
+    name, end = "131_temp_cat_Typical Time", ".zst" if compressed else ""
+    for file in (
+        *("probing_datasets_MASTER.csv", f"cleaned_data/{name}.csv"),
+        *("OOD data/87_glue_cola_OOD.csv", "OOD data/66_living-room_translations.csv"),
+    ):
+        data = assets.open_member(wheel, f"sae_probes/data/{file}.zst")
+        plain = zstandard.ZstdDecompressor().stream_reader(data).read()
+        path = tmp_path / below / (file + end)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if compressed else plain)
+    source = str(tmp_path)
+    assert datasets.names(source) == datasets.names()
+    assert datasets.shifted_names(source) == ("87_glue_cola",)
+    assert datasets.load(name, source).texts == datasets.load(name).texts
+    assert datasets.load_shifted("87_glue_cola", source).y_N.tolist() == (
+        datasets.load_shifted("87_glue_cola").y_N.tolist()
+    )
+    with pytest.raises(ValueError, match=r"lacks the file 'cleaned_data/5_hist_fig_ismale\.csv'"):
+        datasets.load("5_hist_fig_ismale", source)
+
+
+def test_unknown_names_list_the_nearest_first(wheel):
+    with pytest.raises(ValueError, match="unknown dataset '66_livingroom'; known: 66_living-room,"):
+        datasets.load("66_livingroom")
+    with pytest.raises(ValueError, match="unknown shifted dataset '92_glue_sst2'; known: 90_glue_"):
+        datasets.load_shifted("92_glue_sst2")
+
+
+def test_a_folder_without_the_layout_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"must hold probing_datasets_MASTER\.csv"):
+        datasets.names(tmp_path)
+
+
+def test_a_users_file_keeps_its_texts_as_they_stand(tmp_path):
+    content = (
+        '\ufefftarget,id,prompt\r\nno,1,"two\nlines, and ""quotes"""\r\n\r\nyes,2, NA \r\n'
+        'yes,3,None\r\nno,4,"carriage\rreturn \U0001f600"\r\n'
+    )
+    wanted = ('two\nlines, and "quotes"', " NA ", "None", "carriage\rreturn \U0001f600")
+    half = len(content.encode()) // 2
+    frames = [content.encode()[:half], content.encode()[half:]]
+    two_frames = b"".join(zstandard.ZstdCompressor().compress(frame) for frame in frames)
+    for path in (write(tmp_path, content), write(tmp_path, two_frames, "mine.csv.zst")):
+        data = datasets.load(path)
+        assert data.texts == wanted
+        assert data.y_N.tolist() == [0, 1, 1, 0]
+        assert data.label_names == ("no", "yes")
+        assert (data.name, data.source) == ("mine", str(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted"),  # by pandas 3.1.1 and LabelEncoder
+    [
+        (["9", "10", "9"], [0, 1, 0]),  # as text 10 comes first
+        (["1.5", "-2", "1.50"], [1, 0, 1]),
+        (["1e3", "999", "999"], [1, 0, 0]),
+        ([" 1", "0", "1"], [1, 0, 1]),
+        (["1", "0", "01"], [1, 0, 1]),
+        (["True", "false", "tRUE"], [1, 0, 1]),
+        (["not_entailment", "1", "1"], [1, 0, 0]),
+        (["b", "B", "b"], [1, 0, 1]),
+        (["1_0", "9", "9"], [0, 1, 1]),  # Python would read numbers here, and in the next line
+        (["\u0661", "9", "9"], [1, 0, 0]),
+        (["True", "yes", "yes"], [0, 1, 1]),
+    ],
+)
+def test_labels_are_ordered_as_pandas_and_label_encoder_order_them(tmp_path, column, wanted):
+    rows = "".join(f"text {i},{target}\n" for i, target in enumerate(column))
+    data = datasets.load(write(tmp_path, f"prompt,target\n{rows}"))
+    assert data.y_N.tolist() == wanted
+    assert data.label_names == (column[wanted.index(0)], column[wanted.index(1)])
+
+
+GOOD = "prompt,target\na,0\nb,1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"mine\.csv: the file is empty; it needs the columns prompt,target"),
+        ("prompt,target\n", r"mine\.csv: .* two distinct values, got no rows"),
+        ("text,target\na,0\n", r"line 1: wanted one column 'prompt', got 'text', 'target'"),
+        ("prompt;target\na;0\n", r"wanted one column 'prompt', got 'prompt;target'; .*commas"),
+        ("prompt,target,prompt\na,0,b\n", r"wanted one column 'prompt', got 'prompt', 'target'"),
+        ('prompt,target\n"a\r\nb",0\n ,1\n', r"line 4: empty `prompt`; fill it in or delete"),
+        (GOOD + "c,\n", r"line 4: empty `target`"),
+        (GOOD + "\n\nc,maybe\n", r"line 6: third class 'maybe' after '0' and '1'; .*keep two"),
+        ("prompt,target\na,1\nb,1.0\n", r"two distinct values, got only '1' in 2 rows; add rows"),
+        (GOOD.encode() + b"caf\xe9,1\n", r"line 4: byte 0xe9 is not UTF-8; save"),
+        (GOOD.encode("utf-16"), r"line 1: byte 0xff is not UTF-8"),
+        (GOOD + "c, d,1\n", r"line 4: 3 fields where the header has 2; quote prompts"),
+        (GOOD + "c\n", r"line 4: 1 fields where the header has 2"),
+        (GOOD + '"c,1\nd,0\n', r"row that starts in line 4: unexpected end of data; .*quotes"),
+        (GOOD + '"c"d,1\n', r"row that starts in line 4: ',' expected after '\"'"),
+        (GOOD + "c" * 200_000 + ",1\n", r"line 4: field larger than field limit .*too long"),
+        (zstandard.ZstdCompressor().compress(GOOD.encode())[:-4], r"data ends early; copy"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, r"broken Zstandard data"),
+    ],
+)
+def test_bad_files_name_file_line_and_remedy(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        datasets.load(write(tmp_path, content))
+    assert str(caught.value).startswith(str(tmp_path / "mine.csv"))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_other_files(tmp_path):
+    with pytest.raises(assets.AssetError, match=r"no file or folder .*gone\.csv"):
+        datasets.load(tmp_path / "gone.csv")
+    with pytest.raises(ValueError, match=r"must be a \.csv or \.csv\.zst file, got .*mine\.tsv"):
+        datasets.load(write(tmp_path, GOOD, "mine.tsv"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ValueError, match=r"folder\.csv.* is a folder"):
+        datasets.load(tmp_path / "folder.csv")

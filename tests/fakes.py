@@ -1,0 +1,92 @@
+"""A tiny deterministic model, tokenizer and datasets that need no network and no weights.
+
+`FakeModel` has what `stages.extract` asks of a model; `make_forward` has the signature of the real one. A
+prompt's activations depend on its own tokens and their order only, so they can be recomputed by hand:
+`activations(ids, site)`.
+"""
+
+import dataclasses
+import hashlib
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxprobe.base import Site, TextDataset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeTokenizer:
+    """Words to ids by their CRC."""
+
+    bos_id: int = 1
+    pad_id: int = 0
+    fingerprint: str = "fake tokenizer"
+
+    def encode(self, text: str) -> list[int]:
+        return [2 + zlib.crc32(word.encode()) % 5000 for word in text.split()]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeModel:
+    """Names and sizes of a model; `make_forward` below computes for it."""
+
+    name: str = "fake"
+    dtype: str = "float32"
+    d_model: int = 32
+    num_blocks: int = 4
+    fingerprint: str = "fake weights"
+    tokenizer: FakeTokenizer = dataclasses.field(default_factory=FakeTokenizer)
+
+
+def activations(ids: np.ndarray, site: Site, d_model: int = 32) -> np.ndarray:
+    """float32 [T, d_model] of one prompt: the running sum of its tokens' vectors, turned by the site."""
+    column_D = np.arange(1, d_model + 1, dtype=np.float64)
+    x_TD = np.sin(np.asarray(ids, np.float64)[:, None] * column_D / 7.0 + site.block)
+    return np.cumsum(x_TD, axis=0).astype(np.float32)
+
+
+def make_forward(model: FakeModel, sites: Sequence[Site], pooling: str | Sequence[str] = "last"):
+    """The fake's pass: the same contract as `models.make_forward`."""
+    poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+
+    def forward(tokens_BT, length_B) -> dict:
+        row_B, last_B = np.arange(len(length_B)), np.maximum(length_B - 1, 0)
+        values = {}
+        for site in sites:
+            x_BTD = np.stack([activations(row, site, model.d_model) for row in tokens_BT])
+            for name in poolings:
+                values[site, name] = x_BTD if name == "tokens" else x_BTD[row_B, last_B]
+        if isinstance(pooling, str):
+            return {site: value for (site, _), value in values.items()}
+        return values
+
+    return forward
+
+
+def dataset(name: str, num_rows: int = 40, seed: int = 0, gap: float = 1.0) -> TextDataset:
+    """A balanced dataset; prompts of class 1 hold the word `yes` with a chance that grows with `gap`."""
+    key = int.from_bytes(hashlib.sha256(f"{name} {seed}".encode()).digest()[:4], "little")
+    draw = np.random.default_rng(key)
+    y_N = np.arange(num_rows, dtype=np.int32) % 2
+    texts = []
+    for label in y_N:
+        words = [f"w{number}" for number in draw.integers(0, 300, int(draw.integers(1, 30)))]
+        words += ["yes"] if label and draw.random() < gap else ["no"]
+        texts.append(" ".join(words))
+    return TextDataset(
+        name=name, texts=tuple(texts), y_N=y_N, label_names=("no", "yes"), source="fake"
+    )
+
+
+def write_csv(folder: Path, data: TextDataset) -> str:
+    """Writes a dataset as a user's CSV file (its prompts hold no commas or quotes); returns its path."""
+    lines = ["prompt,target"]
+    lines += [f"{text},{data.label_names[y]}" for text, y in zip(data.texts, data.y_N, strict=True)]
+    path = folder / f"{data.name}.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)

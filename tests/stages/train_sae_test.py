@@ -1,0 +1,268 @@
+"""The train_sae stage on activations with a planted dictionary: quality, resuming, refusing."""
+
+import dataclasses
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxprobe import checkpoints
+from jaxprobe.base import Site
+from jaxprobe.saes import jump_relu
+from jaxprobe.stages import train_sae as stage
+from jaxprobe.stages.sae_training import tokens
+from jaxprobe.stages.train_sae import TrainSaeConfig, train_sae
+
+SITE = Site.parse("blocks.3.resid_post")
+TINY = TrainSaeConfig(
+    site=str(SITE),
+    d_sae=96,
+    target_l0=6,
+    num_tokens=250 * 128,
+    batch_size=128,
+    learning_rate=1e-2,
+    compute_dtype="float32",
+    checkpoint_seconds=0.0,
+)
+
+
+class FakeStore:
+    """Tokens that are sparse sums of 64 planted directions, far from the origin."""
+
+    digest = "fake"
+
+    def __init__(self, num_prompts=700, d_model=24, seed=0):
+        rng = np.random.default_rng(seed)
+        self._prompt_N = np.repeat(np.arange(num_prompts), rng.integers(3, 12, num_prompts))
+        directions_SD = rng.normal(size=(64, d_model))
+        directions_SD /= np.linalg.norm(directions_SD, axis=1, keepdims=True)
+        active_NS = rng.random((len(self._prompt_N), 64)) < 4 / 64
+        height_NS = 50 + 20 * rng.random(active_NS.shape)
+        x_ND = (active_NS * height_NS) @ directions_SD + 100 * rng.normal(size=d_model)
+        self.x_ND = x_ND.astype(np.float32)
+        self.read_rows = []
+
+    def num_tokens(self, site):
+        return len(self._prompt_N)
+
+    def read_tokens(self, site, rows):
+        assert site == SITE
+        self.read_rows.append(np.array(rows))
+        return self.x_ND[rows]
+
+    def token_prompt(self, site):
+        return self._prompt_N
+
+    def prompt_hashes(self):
+        return [hashlib.sha256(b"%d" % i).hexdigest() for i in range(self._prompt_N[-1] + 1)]
+
+
+def is_held(store, config=TINY):
+    return tokens.held_out_prompts(store.prompt_hashes(), config.seed, config.held_out)[
+        store.token_prompt(SITE)
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    store = FakeStore()
+    return store, folder, train_sae(TINY, store, folder)
+
+
+def test_quality_is_what_numpy_measures_on_held_out_tokens(trained):
+    store, folder, loaded = trained
+    held_N = is_held(store)
+    sae = {name: np.asarray(value, np.float64) for name, value in vars(loaded.sae).items()}
+    last_N = np.append(np.diff(store.token_prompt(SITE)) > 0, True)
+    quality = loaded.metadata["training"]["held_out"]
+    for name, rows_N in {"all_tokens": held_N, "last_tokens": held_N & last_N}.items():
+        x_ND = store.x_ND[rows_N].astype(np.float64)
+        pre_NS = x_ND @ sae["W_enc_DS"] + sae["b_enc_S"]
+        z_NS = np.maximum(pre_NS, 0) * (pre_NS > sae["threshold_S"])
+        error = ((z_NS @ sae["W_dec_SD"] + sae["b_dec_D"] - x_ND) ** 2).sum()
+        explained = 1 - error / ((x_ND - x_ND.mean(0)) ** 2).sum()
+        assert quality[name]["variance_explained"] == pytest.approx(explained, abs=1e-3)
+        assert quality[name]["l0"] == pytest.approx((z_NS > 0).sum(1).mean(), rel=1e-2)
+        assert quality[name]["num_tokens"] == rows_N.sum()
+    # Six principal components of the training tokens hold far less.
+    centred_ND = store.x_ND[~held_N] - store.x_ND[~held_N].mean(0)
+    values = np.linalg.eigvalsh(np.cov(centred_ND.T))[::-1]
+    assert values[:6].sum() / values.sum() < 0.55
+    assert quality["all_tokens"]["variance_explained"] > 0.85
+    assert quality["all_tokens"]["l0"] == pytest.approx(TINY.target_l0, rel=0.2)
+    np.testing.assert_allclose(np.linalg.norm(sae["W_dec_SD"], axis=1), 1, rtol=1e-5)
+    assert loaded.site == SITE
+    assert loaded.expected_l0 == quality["all_tokens"]["l0"]
+    assert [path.name for path in folder.iterdir()] == ["sae.safetensors"]
+
+
+def test_held_out_prompts_are_read_only_to_measure(trained, monkeypatch, tmp_path):
+    store = FakeStore()
+    rows_before_measuring = []
+
+    def measure(sae, store, site, row_N, is_last_N):
+        rows_before_measuring.extend(store.read_rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "measure_quality", measure)
+    short = dataclasses.replace(TINY, num_tokens=1000)
+    with pytest.raises(KeyboardInterrupt):
+        train_sae(short, store, tmp_path)
+    held_N = is_held(store)
+    assert 0.05 < held_N.mean() < 0.16
+    assert not held_N[np.concatenate(rows_before_measuring)].any()
+    # A prompt's lot does not depend on the other prompts.
+    hashes = store.prompt_hashes()
+    some = tokens.held_out_prompts(hashes[100:200], 0, 0.1)
+    np.testing.assert_array_equal(some, tokens.held_out_prompts(hashes, 0, 0.1)[100:200])
+
+
+def test_finished_run_is_loaded_not_trained(trained, monkeypatch):
+    store, folder, first = trained
+    monkeypatch.setattr(stage, "_train", lambda *a: pytest.fail("trained again"))
+    again = train_sae(TINY, store, folder)
+    np.testing.assert_array_equal(again.sae.W_enc_DS, first.sae.W_enc_DS)
+    assert again.metadata == first.metadata
+
+
+def test_another_config_or_store_is_refused(trained):
+    store, folder, _ = trained
+    other = dataclasses.replace(TINY, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate = 0.01, and learning_rate = 0.5"):
+        train_sae(other, store, folder)
+    with pytest.raises(ValueError, match="tokens = "):
+        train_sae(TINY, FakeStore(num_prompts=699), folder)
+    # How often to save decides nothing.
+    train_sae(dataclasses.replace(TINY, checkpoint_seconds=9.0), store, folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_sae": 0}, "`d_sae` must be above zero"),
+        ({"target_l0": 96}, "`target_l0` must lie between 0 and d_sae = 96, got 96"),
+        ({"held_out": 1.0}, "`held_out` must lie between 0 and 1"),
+        ({"held_out": 1e-9}, "0 to measure with"),
+        ({"batch_size": 10**6}, "extract more prompts or take a smaller batch"),
+        ({"compute_dtype": "float23"}, "unknown compute_dtype 'float23'"),
+    ],
+)
+def test_bad_configs_are_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train_sae(dataclasses.replace(TINY, **change), FakeStore(), tmp_path)
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = sys.argv[2:]
+import train_sae_test as t
+t.train_sae(t.TINY, t.FakeStore(), sys.argv[1])
+"""
+
+
+def start(folder):
+    here = os.path.dirname(__file__)
+    command = [sys.executable, "-c", PROGRAM, str(folder), here]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def test_killed_run_resumes_to_the_same_bytes(trained, tmp_path):
+    state = tmp_path / stage.STATE_NAME
+    kills = 0
+    for _ in range(2):
+        process = start(tmp_path)
+        seen = state.stat().st_mtime_ns if state.exists() else 0
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            # Wait for a few new checkpoints, then pull the plug.
+            if state.exists() and state.stat().st_mtime_ns > seen:
+                time.sleep(0.15)
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    assert not (tmp_path / "sae.safetensors").exists()
+    assert start(tmp_path).wait() == 0
+    expected = (trained[1] / "sae.safetensors").read_bytes()
+    assert (tmp_path / "sae.safetensors").read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["sae.safetensors"]
+
+
+def test_damaged_or_foreign_state_is_refused(tmp_path, monkeypatch):
+    saved = []
+    real = stage.training_state.save
+
+    def save_twice(*arguments):
+        real(*arguments)
+        saved.append(1)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage.training_state, "save", save_twice)
+    with pytest.raises(KeyboardInterrupt):
+        train_sae(TINY, FakeStore(), tmp_path)
+    with pytest.raises(ValueError, match=r"seed = 0, and seed = 1"):
+        train_sae(dataclasses.replace(TINY, seed=1), FakeStore(), tmp_path)
+    state = tmp_path / stage.STATE_NAME
+    state.write_bytes(state.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"damaged.*delete it to train afresh"):
+        train_sae(TINY, FakeStore(), tmp_path)
+
+
+def batches(store, row_N, max_bytes, steps, batch_size=50):
+    data = tokens.ShuffledTokens(
+        store=store, site=SITE, row_N=row_N, batch_size=batch_size, seed=3, max_bytes=max_bytes
+    )
+    return [data.batch(step) for step in steps], data
+
+
+def test_streaming_visits_each_token_once_an_epoch_in_bounded_memory(monkeypatch):
+    monkeypatch.setattr(tokens, "READ_TOKENS", 100)
+    store = FakeStore()
+    row_N = np.flatnonzero(~is_held(store))
+    store.x_ND[:, 0] = np.arange(len(store.x_ND))  # so that a batch tells its rows
+    store.read_rows.clear()
+    max_bytes = 1000 * 24 * 4
+    drawn, data = batches(store, row_N, max_bytes, range(4 * (len(row_N) // 50)))
+    per_epoch = data._num_loads * data._batches_per_load
+    assert data._num_loads == -(-len(row_N) // 1000)
+    assert data._loaded[1].nbytes <= max_bytes
+    epochs = [np.concatenate(drawn[i * per_epoch : (i + 1) * per_epoch])[:, 0] for i in range(2)]
+    for epoch in epochs:
+        assert len(np.unique(epoch)) == len(epoch)
+        assert len(epoch) > 0.9 * len(row_N)
+        assert np.isin(epoch, row_N).all()
+    assert not np.array_equal(epochs[0], epochs[1])
+    # Any step can be asked for by itself: that is what resuming does.
+    for step in (0, 7, per_epoch - 1, per_epoch + 3):
+        alone, _ = batches(store, row_N, max_bytes, [step])
+        np.testing.assert_array_equal(alone[0], drawn[step])
+
+
+def test_what_fits_in_memory_is_read_once():
+    store = FakeStore()
+    row_N = np.flatnonzero(~is_held(store))
+    drawn, data = batches(store, row_N, 2**30, range(3 * (len(row_N) // 50)))
+    assert sum(map(len, store.read_rows)) == len(row_N) + 1  # one token to learn the width
+    first = np.concatenate(drawn[: data._batches_per_load])
+    assert len(np.unique(first, axis=0)) == len(first)
+
+
+def test_random_control_of_a_trained_sae_has_its_l0(trained):
+    import jax
+
+    store, _, loaded = trained
+    x_ND = store.x_ND[:500]
+    control = jump_relu.random_like(loaded.sae, x_ND, jax.random.key(0))
+    count = lambda sae: int((jump_relu.encode(sae, x_ND) > 0).sum())
+    assert count(control) == pytest.approx(count(loaded.sae), abs=2)
+    assert checkpoints.load_sae(trained[1]).id == loaded.id
