@@ -37,7 +37,9 @@ def auroc(score_N, y_N, weight_N=None):
     upto_N = beaten_N[jnp.searchsorted(sorted_N, sorted_N, side="right")]
     wins = jnp.sum(pos_N * (below_N + upto_N)) / 2
     pairs = jnp.sum(pos_N) * jnp.sum(neg_N)
-    return jnp.where(pairs > 0, wins / jnp.where(pairs > 0, pairs, 1), jnp.nan)
+    # A probe that scored NaN has no AUROC; sorting alone would call NaN the highest score.
+    pairs = jnp.where(jnp.any(jnp.isnan(score_N) & (weight_N > 0)), 0, pairs)
+    return _ratio(wins, pairs, empty=jnp.nan)
 
 
 def accuracy(probability_N, y_N, weight_N=None):
@@ -53,7 +55,7 @@ def accuracy(probability_N, y_N, weight_N=None):
     """
     probability_N, y_N, weight_N = _prepare(probability_N, y_N, weight_N)
     right_N = (probability_N > 0.5) == (y_N > 0.5)
-    return _ratio(jnp.sum(weight_N * right_N), jnp.sum(weight_N), empty=jnp.nan)
+    return _ratio(jnp.sum(jnp.where(right_N, weight_N, 0)), jnp.sum(weight_N), empty=jnp.nan)
 
 
 def f1(probability_N, y_N, weight_N=None):
@@ -69,14 +71,12 @@ def f1(probability_N, y_N, weight_N=None):
         scikit-learn's `f1_score(average="weighted")`. NaN without weight.
     """
     probability_N, y_N, weight_N = _prepare(probability_N, y_N, weight_N)
-    predicted_N = (probability_N > 0.5).astype(y_N.dtype)
-    total = 0.0
-    for label in (0, 1):
-        true_N = weight_N * (y_N == label)
-        guessed_N = weight_N * (predicted_N == label)
-        both = jnp.sum(weight_N * (y_N == label) * (predicted_N == label))
-        score = _ratio(2 * both, jnp.sum(true_N) + jnp.sum(guessed_N), empty=0.0)
-        total = total + score * jnp.sum(true_N)
+    guess_N = (probability_N > 0.5).astype(y_N.dtype)
+    total = jnp.zeros((), weight_N.dtype)
+    for truth_N, guess_N in ((1 - y_N, 1 - guess_N), (y_N, guess_N)):
+        support, guessed = jnp.sum(weight_N * truth_N), jnp.sum(weight_N * guess_N)
+        both = jnp.sum(weight_N * truth_N * guess_N)
+        total = total + support * _ratio(2 * both, support + guessed, empty=0.0)
     return _ratio(total, jnp.sum(weight_N), empty=jnp.nan)
 
 

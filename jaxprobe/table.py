@@ -6,6 +6,7 @@ same, and refused if it says something else.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def append(path: Path | str, rows: Sequence[ResultRow]) -> int:
     with locked(path.with_name(f".{path.name}.lock"), wait=True):
         old = read(path) if path.exists() else SCHEMA.empty_table()
         # Only rows of these datasets can collide.
-        near = old.filter(pc.is_in(old["dataset"], pc.unique(new["dataset"])))
+        near = old.filter(pc.field("dataset").isin(new["dataset"].unique()))
         fresh = _without_known(new, near, path)
         if len(fresh):
             _write(path, pa.concat_tables([old, fresh]))
@@ -81,7 +82,12 @@ def read(path: Path | str) -> pa.Table:
             " and run the fit stage again"
         ) from error
     _check_columns(path, table.schema)
-    return table.select(COLUMNS).cast(SCHEMA)
+    for name in COLUMNS:
+        if table[name].null_count:
+            raise TableError(
+                f"column `{name}` of {path} holds nulls; a result has a value everywhere"
+            )
+    return table.cast(SCHEMA)
 
 
 def read_rows(path: Path | str) -> list[ResultRow]:
@@ -169,8 +175,8 @@ def _to_rows(table: pa.Table) -> list[ResultRow]:
 def _keys(table: pa.Table) -> list[tuple]:
     columns = {name: table[name].to_pylist() for name in KEY}
     # As ResultRow.key(): Python's own rounding, and each distinct level once.
-    rounded = {level: None if level != level else round(level, 6) for level in columns["level"]}
-    columns["level"] = [None if level != level else rounded[level] for level in columns["level"]]
+    rounded = {level: round(level, 6) for level in set(columns["level"]) if not math.isnan(level)}
+    columns["level"] = [rounded.get(level) for level in columns["level"]]
     return list(zip(*columns.values(), strict=True))
 
 
@@ -178,24 +184,29 @@ def _without_known(new: pa.Table, old: pa.Table, path: Path) -> pa.Table:
     """The rows of `new` that neither `old` nor `new` itself has before them."""
     known = dict(zip(_keys(old), range(len(old)), strict=True))
     both = pa.concat_tables([old, new])
-    keep = []
+    keep, repeats = [], []
     for index, key in enumerate(_keys(new), start=len(old)):
         first = known.setdefault(key, index)
         if first == index:
             keep.append(index)
-        elif not _same(both, first, index):
-            raise TableError(
-                f"two results for one probe, in {path}: {dict(zip(KEY, key, strict=True))} scored"
-                f" {both['test_auroc'][first]} and {both['test_auroc'][index]} (or another column"
-                " differs); use another file, or delete the wrong one"
-            )
+        else:
+            repeats.append((first, index))
+    if repeats:
+        _check_same(both, np.array(repeats), path)
     return both.take(pa.array(keep, pa.int64()))
 
 
-def _same(table: pa.Table, first: int, second: int) -> bool:
-    # repr makes NaN equal to itself.
-    rows = [[repr(table[name][at].as_py()) for name in COLUMNS] for at in (first, second)]
-    return rows[0] == rows[1]
+def _check_same(table: pa.Table, pairs: np.ndarray, path: Path) -> None:
+    """Raises unless the two rows of each pair, which share their key, agree in all that they scored."""
+    for name in COLUMNS:
+        one, other = (table[name].take(pa.array(side)).to_pylist() for side in pairs.T)
+        for at, (a, b) in enumerate(zip(one, other, strict=True)):
+            if repr(a) != repr(b) and name not in KEY:  # NaN is not equal to itself
+                key = dict(zip(KEY, _keys(table.slice(pairs[at, 1], 1))[0], strict=True))
+                raise TableError(
+                    f"two results for one probe in {path}: {key} has {name} {a} and {b}; use another"
+                    " file, or delete the wrong one"
+                )
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:

@@ -17,8 +17,7 @@ from jaxprobe import checks
 from jaxprobe.base import TokenBatch
 from jaxprobe.gguf_file import GgufFile, open_gguf
 
-# Each step is at most a third (a half below 64, where rows are cheap), so that the mean prompt wastes
-# about a tenth of its row; every entry is one compiled program.
+# Steps of a quarter to a half: padding costs about a tenth, and every entry is one compiled program.
 BUCKETS = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
 BATCH_TOKENS = 2048
 
@@ -57,7 +56,8 @@ class Tokenizer:
         """Ids of each text, without BOS, on all cores.
 
         Raises:
-            ValueError: A text is not a string or holds a lone surrogate; names its index.
+            TypeError: A text is not a string; names its index.
+            ValueError: A text holds a lone surrogate; names its index.
         """
         for index, text in enumerate(texts):
             _check_text(index, text)
@@ -202,7 +202,7 @@ def _backend(pieces: list[str], kinds: list[int], unknown: str) -> tokenizers.To
     backend.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    marked = [(piece, kind) for piece, kind in zip(pieces, kinds, strict=True) if kind in (3, 4)]
+    marked = [(p, k) for p, k in zip(pieces, kinds, strict=True) if k in (_CONTROL, _USER_DEFINED)]
     backend.add_special_tokens(
         [
             tokenizers.AddedToken(p, normalized=False, special=True)
@@ -223,7 +223,7 @@ def _backend(pieces: list[str], kinds: list[int], unknown: str) -> tokenizers.To
 
 def _check_text(index: int, text: str) -> None:
     if not isinstance(text, str):
-        raise ValueError(f"text {index} must be a string, got {type(text).__name__}")
+        raise TypeError(f"text {index} must be a string, got {type(text).__name__}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -17,10 +17,9 @@ import sys
 import time
 import traceback
 
-from tests import fakes
-
 from jaxprobe.stages import extract
 from jaxprobe.store import arrays, writing
+from tests import fakes
 
 
 def _die_at(step: int) -> None:
@@ -66,7 +65,7 @@ def _run(order: dict) -> str:
     if not child:
         try:
             _child(order)
-        except BaseException:
+        except BaseException:  # noqa: BLE001
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

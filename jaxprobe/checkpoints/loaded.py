@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from jaxprobe.base import Site
 from jaxprobe.saes.jump_relu import JumpReluSae
@@ -25,4 +26,4 @@ class LoadedSae:
     site: Site | None
     expected_l0: float | None
     source: str
-    metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -89,10 +89,11 @@ def load(path: Path, source: str) -> LoadedSae:
 
 def _header(path: Path, metadata: Mapping[str, str] | None) -> dict:
     """The JSON text of the header, of a version that can be read."""
-    if HEADER not in (metadata or {}):
+    metadata = metadata or {}
+    if HEADER not in metadata:
         raise ValueError(
             f"{path} must have a safetensors header entry {HEADER!r}, got"
-            f" {sorted(metadata or {})}; it was not written by jaxprobe, and other safetensors"
+            f" {sorted(metadata)}; it was not written by jaxprobe, and other safetensors"
             " layouts are not read"
         )
     header = json.loads(metadata[HEADER])

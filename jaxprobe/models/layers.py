@@ -81,7 +81,9 @@ class Rotate(pz.nn.Layer):
         values = x.unwrap(*kept, "projection")
         pairs = pz.nx.wrap(values.reshape(*values.shape[:-1], 2, -1), *kept, "pair", "half")
         # A reversal instead of a split and a concatenation keeps this one pass over memory.
-        swapped = pz.nx.wrap(pairs.unwrap(*kept, "pair", "half")[..., ::-1, :], *kept, "pair", "half")
+        swapped = pz.nx.wrap(
+            pairs.unwrap(*kept, "pair", "half")[..., ::-1, :], *kept, "pair", "half"
+        )
         turned = (pairs * cos + swapped * sin).unwrap(*kept, "pair", "half")
         return pz.nx.wrap(turned.reshape(values.shape), *kept, "projection")
 

@@ -104,6 +104,5 @@ def _name(file: GgufFile) -> str:
 
 
 def _fingerprint(path: Path, config: TransformerConfig) -> str:
-    with path.open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = assets.file_sha256(path)
     return hashlib.sha256(f"{weights} {config!r}".encode()).hexdigest()

@@ -124,9 +124,7 @@ def _attention(config: TransformerConfig, parameter: MakeParameter, block: int) 
             ]
         ),
         input_to_value=_linear(parameter, f"{prefix}.value", stream, key_axes),
-        query_key_to_attn=pz.nn.Sequential(
-            [Scores(), _mask(config.windows[block]), Softmax()]
-        ),
+        query_key_to_attn=pz.nn.Sequential([Scores(), _mask(config.windows[block]), Softmax()]),
         attn_value_to_output=pz.nn.Sequential(
             [Mix(), _linear(parameter, f"{prefix}.attention_output", query_axes, stream)]
         ),

@@ -6,7 +6,7 @@ Sizes are padded into few buckets, so few programs are compiled.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,10 +18,12 @@ from jaxprobe.probes import l1_logistic, logistic, reduction
 
 C_GRID = np.logspace(-5, 5, 10)
 DEFAULT_C = 1.0  # of probes with too few rows to validate
-TRAIN_BUCKETS = (16, 32, 64, 128, 256, 384, 512, 640, 768, 896, 1024)
-FOLD_BUCKETS = (1, 6, 12, 24, 36)
-TEST_BUCKET = 1024
-LATENT_BUCKETS = (32, 128, 256, 512)
+# Each combination of sizes is a compiled program, so there are few sizes.
+TRAIN_BUCKETS = (16, 64, 128, 256, 512, 768, 1024)
+FOLD_BUCKETS = (1, 6, 36)
+TEST_BUCKETS = (1024, 5120)
+# Columns of a program for k latents, and how many values of k it takes at once.
+LATENT_BUCKETS = {32: 6, 128: 2, 256: 1, 512: 1}
 
 
 class Problem(NamedTuple):
@@ -78,7 +80,7 @@ def problem(split: base.Split, y_train_N: np.ndarray | None = None) -> Problem:
     num_train, num_test = len(split.train_N), len(split.test_N)
     padded_N = _bucket(num_train, TRAIN_BUCKETS)
     num_folds = _bucket(max(len(split.folds), 1), FOLD_BUCKETS)
-    padded_M = max(1, -(-num_test // TEST_BUCKET)) * TEST_BUCKET
+    padded_M = _bucket(num_test, TEST_BUCKETS)
     valid_FN = np.zeros((num_folds, padded_N), np.float32)
     for f, fold in enumerate(split.folds):
         valid_FN[f, fold.valid] = 1
@@ -103,7 +105,7 @@ def fit_activations(x_train_ND, x_test_MD, problem: Problem, dtype: str = "auto"
         problem: The split.
         dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs.
     """
-    dtype = _resolve(dtype)
+    dtype = resolve_dtype(dtype)
     with jax.enable_x64(dtype == "float64"):
         scores = _fit_activations(jnp.asarray(x_train_ND), jnp.asarray(x_test_MD), problem, dtype)
         return jax.device_get(scores)
@@ -130,11 +132,13 @@ def fit_latents(
     Returns:
         Scores with one entry per k.
     """
-    dtype = _resolve(dtype)
+    dtype = resolve_dtype(dtype)
     found = {}
     for width, counts in _by_width(num_latents).items():
         train_NK, test_MK = (_columns(z, width) for z in (z_train_NK, z_test_MK))
-        mask_PK = np.arange(width) < np.array(counts)[:, None]
+        # Filled up with k = 0, which costs next to nothing, to a size compiled once.
+        size = -(-len(counts) // LATENT_BUCKETS.get(width, 1)) * LATENT_BUCKETS.get(width, 1)
+        mask_PK = np.arange(width) < _pad(counts, size, np.int64)[:, None]
         with jax.enable_x64(dtype == "float64"):
             scores = _fit_latents(train_NK, test_MK, mask_PK, problem, penalty, dtype)
             scores = jax.device_get(scores)
@@ -175,6 +179,7 @@ def _fit(z_NK, z_MK, problem: Problem, solver) -> Scores:
         jnp.asarray(field).astype(dtype)
         for field in (*problem[1:5], problem.y_test_M, problem.weight_M)
     )
+
     def walk(valid_N):
         train_N = weight_N * (1 - valid_N)
         path = solver.fit_path(z_NK, y_N, train_N, c_R)
@@ -210,8 +215,8 @@ def _fit(z_NK, z_MK, problem: Problem, solver) -> Scores:
     )
 
 
-def _resolve(dtype: str) -> str:
-    """float64 costs a CPU twice float32 and buys a sharp certificate; accelerators differ."""
+def resolve_dtype(dtype: str) -> str:
+    """What `auto` stands for: float64 costs a CPU twice float32 and buys a sharp certificate; accelerators differ."""
     if dtype == "auto":
         return "float64" if jax.default_backend() == "cpu" else "float32"
     return dtype
@@ -231,7 +236,7 @@ def _columns(z_NS, width: int) -> np.ndarray:
     return np.pad(z_NK, ((0, 0), (0, width - z_NK.shape[1])))
 
 
-def _bucket(size: int, buckets: Sequence[int]) -> int:
+def _bucket(size: int, buckets: Iterable[int]) -> int:
     return next((bucket for bucket in buckets if bucket >= size), size)
 
 

@@ -16,13 +16,14 @@ References:
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxprobe.saes import straight_through
 from jaxprobe.saes.jump_relu import JumpReluSae
 
 SMALLEST_EIGENVALUE = 1e-2  # of the mean one: whitening stretches no direction further than this
@@ -108,9 +109,9 @@ def fit_scaling(x_ND: np.ndarray) -> Scaling:
     return Scaling(mean_D=jnp.asarray(mean_D, jnp.float32), scale=scale)
 
 
-def normalise(scaling: Scaling, x_ND: jax.Array) -> jax.Array:
+def normalise(scaling: Scaling, x_ND: jax.typing.ArrayLike) -> jax.Array:
     """Activations with mean 0 and mean squared norm D."""
-    return (x_ND - scaling.mean_D[None, :]) * scaling.scale
+    return (jnp.asarray(x_ND) - scaling.mean_D[None, :]) * scaling.scale
 
 
 def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -> TrainState:
@@ -146,7 +147,7 @@ def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -
     threshold_S = jnp.maximum(multiple * spread_S, 1e-6)
     guess_ND = jnp.matmul(jnp.where(pre_NS > threshold_S[None, :], pre_NS, 0.0), W_dec_SD)
     gain = jnp.maximum((probe_ND * guess_ND).sum() / (guess_ND**2).sum(), 1e-6)
-    parameters = Parameters(
+    parameters: Any = Parameters(
         W_enc_DS=gain * W_enc_DS,
         b_enc_S=jnp.zeros(d_sae, jnp.float32),
         W_dec_SD=W_dec_SD,
@@ -205,8 +206,10 @@ def train_step(
         log_threshold_S=gradient.log_threshold_S - multiplier * price_S,
         W_dec_SD=gradient.W_dec_SD - along_S * W_dec_SD,  # what would only change a row's norm
     )
-    updates, adam = make_optimizer(recipe).update(gradient, state.adam, state.parameters)
-    parameters = optax.apply_updates(state.parameters, updates)
+    before: Any = state.parameters  # optax's annotations admit dictionaries only
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to int32 powers
+        updates, adam = make_optimizer(recipe).update(gradient, state.adam, before)
+    parameters: Any = optax.apply_updates(before, updates)
     idle_S = jnp.where(fired_S, 0, state.idle_S + x_BD.shape[0])
     after = TrainState(
         parameters=dataclasses.replace(parameters, W_dec_SD=_unit_rows(parameters.W_dec_SD)),
@@ -227,14 +230,14 @@ def loss(parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: 
         straight-through gradient in `log_threshold_S` (never positive); `fired_S` tells which
         latents were active at all.
     """
-    matmul = functools.partial(_matmul, recipe.compute_dtype)
+    matmul = functools.partial(straight_through.matmul, recipe.compute_dtype)
     pre_BS = matmul(x_BD, parameters.W_enc_DS) + parameters.b_enc_S[None, :]
     threshold_S = jnp.exp(parameters.log_threshold_S + log_shift)
-    z_BS = _jump(recipe.bandwidth, pre_BS, threshold_S)
+    z_BS = straight_through.jump(recipe.bandwidth, pre_BS, threshold_S)
     guess_BD = matmul(z_BS, parameters.W_dec_SD) + parameters.b_dec_D[None, :]
     mse = ((guess_BD - x_BD) ** 2).mean()
     active_BS = pre_BS > threshold_S[None, :]
-    near_BS = _near(recipe.bandwidth, pre_BS, threshold_S)
+    near_BS = straight_through.near(recipe.bandwidth, pre_BS, threshold_S)
     price_S = -near_BS.mean(axis=0, dtype=jnp.float32) / recipe.bandwidth
     l0 = active_BS.sum(axis=1).astype(jnp.float32).mean()
     return mse, (l0, price_S, active_BS.any(axis=0))
@@ -252,50 +255,6 @@ def fold(state: TrainState, scaling: Scaling) -> JumpReluSae:
         b_dec_D=p.b_dec_D / scaling.scale + scaling.mean_D,
         threshold_S=threshold_S / scaling.scale,
     )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _jump(bandwidth: float, pre_BS: jax.Array, threshold_S: jax.Array) -> jax.Array:
-    """JumpReLU whose gradient in the threshold is straight-through."""
-    return jnp.where(pre_BS > threshold_S[None, :], pre_BS, 0.0)
-
-
-def _jump_forward(bandwidth, pre_BS, threshold_S):
-    return _jump(bandwidth, pre_BS, threshold_S), (pre_BS, threshold_S)
-
-
-def _jump_backward(bandwidth, saved, g_BS):
-    pre_BS, threshold_S = saved
-    # Raising a threshold removes latents that stood just above it, each of about its height.
-    near_BS = _near(bandwidth, pre_BS, threshold_S)
-    g_threshold_S = -jnp.where(near_BS, g_BS, 0.0).sum(axis=0) / bandwidth
-    return jnp.where(pre_BS > threshold_S[None, :], g_BS, 0.0), g_threshold_S
-
-
-_jump.defvjp(_jump_forward, _jump_backward)
-
-
-def _near(bandwidth: float, pre_BS: jax.Array, threshold_S: jax.Array) -> jax.Array:
-    """The rectangle kernel: within half a (relative) bandwidth of the threshold."""
-    return jnp.abs(pre_BS - threshold_S[None, :]) < 0.5 * bandwidth * threshold_S[None, :]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _matmul(dtype: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Product of factors rounded to `dtype`, forward and backward, with float32 sums."""
-    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
-
-
-def _matmul_forward(dtype, a, b):
-    return _matmul(dtype, a, b), (a.astype(dtype), b.astype(dtype))
-
-
-def _matmul_backward(dtype, saved, g):
-    a, b = saved
-    return _matmul(dtype, g, b.T), _matmul(dtype, a.T, g)
-
-
-_matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def _unit_rows(a: jax.Array) -> jax.Array:

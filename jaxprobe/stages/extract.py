@@ -19,7 +19,7 @@ from tqdm import tqdm
 from jaxprobe import datasets, models, tokens
 from jaxprobe.base import Site, TokenBatch
 from jaxprobe.checks import check_positive
-from jaxprobe.store import ActivationStore, Segment, StoreWriter, Tap, sha256_of
+from jaxprobe.store import MANIFEST, ActivationStore, Segment, StoreWriter, Tap, sha256_of
 
 FOLDER = "activations"  # below the work directory
 BATCHES_IN_FLIGHT = 2  # computed ahead of the one that is being written
@@ -27,6 +27,7 @@ SEGMENT_PROMPTS = (
     16384  # planned together: one dataset's rows lie near each other, few batches are part-filled
 )
 
+Identify = Callable[[str, str], "Identity"]
 MakeForward = Callable[[Any, Sequence[Site], Sequence[str]], Callable[..., Mapping[Tap, Any]]]
 
 
@@ -44,7 +45,7 @@ class ExtractConfig:
         token_sites: Where the activations of every token are read, for training SAEs.
         token_datasets: Datasets whose tokens are read there; None means all of `datasets`.
         token_dtype: Number format of tokens on disk. bfloat16 halves 17.9M tokens' 46 GB (d_model 640); its
-            rounding is a 1e-6 part of the energy, far below what an SAE leaves unexplained.
+            rounding adds 2e-5 of the variance at Gemma 3 270M's block 12.
         max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
         buckets: Row lengths of batches, each a compiled program.
         batch_tokens: Tokens of a batch, padding included.
@@ -64,8 +65,8 @@ class ExtractConfig:
     batch_tokens: int = tokens.BATCH_TOKENS
 
 
-class ExtractModel(Protocol):
-    """What the stage needs of a model; `models.Model` has it."""
+class Identity(Protocol):
+    """What names a model's numbers, without its weights."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -75,6 +76,11 @@ class ExtractModel(Protocol):
     def d_model(self) -> int: ...  # noqa: D102
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
+
+
+class ExtractModel(Identity, Protocol):
+    """What the stage needs of a model; `models.Model` has it."""
+
     @property
     def tokenizer(self) -> Any: ...  # noqa: D102
 
@@ -110,6 +116,7 @@ def extract(
     workdir: Path | str,
     *,
     model: ExtractModel | None = None,
+    identify: Identify | None = None,
     make_forward: MakeForward = models.make_forward,
 ) -> ActivationStore:
     """Brings the store to hold all that the config names, running only what it lacks.
@@ -117,8 +124,10 @@ def extract(
     Args:
         config: What to run.
         workdir: The store is its folder `activations`.
-        model: A loaded model in place of `config.model`. Without one, a finished store is recognised by the
-            hash of the model's file and no weights are loaded.
+        model: A loaded model in place of `config.model`.
+        identify: Tells the identity of (model, dtype) without loading weights, from the hash of the file
+            that holds weights and tokenizer. With it, a finished store is recognised at once; without it,
+            the model is loaded to compare.
         make_forward: Makes the compiled pass of (model, sites, poolings).
 
     Returns:
@@ -130,9 +139,10 @@ def extract(
     """
     root, request = Path(workdir) / FOLDER, _request(config)
     if model is None:
-        store = _finished(root, config, request)
-        if store is not None:
-            return store
+        if identify is not None and (root / MANIFEST).exists():
+            store = _finished(root, config, request, identify(config.model, config.dtype))
+            if store is not None:
+                return store
         model = models.load_model(config.model, config.dtype)
     with StoreWriter(root, fingerprint(config, model)) as writer:
         _fill(writer, request, config, model, make_forward)
@@ -172,7 +182,7 @@ def fingerprint(config: ExtractConfig, model: ExtractModel) -> dict[str, Any]:
     }
 
 
-def _fingerprint(config: ExtractConfig, model) -> dict[str, Any]:
+def _fingerprint(config: ExtractConfig, model: Identity) -> dict[str, Any]:
     return {
         "model": model.name,
         "weights": model.fingerprint,
@@ -190,14 +200,13 @@ def _fingerprint(config: ExtractConfig, model) -> dict[str, Any]:
     }
 
 
-def _finished(root: Path, config: ExtractConfig, request: _Request) -> ActivationStore | None:
-    if not root.exists() or not any(root.glob("manifest.json")):
-        return None
+def _finished(
+    root: Path, config: ExtractConfig, request: _Request, identity: Identity
+) -> ActivationStore | None:
     have = ActivationStore.open(root).fingerprint
-    # The tokenizer lies in the model's file, whose hash is compared; building it would take seconds.
+    # The tokenizer lies in the file whose hash is compared; building it would take seconds.
     inside = {name: have.get(name) for name in ("bos", "tokenizer")}
-    wanted = _fingerprint(config, models.identify(config.model, config.dtype)) | inside
-    store = ActivationStore.open(root, wanted)
+    store = ActivationStore.open(root, _fingerprint(config, identity) | inside)
     return None if request.missing(store) else store
 
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-import pyarrow.parquet as pq  # TEMP
-
-from jaxprobe import base, quiver
+from jaxprobe import quiver, table
 from jaxprobe.stages.reporting import findings, page, terminal
+from jaxprobe.store.files import replace_file
 
 QUIVER_COLUMNS = ("regime", "tie_rule", *quiver.Summary._fields)
 
@@ -44,35 +43,25 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
         The terminal's table, lines of at most 100 columns.
 
     Raises:
-        FileNotFoundError: No `results.parquet`.
+        table.TableError: No `results.parquet`, or a damaged one.
         ValueError: It holds no row of that model and site, or rows of two runs mixed, or `run.json`
             is not JSON.
         TypeError: `run.json` is not a JSON object.
     """
     root = pathlib.Path(workdir)
-    results = root / "results.parquet"
-    if not results.is_file():
-        raise FileNotFoundError(
-            f"`workdir` must hold results.parquet, found none in {root}; run launch/run.py or"
-            " launch/fit.py with this --workdir first"
-        )
-    found = findings.find(_rows(results), config.model, config.site)
+    found = findings.find(table.read_rows(root / "results.parquet"), config.model, config.site)
     run = _run_record(root / "run.json")
     solver = _solver(run)
     links = [("results.parquet", "../results.parquet")]
     for protocol in found.protocols:
         name = "quiver.csv" if protocol == found.protocols[0] else f"quiver_{protocol}.csv"
-        _write(root / name, _quiver_csv(found, protocol))
+        replace_file(root / name, _quiver_csv(found, protocol).encode())
         links.append((f"{name} ({protocol} split)", f"../{name}"))
     index = root / "report" / "index.html"
     index.parent.mkdir(exist_ok=True)
-    _write(index, page.render(found, run, solver, links))
+    replace_file(index, page.render(found, run, solver, links).encode())
     logging.info("report written to %s", index)
     return terminal.render(found, solver)
-
-
-def _rows(path: pathlib.Path) -> list[base.ResultRow]:
-    return [base.ResultRow(**record) for record in pq.read_table(path).to_pylist()]
 
 
 def _run_record(path: pathlib.Path) -> dict[str, object]:
@@ -110,16 +99,3 @@ def _quiver_csv(found: findings.Findings, protocol: str) -> str:
             for rule, comparison in part.comparisons.items():
                 writer.writerow((part.regime, rule, *quiver.summarise(comparison)))
     return text.getvalue()
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Writes a whole file or none of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

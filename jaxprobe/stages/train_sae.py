@@ -50,7 +50,7 @@ class TrainSaeConfig:
     target_l0: float = 62.0
     num_tokens: int = 500_000
     batch_size: int = 1024
-    learning_rate: float = 2e-3
+    learning_rate: float = 8e-3
     bandwidth: float = 0.5
     compute_dtype: str = "bfloat16"
     seed: int = 0
@@ -169,8 +169,7 @@ def _is_last(prompt_N: np.ndarray) -> np.ndarray:
 
 def _identity(config: TrainSaeConfig, store: TokenStore, prompt_N: np.ndarray) -> dict:
     """Everything that decides the result: the config (less what cannot), and the tokens."""
-    fields = dataclasses.asdict(config)
-    del fields["checkpoint_seconds"]
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != "checkpoint_seconds"}
     content = hashlib.sha256("".join(store.prompt_hashes()).encode())
     content.update(np.ascontiguousarray(prompt_N, np.int64).tobytes())
     return {**fields, "store": store.digest, "tokens": content.hexdigest()}

@@ -2,6 +2,7 @@
 
 from jaxprobe.store.files import locked as locked
 from jaxprobe.store.files import replace_file as replace_file
+from jaxprobe.store.layout import MANIFEST as MANIFEST
 from jaxprobe.store.layout import Segment as Segment
 from jaxprobe.store.layout import StoreError as StoreError
 from jaxprobe.store.layout import Tap as Tap

@@ -62,7 +62,7 @@ def sized_array(root: Path, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts
 
 def shard_rows(array: ts.TensorStore) -> int:
     """Rows of one file."""
-    return array.chunk_layout.write_chunk.shape[0]
+    return array.spec().to_json()["metadata"]["chunk_grid"]["configuration"]["chunk_shape"][0]
 
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import tensorstore as ts
@@ -41,14 +42,14 @@ class StoreWriter:
         self.root, self.fingerprint = Path(root), fingerprint
         self._progress = Progress()
         self._shards: dict[Tap, _Shard] = {}
-        self._writes: collections.deque[ts.Future] = collections.deque()
+        self._writes: collections.deque[ts.WriteFutures] = collections.deque()
         self._appended = 0  # batches of the last segment handed in, committed ones among them
-        self._committing: tuple[list[ts.Future], int] | None = None
+        self._committing: tuple[list[ts.WriteFutures], int] | None = None
         self._committed_at = time.monotonic()
         self._broken = False  # a write was lost: nothing after it may count
         self._exit = contextlib.ExitStack()
 
-    def __enter__(self) -> "StoreWriter":
+    def __enter__(self) -> Self:
         """Takes the lock and opens the store, or creates an empty one.
 
         Raises:
@@ -259,10 +260,10 @@ class _Shard:
         self.filled = num_rows - self.start
         self._buffer = self._empty()
         self._buffer[: self.filled] = array[self.start : num_rows].read().result()
-        self._flushed: ts.Future | None = None
+        self._flushed: ts.WriteFutures | None = None
         self._dirty = False
 
-    def append(self, x_ND: np.ndarray) -> list[ts.Future]:
+    def append(self, x_ND: np.ndarray) -> list[ts.WriteFutures]:
         """Takes rows; returns the writes of the files that they filled."""
         writes = []
         while len(x_ND):
@@ -275,7 +276,7 @@ class _Shard:
                 self._flushed = None
         return writes
 
-    def flush(self) -> list[ts.Future]:
+    def flush(self) -> list[ts.WriteFutures]:
         """Writes what is known of the file, if it is not on its way already."""
         if not self._dirty:
             return []

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests import fakes
 
 from jaxprobe import store as store_room
 from jaxprobe.base import Site
 from jaxprobe.stages import extract as stage
+from tests import fakes
 
 ROOT = Path(__file__).parents[2]
 SITE, OTHER = Site(block=1, stream="resid_post"), Site(block=2, stream="resid_post")
@@ -56,9 +56,7 @@ def paths(tmp_path):
 
 
 def test_rows_equal_the_unbatched_recomputation(tmp_path, paths):
-    config = config_for(
-        paths[:2], token_sites=("blocks.2.resid_post",), token_datasets=paths[1:2]
-    )
+    config = config_for(paths[:2], token_sites=("blocks.2.resid_post",), token_datasets=paths[1:2])
     store = run(config, tmp_path)
     texts = fakes.dataset("a", 60).texts + fakes.dataset("b", 60).texts
     last = np.stack([x_TD[-1] for x_TD in expected(texts, SITE)])
@@ -125,12 +123,20 @@ def test_each_prompt_is_run_once_and_a_second_dataset_adds_the_missing(tmp_path,
 def test_a_finished_store_is_recognised_without_the_model(tmp_path, paths, monkeypatch):
     config = config_for(paths[:1])
     run(config, tmp_path)
-    fake = fakes.FakeModel()
-    monkeypatch.setattr(stage.models, "identify", lambda source, dtype: fake, raising=False)
-    monkeypatch.setattr(stage.models, "load_model", lambda *_: pytest.fail("weights were loaded"))
-    assert len(stage.extract(config, tmp_path).prompt_hashes()) > 0
+    loaded = []
+    real = {"make_forward": fakes.make_forward}
+    monkeypatch.setattr(
+        stage.models, "load_model", lambda *_: loaded.append(1) or fakes.FakeModel()
+    )
+    quick = {**real, "identify": lambda source, dtype: fakes.FakeModel()}
+    assert len(stage.extract(config, tmp_path, **quick).prompt_hashes()) > 0
     with pytest.raises(store_room.StoreError, match="max_length: wanted 9, got 1024"):
-        stage.extract(config_for(paths[:1], max_length=9), tmp_path)
+        stage.extract(config_for(paths[:1], max_length=9), tmp_path, **quick)
+    assert not loaded
+    # Without `identify`, or with prompts missing, the model is loaded.
+    stage.extract(config, tmp_path, **real)
+    stage.extract(config_for(paths[:2]), tmp_path, **quick)
+    assert len(loaded) == 2
 
 
 def test_another_fingerprint_is_refused_by_field(tmp_path, paths):
@@ -142,7 +148,7 @@ def test_another_fingerprint_is_refused_by_field(tmp_path, paths):
 
 
 def test_bad_numbers_name_the_prompt_and_spare_what_was_done(tmp_path, paths):
-    poisoned = sorted(fakes.dataset("a", 60).texts, key=lambda text: len(text.split()))[-1]
+    poisoned = max(fakes.dataset("a", 60).texts, key=lambda text: len(text.split()))
     target = [1, *fakes.FakeTokenizer().encode(poisoned)]
 
     def make(model, sites, pooling):
@@ -197,7 +203,9 @@ class Crashes:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests/crash_runner.py")],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
             env=environment,
             text=True,
         )

@@ -15,7 +15,7 @@ from jaxprobe import quiver
 from jaxprobe.stages.reporting import per_dataset
 
 WIDTH, HEIGHT = 440, 330
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 44
 
 
 class Scale(NamedTuple):
@@ -107,10 +107,22 @@ def _mean_band(x: Scale, y: Scale, auroc_GK: np.ndarray, tone: str):
     return mean_K, drawn
 
 
-def scatter_figure(lines: Sequence[per_dataset.Line], figure_id: str, title: str) -> str:
-    """Best baseline against best SAE probe, a dot per dataset that names itself on hover and focus."""
+def scatter_figure(
+    lines: Sequence[per_dataset.Line],
+    figure_id: str,
+    title: str,
+    scaled: Sequence[per_dataset.Line],
+) -> str:
+    """Best baseline against best SAE probe, a dot per dataset that names itself on hover and focus.
+
+    Args:
+        lines: The dots.
+        figure_id: Unique id on the page.
+        title: Title for screen readers.
+        scaled: Lines that the axes must hold, so that several figures can share them.
+    """
     shown = [line for line in lines if not math.isnan(line.base + line.sae)]
-    values = [v for line in shown for v in (line.base, line.sae)]
+    values = [v for line in scaled for v in (line.base, line.sae)]
     size = HEIGHT + 60
     y = nice_scale([*values, 1.0], size - BOTTOM, TOP, top=1.0)
     x = y._replace(start=LEFT + 4, end=WIDTH - RIGHT)
@@ -264,6 +276,6 @@ def _grid_y(y: Scale, decimals: int) -> str:
 def _axis_label_y(text: str, height: int = HEIGHT) -> str:
     middle = (height - BOTTOM + TOP) / 2
     return (
-        f'<text class="label" transform="translate(10 {middle:.0f}) rotate(-90)"'
+        f'<text class="label" transform="translate(11 {middle:.0f}) rotate(-90)"'
         f' text-anchor="middle">{_escape(text)}</text>'
     )

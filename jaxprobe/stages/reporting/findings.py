@@ -27,7 +27,7 @@ class Part:
         alone_effect: Its effect, corrected likewise.
         level_effects: Per level, the effect with `baselines_first`; empty without levels.
         lines: One per dataset.
-        curve: AUROC by k; None where fewer than two k were run.
+        curve: AUROC by k; None where fewer than three k were run.
         controls: One per kind of control.
     """
 

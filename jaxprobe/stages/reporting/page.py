@@ -64,13 +64,9 @@ def render(
         f"{content}</section>"
         for name, title, content in sections
     )
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:;"
-        " base-uri 'none'; form-action 'none'"
-    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_escape(policy)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_escape(_policy(style, script))}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{_escape(f'jaxprobe: {found.model} at {found.site}')}</title>"
@@ -79,6 +75,13 @@ def render(
         f'{_header(found)}<nav aria-label="Sections"><ol>{nav}</ol></nav><main>{body}</main>'
         f"<footer><p>Made by jaxprobe from {found.num_rows:,} evaluated probes.</p></footer>"
         f"<script>{script}</script></body></html>\n"
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
     )
 
 
@@ -120,7 +123,7 @@ def _effect_figure(found: findings.Findings, protocol: str, scaled: Sequence[qui
     for part in found.parts:
         if part.protocol == protocol and part.alone_effect.num_datasets:
             labels = [(f"ties to {RULE_TO[rule]}", "sae sae0") for rule in part.effects]
-            labels.append(("best SAE probe alone", "alone"))
+            labels.append(("SAE alone", "alone"))
             for (label, tone), effect in zip(labels, _all_effects(part), strict=True):
                 bars.append((f"{tables.regime_name(part.regime)}, {label}", tone, effect))
     if not bars:
@@ -154,7 +157,7 @@ def _card(part: findings.Part) -> str:
 def _regime(found: findings.Findings, regime: str) -> str:
     parts = found.of_regime(regime)
     # The same figure of both protocols stands side by side.
-    rows = itertools.zip_longest(*(_part_figures(part) for part in parts), fillvalue="")
+    rows = itertools.zip_longest(*(_part_figures(part, parts) for part in parts), fillvalue="")
     drawn = "".join(figure for row in rows for figure in row)
     table_id = f"{regime}-datasets"
     return (
@@ -166,7 +169,8 @@ def _regime(found: findings.Findings, regime: str) -> str:
     )
 
 
-def _part_figures(part: findings.Part) -> list[str]:
+def _part_figures(part: findings.Part, beside: Sequence[findings.Part]) -> list[str]:
+    """A part's figures; the parts that stand beside it share its axes."""
     name, tag = tables.PROTOCOL_NAMES[part.protocol], f"{part.regime}-{part.protocol}"
     drawn = []
     if part.level_effects:
@@ -180,8 +184,9 @@ def _part_figures(part: findings.Part) -> list[str]:
         caption = f"{title}. Mean over datasets, band: 95 % interval; thin lines: single datasets."
         drawn.append(_figure(figure, caption, _legend(part.curve)))
     if part.lines:
+        scaled = [line for other in beside for line in other.lines]
         title = f"{name}: best SAE probe against best baseline"
-        figure = figures.scatter_figure(part.lines, f"{tag}-scatter", title)
+        figure = figures.scatter_figure(part.lines, f"{tag}-scatter", title, scaled)
         drawn.append(_figure(figure, f"{title}. One dot per dataset.", tone="scatter"))
     return drawn
 

@@ -111,14 +111,14 @@ def lines(wide: quiver.Arrows, random: quiver.Arrows) -> tuple[Line, ...]:
 
 
 def curve(rows: Sequence[base.ResultRow], wide: quiver.Arrows) -> Curve | None:
-    """AUROC by k of each SAE and the random SAE; None where fewer than two k were run."""
+    """AUROC by k of each SAE and the random SAE; None where fewer than three k were run."""
     kept = [
         row for row in rows if row.features != base.ACTIVATIONS and row.method == quiver.SAE_METHOD
     ]
     ks = tuple(sorted({row.num_latents for row in kept}))
     best = _best(wide, ~wide.is_sae_A)
     datasets = tuple(dataset for dataset in dict.fromkeys(wide.datasets) if dataset in best)
-    if len(ks) < 2 or not datasets:
+    if len(ks) < 3 or not datasets:
         return None
     cells: dict[tuple[str, str, int], list[float]] = {}
     for row in kept:

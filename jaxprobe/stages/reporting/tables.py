@@ -233,7 +233,10 @@ def flagged_table(rows: Sequence[base.ResultRow]) -> str:
     cells = [
         [
             *(text(row.dataset), text(regime_name(row.regime)), _short_number(row.level)),
-            *(text(row.protocol), text(row.features), text(row.method)),
+            *(
+                Cell(cell.body, tone="key")
+                for cell in map(text, (row.protocol, row.features, row.method))
+            ),
             *(number(row.num_latents, 0), _short_number(row.best_c), number(row.test_auroc)),
         ]
         for row in rows[:MAX_FLAGGED]

