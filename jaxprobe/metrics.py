@@ -142,7 +142,7 @@ def expected_calibration_error(probability_N, y_N, weight_N=None, num_bins: int 
 
 def _prepare(score_N, y_N, weight_N):
     score_N = jnp.asarray(score_N)
-    dtype = jnp.promote_types(score_N.dtype, jnp.float32)
+    dtype = score_N.dtype if score_N.dtype == jnp.float64 else jnp.float32
     y_N = jnp.asarray(y_N)
     weight_N = jnp.ones(y_N.shape, dtype) if weight_N is None else jnp.asarray(weight_N)
     checks.check_shape("y_N", y_N, score_N.shape)

@@ -87,8 +87,12 @@ def make_forward(
     config = model.config
 
     def run(parameters, tokens_BT, length_B):
-        # penzai mixes dtypes by NumPy's rules; callers may have forbidden that.
-        with jax.numpy_dtype_promotion("standard"), jax.default_matmul_precision(precision):
+        # penzai mixes dtypes and ranks by NumPy's rules; callers may have forbidden that.
+        with (
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+            jax.default_matmul_precision(precision),
+        ):
             values = _read(config, parameters, sites, poolings, tokens_BT, length_B)
         if isinstance(pooling, str):
             return {site: value for (site, _), value in values.items()}

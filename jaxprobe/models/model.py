@@ -18,6 +18,10 @@ from jaxprobe.models.config import TransformerConfig
 # Name of the number format -> dtype of the matrices. Sums, norms, attention and the residual stream
 # are float32 in both.
 DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+# Later blocks amplify what the first ones round away: with the embedding and two blocks of Gemma 3
+# 270M in float32, the worst of 173 real prompts falls from an error of 1.9e-2 to under half of that,
+# for two thirteenths of the products to block 12 at the price of float32.
+FLOAT32_BLOCKS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +60,8 @@ def load_model(source: str | Path, dtype: str = "bfloat16") -> Model:
 
     Args:
         source: An asset (`pypi://...`, `hf://...`) or a path that leads to a `.gguf` file.
-        dtype: `bfloat16` keeps the matrices in bfloat16 and all sums in float32; `float32` keeps
-            everything in float32.
+        dtype: `bfloat16` keeps the matrices in bfloat16 (but for the first `FLOAT32_BLOCKS` blocks)
+            and all sums in float32; `float32` keeps everything in float32.
 
     Raises:
         ValueError: An unknown dtype, or a file that is not a supported model.
@@ -83,9 +87,7 @@ def _reader(file: GgufFile, names: dict[str, str], dtype: str) -> transformer.Ma
     gemma.check_tensors(file, names)
 
     def parameter(label: str, axes: dict[str, int]) -> pz.nn.ParameterLike:
-        # Norms are few numbers that scale everything: they stay float32.
-        wanted = DTYPES[dtype] if len(axes) > 1 else np.float32
-        values = file.read(names[label], wanted)
+        values = file.read(names[label], DTYPES[dtype] if _is_rounded(label, axes) else np.float32)
         if values.size != np.prod(list(axes.values())):
             raise ValueError(
                 f"tensor `{names[label]}` must fill {axes}, got shape {values.shape};"
@@ -95,6 +97,12 @@ def _reader(file: GgufFile, names: dict[str, str], dtype: str) -> transformer.Ma
         return pz.ParameterValue(value=named, label=label)
 
     return parameter
+
+
+def _is_rounded(label: str, axes: dict[str, int]) -> bool:
+    """Whether a parameter takes the model's dtype: the matrices of all but the first blocks."""
+    early = label == "embedding" or int(label.split(".")[1]) < FLOAT32_BLOCKS
+    return len(axes) > 1 and not early
 
 
 def _name(file: GgufFile) -> str:

@@ -51,6 +51,8 @@ def queries_only(block: pz.nn.Sequential) -> pz.nn.Sequential:
     positions that are asked for. The result's `seq` axis counts those positions.
     """
     attention, mlp = block.sublayers
+    if not isinstance(attention, pz.nn.Residual):
+        raise TypeError(f"a block must open with a residual branch, got {type(attention).__name__}")
     return type(block)(
         [
             pz.nn.BranchAndAddTogether([PickQueries(), _pick(attention.delta)]),

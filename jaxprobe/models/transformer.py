@@ -52,12 +52,16 @@ def _block(config: TransformerConfig, parameter: MakeParameter, block: int) -> T
     def norm(name: str) -> RmsNorm:
         return _norm(config, parameter, f"{prefix}.{name}", "embedding", config.d_model)
 
-    attention = [
+    attention: list[pz.nn.Layer] = [
         norm("pre_attention_norm"),
         _attention(config, parameter, block),
         norm("post_attention_norm"),
     ]
-    mlp = [norm("pre_mlp_norm"), _mlp(config, parameter, prefix), norm("post_mlp_norm")]
+    mlp: list[pz.nn.Layer] = [
+        norm("pre_mlp_norm"),
+        _mlp(config, parameter, prefix),
+        norm("post_mlp_norm"),
+    ]
     return TransformerBlock(
         [pz.nn.Residual(pz.nn.Sequential(attention)), pz.nn.Residual(pz.nn.Sequential(mlp))]
     )

@@ -6,7 +6,7 @@ Sizes are padded into few buckets, so few programs are compiled.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -161,12 +161,12 @@ def _fit_latents(z_train_NK, z_test_MK, mask_PK, problem, penalty: str, dtype: s
     z_MK = z_test_MK[problem.test_M].astype(dtype)
     weight_N = problem.weight_N.astype(dtype)
     mean_K = weight_N @ z_NK / jnp.maximum(jnp.sum(weight_N), 1)
-    z_NK, z_MK = (z_NK - mean_K) * weight_N[:, None], z_MK - mean_K
+    z_NK, z_MK = (z_NK - mean_K[None, :]) * weight_N[:, None], z_MK - mean_K[None, :]
     solver = {"l1": l1_logistic, "l2": logistic}[penalty]
 
     def one(mask_K):
         mask_K = mask_K.astype(dtype)
-        return _fit(z_NK * mask_K, z_MK * mask_K, problem, solver)
+        return _fit(z_NK * mask_K[None, :], z_MK * mask_K[None, :], problem, solver)
 
     return jax.lax.map(one, mask_PK)
 
@@ -196,8 +196,7 @@ def _fit(z_NK, z_MK, problem: Problem, solver) -> Scores:
     # Ties go to the larger C, which stands later.
     best = valid_R.shape[0] - 1 - jnp.argmax(valid_R[::-1])
     best_c = jnp.where(num_folds > 0, c_R[best], DEFAULT_C)
-    start = jax.tree.map(lambda field: field[0, best], path_FR)
-    # Without folds the "fold" that only pads trained on every row: as good a start as any.
+    start = _best_start(path_FR, lambda fit: solver.value(fit, z_NK, y_N, weight_N, best_c))
     refit = solver.fit(z_NK, y_N, weight_N, best_c, start)
     train_auroc = metrics.auroc(z_NK @ refit.coef_K + refit.intercept, y_N, weight_N)
     logit_M = z_MK @ refit.coef_K + refit.intercept
@@ -213,6 +212,17 @@ def _fit(z_NK, z_MK, problem: Problem, solver) -> Scores:
         converged=refit.converged & jnp.all(path_FR.converged | ~counted_FR),
         residual=jnp.maximum(refit.residual, jnp.max(residual_FR)),
     )
+
+
+def _best_start(path_FR: logistic.Fit, value: Callable[[logistic.Fit], jax.Array]) -> logistic.Fit:
+    """Of all fits of all folds, the one with the lowest objective in the refit's problem.
+
+    Not simply the fold's fit at the chosen C: a row that it left out can stand far on the wrong
+    side, where the loss has no curvature left for Newton's method to go by.
+    """
+    fit_P = jax.tree.map(lambda field: field.reshape(-1, *field.shape[2:]), path_FR)
+    best = jnp.argmin(jax.vmap(value)(fit_P))
+    return jax.tree.map(lambda field: field[best], fit_P)
 
 
 def resolve_dtype(dtype: str) -> str:

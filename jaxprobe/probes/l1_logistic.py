@@ -22,9 +22,12 @@ from jaxprobe.probes.logistic import Fit, tolerance, zero_fit
 MAX_STEPS = 60
 MAX_MODEL_STEPS = 60
 MODEL_TOLERANCE = 1e-3
-# Where the curvature is singular the model's Newton direction is nearly a ray, and the nearest
-# orthant walls stand at a tiny share of it.
-MODEL_STEPS = tuple(0.4**i for i in range(26))
+# Relative to the Hessian's diagonal, added to it. Where the curvature is singular (fewer examples
+# than latents) Newton's direction is nearly a ray; damping bends it back until a step helps.
+LEAST_DAMPING = {"float32": 1e-5, "float64": 1e-10}
+MOST_DAMPING = 1e3
+# The nearest orthant walls can stand at a tiny share of a step.
+MODEL_STEPS = tuple(0.4**i for i in range(16))
 # Weights nearer to zero than this share of the largest, and pushed towards it, are not left to
 # Newton's direction: it couples them to the others and could bend the projected path uphill.
 NEAR_ZERO = 1e-3
@@ -41,8 +44,8 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
         start: A fit to start from.
 
     Returns:
-        The fit. `residual` is what the last quadratic model promised to gain, over the objective:
-        with the L1 term kept exact, the counterpart of half the squared Newton decrement.
+        The fit. `residual` estimates the relative distance of the objective to its minimum: what
+        the last quadratic model (with the L1 term exact) had to gain, or convexity's bound.
     """
     z_NK, y_N, weight_N = _prepare(z_NK, y_N, weight_N)
     start = zero_fit(z_NK.shape[1] - 1, z_NK.dtype) if start is None else start
@@ -67,6 +70,12 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
 
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
     return jax.lax.scan(advance, v_K, jnp.asarray(c_R, z_NK.dtype))[1]
+
+
+def value(fit: Fit, z_NK, y_N, weight_N, c):
+    """The objective that a fit has on other data or at another strength."""
+    loss = newton.logistic_loss(z_NK @ fit.coef_K + fit.intercept, y_N, weight_N)
+    return jnp.sum(jnp.abs(fit.coef_K)) + c * loss.value
 
 
 def _prepare(z_NK, y_N, weight_N):
@@ -100,7 +109,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
         loss = newton.logistic_loss(state.logit_N, y_N, weight_N)
         gradient_K = c * (z_NK.T @ loss.residual_N)
         hessian_KK = newton.hessian(z_NK, c * loss.curvature_N)
-        target_K, gain = _minimise_model(
+        target_K, gap = _minimise_model(
             hessian_KK, gradient_K, state.v_K, penalty_K, limit * state.objective
         )
         step_T = jnp.asarray(newton.STEPS, v_K.dtype)
@@ -118,7 +127,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
             v_K=v_next_K,
             logit_N=state.logit_N + step * move_N,
             objective=jnp.where(better, value_T[best], state.objective),
-            residual=gain / jnp.maximum(state.objective, jnp.finfo(v_K.dtype).tiny),
+            residual=_certificate(gap, state, gradient_K, penalty_K),
             steps=state.steps + 1,
             stalled=~better,
         )
@@ -139,17 +148,19 @@ class _ModelState(NamedTuple):
     u_K: jax.Array
     value: jax.Array
     decrement: jax.Array
+    damping: jax.Array
     steps: jax.Array
-    stalled: jax.Array
 
 
 def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
     """Minimises `g'(u - v) + (u - v)'H(u - v)/2 + |u|_1` by projected Newton on orthants.
 
     Stops where the next step promises less than a thousandth of what was gained, or of `target`.
-    Returns the minimiser and the gain over staying at v.
+    Returns the minimiser, and an estimate of how far the model's value at v lies above its
+    minimum: what was gained and what the next step would still promise.
     """
     step_T = jnp.asarray(MODEL_STEPS, v_K.dtype)
+    least = LEAST_DAMPING[v_K.dtype.name]
 
     def value(u_K):
         d_K = u_K - v_K
@@ -158,7 +169,8 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
 
     def unfinished(state):
         enough = jnp.maximum(worth - state.value, target) * MODEL_TOLERANCE
-        return (state.decrement > enough) & (state.steps < MAX_MODEL_STEPS) & ~state.stalled
+        movable = (state.steps < MAX_MODEL_STEPS) & (state.damping < MOST_DAMPING)
+        return movable & ~(state.decrement <= enough)
 
     def advance(state):
         slope_of_model_K = gradient_K + hessian_KK @ (state.u_K - v_K)
@@ -166,10 +178,11 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
         near = NEAR_ZERO * jnp.max(jnp.abs(state.u_K) * penalty_K)
         sinking_K = (jnp.abs(state.u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
         free_K = (sign_K != 0) & ~sinking_K
-        d_K = newton.solve_free(hessian_KK, free_K, -slope_K)
+        d_K = newton.solve_free(hessian_KK, free_K, -slope_K, state.damping)
         d_K = jnp.where(sinking_K, -state.u_K, d_K)
-        trial_TK = state.u_K + step_T[:, None] * d_K
-        trial_TK = jnp.where((trial_TK * sign_K >= 0) | (penalty_K == 0), trial_TK, 0)
+        trial_TK = state.u_K[None, :] + step_T[:, None] * d_K[None, :]
+        inside_TK = (trial_TK * sign_K[None, :] >= 0) | (penalty_K == 0)[None, :]
+        trial_TK = jnp.where(inside_TK, trial_TK, 0)
         value_T = jax.vmap(value)(trial_TK)
         best = jnp.argmin(jnp.where(jnp.isnan(value_T), jnp.inf, value_T))
         better = value_T[best] < state.value
@@ -177,14 +190,26 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
             u_K=jnp.where(better, trial_TK[best], state.u_K),
             value=jnp.where(better, value_T[best], state.value),
             decrement=-slope_K @ d_K,
+            damping=jnp.where(better, jnp.maximum(state.damping / 30, least), state.damping * 100),
             steps=state.steps + 1,
-            stalled=~better,
         )
 
     worth = value(v_K)
-    start = _ModelState(v_K, worth, jnp.array(jnp.inf, v_K.dtype), jnp.array(0), jnp.array(False))
+    infinity = jnp.array(jnp.inf, v_K.dtype)
+    start = _ModelState(v_K, worth, infinity, jnp.array(least, v_K.dtype), jnp.array(0))
     end = jax.lax.while_loop(unfinished, advance, start)
-    return end.u_K, worth - end.value
+    left = jnp.where(jnp.isnan(end.decrement), jnp.inf, jnp.maximum(end.decrement, 0))
+    return end.u_K, worth - end.value + left
+
+
+def _certificate(gap, state, gradient_K, penalty_K):
+    """Relative distance to the optimum: the model's estimate, or convexity's bound if smaller.
+
+    A subgradient g bounds the gap by `max|g| (|w|_1 + |w*|_1)`, and |w*|_1 by the objective.
+    """
+    _, slope_K = _steepest(state.v_K, gradient_K, penalty_K)
+    objective = jnp.maximum(state.objective, jnp.finfo(gradient_K.dtype).tiny)
+    return jnp.minimum(gap / objective, 2 * jnp.max(jnp.abs(slope_K)))
 
 
 def _steepest(v_K, gradient_K, penalty_K):

@@ -60,7 +60,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
         Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
     """
     z_NK, y_N, weight_N = _prepare(z_NK, y_N, weight_N)
-    start = zero_fit(z_NK.shape[1], z_NK.dtype) if start is None else start
+    start = zero_fit(z_NK.shape[1] - 1, z_NK.dtype) if start is None else start
     v_K = jnp.append(start.coef_K, start.intercept)
     return _minimise(z_NK, y_N, weight_N, jnp.asarray(c, z_NK.dtype), v_K)
 
@@ -82,6 +82,12 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
 
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
     return jax.lax.scan(advance, v_K, jnp.asarray(c_R, z_NK.dtype))[1]
+
+
+def value(fit: Fit, z_NK, y_N, weight_N, c):
+    """The objective that a fit has on other data or at another strength."""
+    loss = newton.logistic_loss(z_NK @ fit.coef_K + fit.intercept, y_N, weight_N)
+    return fit.coef_K @ fit.coef_K / 2 + c * loss.value
 
 
 def zero_fit(num_features: int, dtype) -> Fit:

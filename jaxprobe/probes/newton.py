@@ -15,8 +15,9 @@ JITTER = 3e-6
 # A Newton step that is off by this relative residual still gains three digits a step.
 CG_TOLERANCE = 1e-3
 CG_STEPS = 20
-# Step sizes tried at once; logits are linear in the step, so each costs one pass over N.
-STEPS = tuple(2.0**-i for i in range(16))
+# Step sizes tried at once; logits are linear in the step, so each costs one pass over N. From a
+# start where a saturated example is on the wrong side, only a tiny share of a step helps.
+STEPS = (1.0, 0.5, *(4.0**-i for i in range(1, 16)))
 
 
 class Loss(NamedTuple):
@@ -56,7 +57,7 @@ def hessian_factor(z_NK, curvature_N, ridge_K, free_K):
     ridge_K = ridge_K.astype(jnp.float32)
     diagonal_K = jnp.sum(scaled_NK * scaled_NK, axis=0) + ridge_K
     scale_K = jnp.where(free_K & (diagonal_K > 0), jax.lax.rsqrt(diagonal_K), 0)
-    unit_NK = scaled_NK * scale_K
+    unit_NK = scaled_NK * scale_K[None, :]
     matrix_KK = jnp.matmul(unit_NK.T, unit_NK, preferred_element_type=jnp.float32)
     fill_K = jnp.where(scale_K > 0, ridge_K * scale_K**2 + JITTER, 1)
     return jnp.linalg.cholesky(matrix_KK + jnp.diag(fill_K)), scale_K
@@ -69,6 +70,7 @@ def newton_direction(z_NK, curvature_N, ridge_K, free_K, gradient_K):
     """
     factor_KK, scale_K = hessian_factor(z_NK, curvature_N, ridge_K, free_K)
     dtype = z_NK.dtype
+    scale_K = scale_K.astype(dtype)
 
     def precondition(r_K):
         scaled_K = (r_K * scale_K).astype(jnp.float32)
@@ -106,11 +108,11 @@ def hessian(z_NK, curvature_N):
     return z_NK.T @ (z_NK * curvature_N[:, None])
 
 
-def solve_free(hessian_KK, free_K, right_K):
-    """Solves `H d = right` on the free coordinates by Cholesky; 0 elsewhere."""
+def solve_free(hessian_KK, free_K, right_K, damping):
+    """Solves `(H + damping diag H) d = right` on the free coordinates by Cholesky; 0 elsewhere."""
     diagonal_K = jnp.diag(hessian_KK)
     scale_K = jnp.where(free_K & (diagonal_K > 0), jax.lax.rsqrt(diagonal_K), 0)
-    fill_K = jnp.where(scale_K > 0, 100 * jnp.finfo(right_K.dtype).eps, 1)
+    fill_K = jnp.where(scale_K > 0, damping, 1)
     unit_KK = hessian_KK * scale_K[:, None] * scale_K[None, :] + jnp.diag(fill_K)
     factor_KK = jnp.linalg.cholesky(unit_KK)
     return scale_K * jax.scipy.linalg.cho_solve((factor_KK, True), scale_K * right_K)

@@ -26,8 +26,8 @@ def reduce(x_train_ND, weight_N, x_test_MD):
     """
     weight_N = weight_N.astype(x_train_ND.dtype)
     mean_D = weight_N @ x_train_ND / jnp.maximum(jnp.sum(weight_N), 1)
-    x_train_ND = (x_train_ND - mean_D) * weight_N[:, None]
-    x_test_MD = x_test_MD - mean_D
+    x_train_ND = (x_train_ND - mean_D[None, :]) * weight_N[:, None]
+    x_test_MD = x_test_MD - mean_D[None, :]
     num_rows, d_model = x_train_ND.shape
     if num_rows > d_model:
         return x_train_ND, x_test_MD

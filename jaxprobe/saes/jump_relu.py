@@ -6,7 +6,6 @@ The decoder's bias is not subtracted before encoding (Gemma Scope's convention).
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +123,7 @@ def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSa
         A `JumpReluSae` with unit-norm encoder columns equal to its decoder rows.
     """
     checks.check_shape("x_ND", x_ND, (None, sae.d_model), "is it from another model?")
+    x_ND = jnp.asarray(x_ND)
     mean_D = x_ND.mean(axis=0)
     blocks = []
     for start in range(0, sae.d_sae, CONTROL_BLOCK):
@@ -140,8 +140,8 @@ def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSa
     )
 
 
-@functools.partial(jax.jit, donate_argnums=())
-def _random_block(block, x_ND, mean_D, key):
+@jax.jit
+def _random_block(block: JumpReluSae, x_ND: jax.Array, mean_D: jax.Array, key: jax.Array):
     """Directions, biases and thresholds of one block of the control."""
     count_S = (encode(block, x_ND) > 0).sum(axis=0)
     r_SD = jax.random.normal(key, block.W_dec_SD.shape, jnp.float32)

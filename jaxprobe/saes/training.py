@@ -47,7 +47,7 @@ class Recipe:
 
     num_steps: int
     target_l0: float
-    learning_rate: float = 1e-3
+    learning_rate: float = 6e-3
     warm_up: float = 0.05
     bandwidth: float = 0.5
     feedback: float = 0.3
@@ -133,13 +133,8 @@ def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -
     """
     num_rows, d_model = x_ND.shape
     chosen_S = jax.random.choice(key, num_rows, (d_sae,), replace=d_sae > num_rows)
-    points_SD = x_ND[chosen_S]
-    covariance_DD = jnp.matmul(x_ND.T, x_ND) / num_rows
-    value_D, basis_DD = jnp.linalg.eigh(covariance_DD)
-    value_D = jnp.maximum(value_D, value_D.mean() * SMALLEST_EIGENVALUE)
-    whitener_DD = jnp.matmul(basis_DD / jnp.sqrt(value_D)[None, :], basis_DD.T)
-    W_dec_SD = _unit_rows(points_SD)
-    W_enc_DS = _unit_rows(jnp.matmul(points_SD, whitener_DD)).T
+    W_dec_SD = _unit_rows(x_ND[chosen_S])
+    W_enc_DS = _unit_rows(jnp.matmul(x_ND[chosen_S], _inverse_root(x_ND))).T
     probe_ND = x_ND[:PROBE_ROWS]
     pre_NS = jnp.matmul(probe_ND, W_enc_DS)
     spread_S = pre_NS.std(axis=0)
@@ -255,6 +250,13 @@ def fold(state: TrainState, scaling: Scaling) -> JumpReluSae:
         b_dec_D=p.b_dec_D / scaling.scale + scaling.mean_D,
         threshold_S=threshold_S / scaling.scale,
     )
+
+
+def _inverse_root(x_ND: jax.Array) -> jax.Array:
+    """covariance^(-1/2), with the smallest eigenvalues raised to a floor."""
+    value_D, basis_DD = jnp.linalg.eigh(jnp.matmul(x_ND.T, x_ND) / x_ND.shape[0])
+    value_D = jnp.maximum(value_D, value_D.mean() * SMALLEST_EIGENVALUE)
+    return jnp.matmul(basis_DD / jnp.sqrt(value_D)[None, :], basis_DD.T)
 
 
 def _unit_rows(a: jax.Array) -> jax.Array:

@@ -48,9 +48,9 @@ class TrainSaeConfig:
     site: str = "blocks.12.resid_post"
     d_sae: int = 4096
     target_l0: float = 62.0
-    num_tokens: int = 500_000
-    batch_size: int = 1024
-    learning_rate: float = 8e-3
+    num_tokens: int = 400_000
+    batch_size: int = 512
+    learning_rate: float = 6e-3
     bandwidth: float = 0.5
     compute_dtype: str = "bfloat16"
     seed: int = 0
@@ -81,15 +81,11 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
     identity = _identity(config, store, prompt_N)
     if final.exists():
         loaded = load_sae(final)
-        training_state.check_identity(loaded.metadata["training"]["run"], identity, final)
+        run = loaded.metadata.get("training", {}).get("run", {})
+        training_state.check_identity(run, identity, final)
         unfinished.unlink(missing_ok=True)  # the last act of a run that was killed before it
         return loaded
-    is_held = held_out_prompts(store.prompt_hashes(), config.seed, config.held_out)[prompt_N]
-    if is_held.all() or not is_held.any():
-        raise ValueError(
-            f"`held_out` = {config.held_out} leaves {np.count_nonzero(~is_held)} tokens to train on"
-            f" and {np.count_nonzero(is_held)} to measure with at {site}; extract more prompts"
-        )
+    is_held = _held_out_tokens(config, store, prompt_N)
     data = ShuffledTokens(
         store=store,
         site=site,
@@ -160,6 +156,18 @@ def _show(bar: tqdm, report: training.StepReport | None, num_tokens: int) -> Non
         f"loss {loss:.3f}, explained {1 - loss:.3f}, L0 {l0:.1f}, dead {dead:.1%}", refresh=False
     )
     bar.update(num_tokens)
+
+
+def _held_out_tokens(config: TrainSaeConfig, store: TokenStore, prompt_N: np.ndarray) -> np.ndarray:
+    """Which tokens belong to held-out prompts; raises ValueError unless some do and some do not."""
+    is_held = held_out_prompts(store.prompt_hashes(), config.seed, config.held_out)[prompt_N]
+    if is_held.all() or not is_held.any():
+        raise ValueError(
+            f"`held_out` = {config.held_out} leaves {np.count_nonzero(~is_held)} tokens to train on"
+            f" and {np.count_nonzero(is_held)} to measure with at {config.site}; extract more"
+            " prompts"
+        )
+    return is_held
 
 
 def _is_last(prompt_N: np.ndarray) -> np.ndarray:

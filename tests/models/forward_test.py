@@ -94,7 +94,7 @@ def test_filling_rows_stay_finite(model, batch):
 def test_embed_is_the_scaled_table(model, batch, tiny_tensors):
     got = make_forward(model, [EMBED], "tokens")(*batch)[EMBED]
     wanted = tiny_tensors["token_embd.weight"][batch[0]] * np.sqrt(48)
-    np.testing.assert_allclose(got, wanted, rtol=1e-6 if model.dtype == "float32" else 4e-3)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
 def test_wrong_arguments_are_refused(model, batch):

@@ -1,0 +1,142 @@
+"""The whole protocol of a probe against a plain loop over scikit-learn's fits."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxprobe import base, regimes
+from jaxprobe.probes import grid
+
+pytest.importorskip("sklearn", reason="scikit-learn is the reference")
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+
+def make_split(num_train: int, num_rows: int = 400, d_model: int = 12, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    y_N = rng.permutation(np.arange(num_rows) % 2)
+    x_ND = rng.normal(size=(num_rows, d_model)) * np.logspace(1, -1, d_model)
+    x_ND[:, -3:] += 0.2 * (2 * y_N[:, None] - 1)
+    train_N, test_N = regimes.draw_rows(y_N, num_train, num_rows - num_train - 1, 0.5, 42)
+    split = base.Split(
+        dataset="d",
+        regime="scarcity",
+        level=float(num_train),
+        protocol="paper",
+        seed=42,
+        train_N=train_N,
+        y_train_N=y_N[train_N],
+        test_N=test_N,
+        y_test_N=y_N[test_N],
+        folds=regimes.validation_folds(y_N[train_N], 42),
+    )
+    return x_ND.astype(np.float32), split
+
+
+def plain(x_ND, split: base.Split, penalty: str) -> tuple[np.ndarray, float, dict]:
+    """Valid AUROC by rising C, the chosen C and the test metrics, a fit at a time."""
+
+    def fitted(c, rows):
+        kind = {
+            "l2": {"solver": "newton-cholesky"},
+            "l1": {"solver": "liblinear", "l1_ratio": 1, "intercept_scaling": 1e3},
+        }[penalty]
+        model = LogisticRegression(C=c, tol=1e-9, max_iter=10000, **kind)
+        return model.fit(x_N[rows], split.y_train_N[rows])
+
+    x_N = x_ND[split.train_N].astype(np.float64)
+    valid_R = np.zeros(len(grid.C_GRID))
+    for r, c in enumerate(grid.C_GRID):
+        scores = []
+        for fold in split.folds:
+            one_class = len(np.unique(split.y_train_N[fold.train])) < 2
+            score = (
+                0.5
+                if one_class
+                else roc_auc_score(
+                    split.y_train_N[fold.valid],
+                    fitted(c, fold.train).decision_function(x_N[fold.valid]),
+                )
+            )
+            scores.append(score)
+        valid_R[r] = np.mean(scores) if scores else math.nan
+    best_c = grid.C_GRID[::-1][np.argmax(valid_R[::-1])] if split.folds else 1.0
+    model = fitted(best_c, slice(None))
+    # Not the probability, which rounds to 1 and ties where the score is above 37.
+    score = model.decision_function(x_ND[split.test_N])
+    guess = model.predict(x_ND[split.test_N])
+    test = {
+        "test_auroc": roc_auc_score(split.y_test_N, score),
+        "test_accuracy": accuracy_score(split.y_test_N, guess),
+        "test_f1": f1_score(split.y_test_N, guess, average="weighted"),
+    }
+    if not split.folds:
+        valid_R = np.array([roc_auc_score(split.y_train_N, model.decision_function(x_N))])
+    return valid_R, best_c, test
+
+
+@pytest.mark.filterwarnings("ignore:Liblinear failed")
+@pytest.mark.parametrize("num_train", [2, 5, 12, 40, 150])
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+def test_protocol_agrees_with_a_loop_over_scikit_learn(num_train, penalty):
+    x_ND, split = make_split(num_train)
+    problem = grid.problem(split)
+    if penalty == "l2":
+        scores = grid.fit_activations(x_ND, x_ND, problem)
+    else:
+        scores = grid.fit_latents(x_ND, x_ND, problem, (x_ND.shape[1],))
+    valid_R, best_c, test = plain(x_ND, split, penalty)
+    assert np.all(scores.converged)
+    np.testing.assert_allclose(scores.valid_auroc, np.max(valid_R), atol=1e-9)
+    np.testing.assert_allclose(scores.best_c, best_c, rtol=1e-9)
+    for name, wanted in test.items():
+        np.testing.assert_allclose(getattr(scores, name), wanted, atol=2e-3, err_msg=name)
+
+
+def test_ties_go_to_the_larger_c():
+    x_ND, split = make_split(150)
+    x_ND = x_ND + 1000 * (2 * np.isin(np.arange(400), np.r_[split.train_N, split.test_N]) - 1)[:, None]
+    labels = np.zeros(400)
+    labels[split.train_N], labels[split.test_N] = split.y_train_N, split.y_test_N
+    x_ND[:, 0] = 50 * labels  # every C is perfect
+    scores = grid.fit_activations(x_ND.astype(np.float32), x_ND.astype(np.float32), grid.problem(split))
+    assert scores.valid_auroc == 1
+    np.testing.assert_allclose(scores.best_c, 1e5)
+
+
+def test_every_k_equals_that_k_alone():
+    rng = np.random.default_rng(0)
+    x_ND, split = make_split(150, d_model=60)
+    z_NK = np.maximum(x_ND, 0)[:, rng.permutation(60)]
+    problem = grid.problem(split)
+    together = grid.fit_latents(z_NK, z_NK, problem, (1, 4, 32, 60))
+    for i, k in enumerate((1, 4, 32, 60)):
+        alone = grid.fit_latents(z_NK[:, :k], z_NK[:, :k], problem, (k,))
+        np.testing.assert_allclose(together.valid_auroc[i], alone.valid_auroc[0], atol=1e-9)
+        np.testing.assert_allclose(together.test_auroc[i], alone.test_auroc[0], atol=1e-4)
+
+
+def test_more_latents_asked_than_there_are_reads_all():
+    x_ND, split = make_split(40)
+    problem = grid.problem(split)
+    scores = grid.fit_latents(x_ND, x_ND, problem, (12, 500))
+    np.testing.assert_allclose(scores.test_auroc[0], scores.test_auroc[1], atol=1e-6)
+
+
+def test_few_programs_serve_many_sizes():
+    grid._fit_activations.clear_cache()
+    for num_train in (200, 210, 230, 250):
+        x_ND, split = make_split(num_train)
+        grid.fit_activations(x_ND, x_ND, grid.problem(split))
+    assert grid._fit_activations._cache_size() == 1
+
+
+def test_float32_gives_the_same_aurocs():
+    x_ND, split = make_split(150)
+    problem = grid.problem(split)
+    double = grid.fit_activations(x_ND, x_ND, problem, dtype="float64")
+    single = grid.fit_activations(x_ND, x_ND, problem, dtype="float32")
+    assert single.converged
+    np.testing.assert_allclose(single.valid_auroc, double.valid_auroc, atol=2e-3)
+    np.testing.assert_allclose(single.test_auroc, double.test_auroc, atol=3e-3)
