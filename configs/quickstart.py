@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "seed": 42,  # the published draws
             "saes": (),  # more SAEs to compare: folders or hf:// addresses
             "extract": {"max_length": 1024},
-            "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 500_000},
+            "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 400_000},
             "encode": {"regimes": ("standard",), "protocols": ("paper", "dedup")},
             "fit": {"num_latents": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "controls": True},
             "report": {"model": "", "site": ""},  # "": the first one in the results

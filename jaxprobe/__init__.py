@@ -1,1 +1,32 @@
 """Do sparse autoencoders help to detect concepts? Sparse probing in JAX."""
+
+from jaxprobe import datasets as datasets
+from jaxprobe.assets import AssetError as AssetError
+from jaxprobe.assets import fetch as fetch
+from jaxprobe.base import Site as Site
+from jaxprobe.base import Split as Split
+from jaxprobe.base import TextDataset as TextDataset
+from jaxprobe.checkpoints import LoadedSae as LoadedSae
+from jaxprobe.checkpoints import decode as decode
+from jaxprobe.checkpoints import encode as encode
+from jaxprobe.checkpoints import load_sae as load_sae
+from jaxprobe.checkpoints import save_sae as save_sae
+from jaxprobe.metrics import accuracy as accuracy
+from jaxprobe.metrics import auroc as auroc
+from jaxprobe.metrics import average_precision as average_precision
+from jaxprobe.metrics import expected_calibration_error as expected_calibration_error
+from jaxprobe.metrics import f1 as f1
+from jaxprobe.metrics import log_loss as log_loss
+from jaxprobe.models import Model as Model
+from jaxprobe.models import load_model as load_model
+from jaxprobe.models import make_forward as make_forward
+from jaxprobe.probes import ProbeResult as ProbeResult
+from jaxprobe.probes import fit_probe as fit_probe
+from jaxprobe.regimes import splits as splits
+from jaxprobe.saes import JumpReluSae as JumpReluSae
+from jaxprobe.selection import top_latents as top_latents
+from jaxprobe.stages.extract import extract_texts as extract
+from jaxprobe.stages.report import report as report
+from jaxprobe.stages.run import RunConfig as RunConfig
+from jaxprobe.stages.run import run as run
+from jaxprobe.store import ActivationStore as ActivationStore

@@ -50,6 +50,7 @@ class Site:
         )
 
     def __str__(self) -> str:
+        """The text that `parse` reads."""
         return "embed" if self.stream == "embed" else f"blocks.{self.block}.{self.stream}"
 
 

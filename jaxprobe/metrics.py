@@ -71,9 +71,9 @@ def f1(probability_N, y_N, weight_N=None):
         scikit-learn's `f1_score(average="weighted")`. NaN without weight.
     """
     probability_N, y_N, weight_N = _prepare(probability_N, y_N, weight_N)
-    guess_N = (probability_N > 0.5).astype(y_N.dtype)
+    positive_N = (probability_N > 0.5).astype(y_N.dtype)
     total = jnp.zeros((), weight_N.dtype)
-    for truth_N, guess_N in ((1 - y_N, 1 - guess_N), (y_N, guess_N)):
+    for truth_N, guess_N in ((1 - y_N, 1 - positive_N), (y_N, positive_N)):
         support, guessed = jnp.sum(weight_N * truth_N), jnp.sum(weight_N * guess_N)
         both = jnp.sum(weight_N * truth_N * guess_N)
         total = total + support * _ratio(2 * both, support + guessed, empty=0.0)

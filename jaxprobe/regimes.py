@@ -104,7 +104,7 @@ def draw_rows(
     References:
         `get_train_test_indices` in sae-probes 0.4.2.
     """
-    rng = np.random.RandomState(seed)  # noqa: NPY002 - the published draws come from this generator
+    rng = np.random.RandomState(seed)
     pools = [np.flatnonzero(y_N == 1), np.flatnonzero(y_N == 0)]
     drawn = []
     for size in (num_train, num_test):
@@ -124,7 +124,7 @@ def draw_rows(
 
 def flip_labels(y_N: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Flips `int(N * fraction)` labels, chosen as the published `corrupt_ytrain` chooses them."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002 - as above
+    rng = np.random.RandomState(seed)
     flip = rng.choice(len(y_N), size=int(len(y_N) * fraction), replace=False)
     flipped_N = np.array(y_N)
     flipped_N[flip] = 1 - flipped_N[flip]
@@ -164,7 +164,7 @@ def validation_folds(y_N: np.ndarray, seed: int) -> tuple[base.Fold, ...]:
 
 def _stratified_fold_numbers(y_N: np.ndarray, seed: int) -> np.ndarray:
     """Fold of each row, equal to scikit-learn's `StratifiedKFold(6, shuffle=True)`."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002 - as above
+    rng = np.random.RandomState(seed)
     # Classes are numbered by first appearance; the allocation deals the sorted labels round.
     class_N = (y_N != y_N[0]).astype(int)
     sorted_N = np.sort(class_N)

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import jax
+import overrides
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxprobe.assets import AssetError
+from jaxprobe.assets import AssetError, cache_dir
 from jaxprobe.stages import run
 from jaxprobe.store import StoreError
 from jaxprobe.table import TableError
@@ -23,24 +25,25 @@ _WORKDIR = flags.DEFINE_string(
 Result = TypeVar("Result")
 
 
-def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
-    """The job and its folder, from the flags.
-
-    Raises:
-        app.UsageError: A stray argument, no config, or a config that makes no sense.
-    """
-    if len(argv) > 1:
-        raise app.UsageError(
-            f"unknown argument {argv[1]!r}; flags are --config=FILE, --workdir=DIR and"
-            " --config.KEY=VALUE"
-        )
-    if _CONFIG.value is None:
-        raise app.UsageError("--config=FILE is needed, e.g. --config=configs/quickstart.py")
-    logging.set_verbosity(logging.INFO)
+def parse_flags(argv: list[str]) -> list[str]:
+    """Absl's own parser, after a look at `--config` and its overrides; exits on a user's error."""
     try:
-        config = run.RunConfig.from_mapping(_CONFIG.value.to_dict())
-    except (ValueError, TypeError) as error:
-        raise app.UsageError(str(error)) from error
+        overrides.check(argv)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    return app.parse_flags_with_usage(argv)
+
+
+def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
+    """The job and its folder, from the flags; exits with a message where they make no sense."""
+    if len(argv) > 1:
+        sys.exit(f"error: unknown argument {argv[1]!r}; {overrides.FLAGS}")
+    if _CONFIG.value is None:
+        sys.exit("error: --config=FILE is needed, e.g. --config=configs/quickstart.py")
+    logging.set_verbosity(logging.INFO)
+    # Compiled programs are kept: a second run, or a resumed one, starts at once.
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    config = finish(lambda: run.RunConfig.from_mapping(_CONFIG.value.to_dict()))
     stem = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     return config, Path(_WORKDIR.value or Path("runs") / stem)
 
@@ -49,7 +52,7 @@ def finish(work: Callable[[], Result]) -> Result:
     """Does the work; an error that says what to do ends the program without a traceback."""
     try:
         return work()
-    except (AssetError, StoreError, TableError, ValueError, FileNotFoundError) as error:
+    except (AssetError, StoreError, TableError, ValueError, TypeError, FileNotFoundError) as error:
         logging.debug("where it came from", exc_info=True)
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

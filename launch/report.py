@@ -1,7 +1,7 @@
 """Writes the report of finished fits: python launch/report.py --config=FILE [--workdir=DIR]."""
 
 from absl import app
-from job import config_and_workdir, finish
+from job import config_and_workdir, finish, parse_flags
 
 from jaxprobe.stages import run
 
@@ -13,4 +13,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -1,7 +1,7 @@
 """Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR]."""
 
 from absl import app
-from job import config_and_workdir, finish
+from job import config_and_workdir, finish, parse_flags
 
 from jaxprobe.stages import run
 
@@ -14,4 +14,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -65,7 +65,7 @@ def _run(order: dict) -> str:
     if not child:
         try:
             _child(order)
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

@@ -35,7 +35,7 @@ def fetch_hub(rest: str) -> Path:
         snapshot = huggingface_hub.snapshot_download(
             repo, revision=revision, cache_dir=folder, allow_patterns=wanted
         )
-    except Exception as error:  # noqa: BLE001 - HTTP, file and validation errors have no common base
+    except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise AssetError(
             f"hf://{rest} is not in the cache and could not be downloaded ({reason}). Without a"
@@ -55,7 +55,7 @@ def _refuse_hub_path(api, repo: str, sub: str, revision: str | None, snapshot: P
     try:
         files = api.list_repo_files(repo, revision=revision)
         where = f"path in hf://{repo}"
-    except Exception:  # noqa: BLE001 - no network: only what was downloaded before is known
+    except Exception:
         files = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
         where = f"path in the cached part of hf://{repo} (no network)"
     known = dict.fromkeys("/".join(name.split("/")[:depth]) for name in files)

@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxprobe import assets
 from jaxprobe.checkpoints import gemma_scope, native
 from jaxprobe.checkpoints.loaded import LoadedSae
+from jaxprobe.saes import jump_relu
 from jaxprobe.saes.jump_relu import JumpReluSae
 
 LAYOUTS = {".npz": gemma_scope, ".safetensors": native}
@@ -24,6 +25,25 @@ def load_sae(source: str | Path) -> LoadedSae:
     """
     path = _weight_file(assets.fetch(str(source)), str(source))
     return LAYOUTS[path.suffix].load(path, str(source))
+
+
+def encode(sae: LoadedSae | JumpReluSae, x_ND):
+    """Latents of activations, `z_NS`; see `saes.jump_relu.encode`. Traceable.
+
+    Args:
+        sae: What `load_sae` returned, or the weights alone.
+        x_ND: float32 activations at the SAE's site; any leading axes.
+    """
+    return jump_relu.encode(_weights(sae), x_ND)
+
+
+def decode(sae: LoadedSae | JumpReluSae, z_NS):
+    """Activations that latents stand for, `x_ND`; see `saes.jump_relu.decode`. Traceable."""
+    return jump_relu.decode(_weights(sae), z_NS)
+
+
+def _weights(sae: LoadedSae | JumpReluSae) -> JumpReluSae:
+    return sae.sae if isinstance(sae, LoadedSae) else sae
 
 
 def save_sae(path: str | Path, sae: JumpReluSae, metadata: Mapping[str, object]) -> Path:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from jaxprobe.base import Site
 from jaxprobe.saes.jump_relu import JumpReluSae
 
@@ -27,3 +29,26 @@ class LoadedSae:
     expected_l0: float | None
     source: str
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class _Origin:
+    """Everything but the weights: what JAX compares when it looks for a compiled program."""
+
+    def __init__(self, loaded: LoadedSae):
+        self.fields = {name: getattr(loaded, name) for name in _ORIGIN}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Origin) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash((self.fields["id"], self.fields["source"]))
+
+
+_ORIGIN = ("id", "site", "expected_l0", "source", "metadata")
+
+# A pytree, so that it passes through jit and vmap as an argument.
+jax.tree_util.register_pytree_node(
+    LoadedSae,
+    lambda loaded: ((loaded.sae,), _Origin(loaded)),
+    lambda origin, children: LoadedSae(sae=children[0], **origin.fields),
+)

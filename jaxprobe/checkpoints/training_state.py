@@ -43,7 +43,7 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             check_identity(json.loads((file.metadata() or {}).get(HEADER, "{}")), identity, path)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to train afresh") from None
     wanted = _named(like, read=False)

@@ -3,4 +3,5 @@
 from jaxprobe.models.forward import Forward as Forward
 from jaxprobe.models.forward import make_forward as make_forward
 from jaxprobe.models.model import Model as Model
+from jaxprobe.models.model import identify as identify
 from jaxprobe.models.model import load_model as load_model

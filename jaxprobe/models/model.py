@@ -34,7 +34,7 @@ class Model:
         parameters: The penzai stack: embedding, then blocks; a pytree with frozen parameters.
         tokenizer: The tokenizer of its file.
         dtype: A key of `DTYPES`.
-        fingerprint: Hex SHA-256 of the weights file and the config.
+        fingerprint: Hex SHA-256 of the weights file, the config and the rounding.
     """
 
     name: str
@@ -55,6 +55,31 @@ class Model:
         return self.config.d_model
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """What tells a model from others, known without loading its weights; fields as in `Model`."""
+
+    name: str
+    dtype: str
+    d_model: int
+    fingerprint: str
+
+
+def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
+    """The identity that `load_model` would give a model, in a second.
+
+    Raises:
+        ValueError: As `load_model`.
+    """
+    file, config = _open(source, dtype)
+    return ModelIdentity(
+        name=_name(file),
+        dtype=dtype,
+        d_model=config.d_model,
+        fingerprint=_fingerprint(file.path, config, dtype),
+    )
+
+
 def load_model(source: str | Path, dtype: str = "bfloat16") -> Model:
     """Loads a model from a GGUF file.
 
@@ -66,12 +91,7 @@ def load_model(source: str | Path, dtype: str = "bfloat16") -> Model:
     Raises:
         ValueError: An unknown dtype, or a file that is not a supported model.
     """
-    checks.check_choice("dtype", dtype, DTYPES)
-    path = assets.fetch(str(source))
-    if path.is_dir():
-        raise ValueError(f"`source` must lead to a .gguf file, got the directory {path}")
-    file = open_gguf(path)
-    config = gemma.read_config(file)
+    file, config = _open(source, dtype)
     parameters = transformer.build(config, _reader(file, gemma.tensor_names(config), dtype))
     return Model(
         name=_name(file),
@@ -79,8 +99,17 @@ def load_model(source: str | Path, dtype: str = "bfloat16") -> Model:
         parameters=parameters,
         tokenizer=tokens.from_gguf(file),
         dtype=dtype,
-        fingerprint=_fingerprint(path, config),
+        fingerprint=_fingerprint(file.path, config, dtype),
     )
+
+
+def _open(source: str | Path, dtype: str) -> tuple[GgufFile, TransformerConfig]:
+    checks.check_choice("dtype", dtype, DTYPES)
+    path = assets.fetch(str(source))
+    if path.is_dir():
+        raise ValueError(f"`source` must lead to a .gguf file, got the directory {path}")
+    file = open_gguf(path)
+    return file, gemma.read_config(file)
 
 
 def _reader(file: GgufFile, names: dict[str, str], dtype: str) -> transformer.MakeParameter:
@@ -111,6 +140,7 @@ def _name(file: GgufFile) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
-def _fingerprint(path: Path, config: TransformerConfig) -> str:
+def _fingerprint(path: Path, config: TransformerConfig, dtype: str) -> str:
     weights = assets.file_sha256(path)
-    return hashlib.sha256(f"{weights} {config!r}".encode()).hexdigest()
+    rounding = f"{dtype} {FLOAT32_BLOCKS}" if dtype != "float32" else dtype
+    return hashlib.sha256(f"{weights} {config!r} {rounding}".encode()).hexdigest()

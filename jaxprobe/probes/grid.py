@@ -23,7 +23,7 @@ TRAIN_BUCKETS = (16, 64, 128, 256, 512, 768, 1024)
 FOLD_BUCKETS = (1, 6, 36)
 TEST_BUCKETS = (1024, 5120)
 # Columns of a program for k latents, and how many values of k it takes at once.
-LATENT_BUCKETS = {32: 6, 128: 2, 256: 1, 512: 1}
+LATENT_BUCKETS = {32: 6, 512: 4}
 
 
 class Problem(NamedTuple):

@@ -1,1 +1,5 @@
-"""Sparse autoencoders: a pytree with encode and decode for each architecture, and training."""
+"""Sparse autoencoders: a pytree and a pair of pure functions per architecture."""
+
+from jaxprobe.saes.jump_relu import JumpReluSae as JumpReluSae
+from jaxprobe.saes.jump_relu import decode as decode
+from jaxprobe.saes.jump_relu import encode as encode

@@ -7,7 +7,7 @@ the columns that any split kept. The dense [N, d_sae] array never exists.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -93,8 +93,8 @@ def encode(
             splits = dataset_splits(config, dataset)
             for sae in by_id.values():
                 path = latents_path(workdir, sae.id, name)
-                identity = _identity(config, store, sae, dataset)
-                if not _is_done(path, identity):
+                identity = latents_identity(config, store, sae, dataset)
+                if splits and not _is_done(path, identity):
                     _write(path, identity, _encode_dataset(config, store, sae, dataset, splits))
                 bar.update()
     return by_id
@@ -103,8 +103,19 @@ def encode(
 def with_control(
     config: EncodeConfig, store: ActivationStore, saes: Sequence[LoadedSae]
 ) -> dict[str, LoadedSae]:
-    """SAEs by id, and the first one's random twin where the config asks for it."""
-    by_id = {sae.id: sae for sae in saes}
+    """SAEs by id, and the first one's random twin where the config asks for it.
+
+    Raises:
+        ValueError: Two SAEs share an id, or the first does not say its site.
+    """
+    by_id: dict[str, LoadedSae] = {}
+    for sae in saes:
+        if sae.id in by_id:
+            raise ValueError(
+                f"SAEs must differ in their ids, got {sae.id!r} from {by_id[sae.id].source} and"
+                f" {sae.source}; name only one of them"
+            )
+        by_id[sae.id] = sae
     if config.random_sae and saes:
         names = config.datasets or datasets.names(config.source)
         by_id[RANDOM_SAE] = _random_twin(config, store, saes[0], names)
@@ -129,14 +140,24 @@ def latents_path(workdir: Path | str, sae_id: str, dataset: str) -> Path:
     return Path(workdir) / FOLDER / folder / f"{stem}-{digest}.safetensors"
 
 
-def read(path: Path) -> DatasetLatents:
+def read(path: Path, identity: Mapping[str, object]) -> DatasetLatents:
     """Reads what `encode` wrote.
+
+    Args:
+        path: From `latents_path`.
+        identity: From `latents_identity`: latents of other splits, or of another SAE, are of no use.
 
     Raises:
         FileNotFoundError: The encode stage has not been here.
+        ValueError: It has been here with another SAE, dataset or config.
     """
     if not path.exists():
         raise FileNotFoundError(f"no latents at {path}; run the encode stage first")
+    if not _is_done(path, identity):
+        raise ValueError(
+            f"{path} was made with another SAE, dataset, activations or config; run the encode stage"
+            " again"
+        )
     return DatasetLatents(**safetensors.numpy.load_file(path))
 
 
@@ -222,7 +243,10 @@ def _site(sae: LoadedSae) -> base.Site:
     return sae.site
 
 
-def _identity(config, store, sae: LoadedSae, dataset: base.TextDataset) -> dict[str, object]:
+def latents_identity(
+    config: EncodeConfig, store: ActivationStore, sae: LoadedSae, dataset: base.TextDataset
+) -> dict[str, object]:
+    """Everything that decides a dataset's latents, and in what order their splits stand."""
     fields = dataclasses.asdict(config)
     for name in ("datasets", "source", "random_sae"):
         del fields[name]
@@ -242,18 +266,18 @@ def dataset_digest(dataset: base.TextDataset) -> str:
     return digest.hexdigest()
 
 
-def _is_done(path: Path, identity: dict[str, object]) -> bool:
+def _is_done(path: Path, identity: Mapping[str, object]) -> bool:
     """Whether the file was made in this very way; one made otherwise is made again."""
     if not path.exists():
         return False
     with safe_open(path, "numpy") as file:
-        return (file.metadata() or {}).get("identity") == json.dumps(identity, sort_keys=True)
+        return (file.metadata() or {}).get("identity") == json.dumps(dict(identity), sort_keys=True)
 
 
-def _write(path: Path, identity: dict[str, object], latents: DatasetLatents) -> None:
+def _write(path: Path, identity: Mapping[str, object], latents: DatasetLatents) -> None:
     arrays = {
         field.name: getattr(latents, field.name) for field in dataclasses.fields(DatasetLatents)
     }
-    metadata = {"identity": json.dumps(identity, sort_keys=True)}
+    metadata = {"identity": json.dumps(dict(identity), sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, safetensors.numpy.save(arrays, metadata))

@@ -116,7 +116,7 @@ def extract(
     workdir: Path | str,
     *,
     model: ExtractModel | None = None,
-    identify: Identify | None = None,
+    identify: Identify | None = models.identify,
     make_forward: MakeForward = models.make_forward,
 ) -> ActivationStore:
     """Brings the store to hold all that the config names, running only what it lacks.

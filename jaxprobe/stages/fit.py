@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jaxprobe import base, datasets, table
+from jaxprobe import base, checks, datasets, table
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.probes import grid
 from jaxprobe.stages import encode as encoding
@@ -84,11 +84,14 @@ def fit(
 
     Raises:
         TableError: The file holds results of the same probes made in another way.
+        ValueError: A config that cannot work, an SAE that reads another site, or latents that the
+            encode stage made in another way.
     """
-    if config.solver != "converged":
-        raise ValueError(f"`solver` must be 'converged', got {config.solver!r}")
+    check_config(config, encode_config)
+    _check_sites(site, saes)
     path = Path(workdir) / FILE_NAME
     done = table.done_keys(path)
+    fingerprints = {key[:-1]: key[-1] for key in done}
     names = encode_config.datasets or datasets.names(encode_config.source)
     plan = Planner(config, encode_config, store, site, saes, Path(workdir))
     added = 0
@@ -96,15 +99,37 @@ def fit(
         for name in names:
             dataset = datasets.load(name, encode_config.source)
             jobs = list(plan.jobs(dataset, name))
-            _check_same_way(path, jobs, done, plan)
+            _check_same_way(path, jobs, fingerprints, plan)
             rows = []
             for count, job in enumerate(jobs):
                 bar.set_postfix_str(f"{name}: {count}/{len(jobs)}")
                 if any(row.key() not in done for row in plan.rows(job, None)):
-                    rows += plan.rows(job, job.run())
+                    scored = plan.rows(job, job.run())
+                    rows += [row for row in scored if row.key() not in done]
             added += table.append(path, rows)
             bar.update()
     return added
+
+
+def check_config(config: FitConfig, encode_config: encoding.EncodeConfig) -> None:
+    """Raises ValueError for a choice that does not exist, or more latents than are encoded."""
+    checks.check_choice("solver", config.solver, ("converged",))
+    checks.check_choice("dtype", config.dtype, ("auto", "float32", "float64"))
+    for penalty in config.penalties:
+        checks.check_choice("penalty", penalty, ("l1", "l2"))
+    for name in ("num_latents", "regime_num_latents"):
+        for count in getattr(config, name):
+            if not 0 < count <= encode_config.max_latents:
+                raise ValueError(
+                    f"`{name}` must lie between 1 and encode.max_latents ="
+                    f" {encode_config.max_latents}, got {count}; encode more, or ask for fewer"
+                )
+    if config.controls and max(config.regime_num_latents, default=0) > encode_config.random_latents:
+        raise ValueError(
+            "`regime_num_latents` of the random-latents control must not exceed"
+            f" encode.random_latents = {encode_config.random_latents}, got"
+            f" {max(config.regime_num_latents)}; encode more, or set fit.controls=False"
+        )
 
 
 class Planner:
@@ -125,15 +150,13 @@ class Planner:
         digest = encoding.dataset_digest(dataset)
         x = functools.cache(lambda: self.store.read(self.site, dataset.texts))
         latents = {
-            sae: functools.cache(
-                lambda sae=sae: encoding.read(encoding.latents_path(self.workdir, sae, name))
-            )
-            for sae in self.saes
+            sae_id: functools.cache(functools.partial(self._latents, sae_id, dataset, name))
+            for sae_id in self.saes
         }
         for p, split in enumerate(splits):
             yield from self._activation_jobs(split, digest, x)
-            for sae, read in latents.items():
-                yield from self._latent_jobs(split, p, sae, digest, read)
+            for sae_id, read in latents.items():
+                yield from self._latent_jobs(split, p, sae_id, digest, read)
 
     def rows(self, job: Job, scores: grid.Scores | None) -> list[base.ResultRow]:
         """Result rows of a job; without scores, rows that only name the probes."""
@@ -169,6 +192,12 @@ class Planner:
             )
         return rows
 
+    def _latents(self, sae_id: str, dataset, name: str) -> encoding.DatasetLatents:
+        path = encoding.latents_path(self.workdir, sae_id, name)
+        sae = self.saes[sae_id]
+        identity = encoding.latents_identity(self.encode_config, self.store, sae, dataset)
+        return encoding.read(path, identity)
+
     def _activation_jobs(self, split: base.Split, digest: str, x) -> Iterator[Job]:
         labels = {"logistic": None}
         if self.config.controls:
@@ -194,7 +223,7 @@ class Planner:
         short = self.config.regime_num_latents
         if sae == encoding.RANDOM_SAE:
             if self.config.controls:
-                yield self._latent_job(split, p, sae, digest, read, "logistic_l1", full)
+                yield self._latent_job(split, p, sae, digest, read, "logistic_l1", short)
             return
         for penalty in self.config.penalties:
             yield self._latent_job(split, p, sae, digest, read, f"logistic_{penalty}", full)
@@ -244,13 +273,23 @@ def shuffled_labels(split: base.Split) -> np.ndarray:
     return np.random.default_rng(entropy).permutation(split.y_train_N)
 
 
-def _check_same_way(path: Path, jobs: list[Job], done: set[tuple], plan: Planner) -> None:
+def _check_sites(site: base.Site, saes: Mapping[str, LoadedSae]) -> None:
+    for name, sae in saes.items():
+        if sae.site != site:
+            raise ValueError(
+                f"SAE {name} reads {sae.site}, the baselines read {site}: set config.site to the"
+                " SAE's, or leave the SAE out"
+            )
+
+
+def _check_same_way(
+    path: Path, jobs: list[Job], fingerprints: Mapping[tuple, str], plan: Planner
+) -> None:
     """Refuses to put results of the same probes, made in another way, beside each other."""
-    known = {key[:-1]: key[-1] for key in done}
     for job in jobs:
         for row in plan.rows(job, None):
             *name, fingerprint = row.key()
-            other = known.get(tuple(name), fingerprint)
+            other = fingerprints.get(tuple(name), fingerprint)
             if other != fingerprint:
                 raise table.TableError(
                     f"{path} holds {row.method} on {row.dataset} with fingerprint {other}, this run"

@@ -21,6 +21,8 @@ from jaxprobe.stages import train_sae as training
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
+# Covariate shift tests on another dataset, which no stage after extract reads yet.
+REGIMES = tuple(regime for regime in base.REGIMES if regime != "covariate_shift")
 RECORD = "run.json"
 SAES = "saes"  # folder below the work directory
 PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
@@ -53,7 +55,7 @@ class RunConfig:
         a section `extract`, `train_sae`, `encode`, `fit` or `report` sets the rest.
 
         Raises:
-            ValueError: An unknown key; the message names the known ones.
+            ValueError: An unknown key or choice; the message names the known ones.
         """
         shared = ("model", "dtype", "site", "source", "datasets", "seed", "saes")
         for key in config:
@@ -67,7 +69,7 @@ class RunConfig:
         extract = {key: given[key] for key in ("model", "dtype") if key in given} | common
         extract |= {"sites": (site,), "token_sites": (site,) if trains else ()}
         seeded = common | ({"seed": given["seed"]} if "seed" in given else {})
-        return cls(
+        built = cls(
             extract=_build(extraction.ExtractConfig, "extract", extract | sections["extract"]),
             train_sae=_build(
                 training.TrainSaeConfig, "train_sae", {"site": site} | sections["train_sae"]
@@ -80,6 +82,8 @@ class RunConfig:
             site=site,
             saes=tuple(given.get("saes", ())),
         )
+        _check(built)
+        return built
 
 
 def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) -> str:
@@ -92,13 +96,22 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
 
     Returns:
         The report's table for the terminal; empty without that stage.
+
+    Raises:
+        ValueError: An unknown stage, or a config that a stage refuses.
+        StoreError: Activations that are not there, or were made in another way.
+        TableError: Results that are not there, or were made in another way.
     """
+    for stage in stages:
+        checks.check_choice("stage", stage, STAGES)
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     record = Record(workdir, config)
     text = ""
-    if stages == ("report",):
-        return reporting.report(config.report, workdir)
+    if set(stages) <= {"report"}:
+        return (
+            record.timed("report", stages, lambda: reporting.report(config.report, workdir)) or ""
+        )
     store = record.timed("extract", stages, lambda: extraction.extract(config.extract, workdir))
     store = store or ActivationStore.open(workdir / extraction.FOLDER)
     if set(stages) <= {"extract"}:
@@ -107,9 +120,7 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     saes = _saes(config, workdir, trained)
     record.describe(store, saes)
     if "encode" in stages:
-        record.timed(
-            "encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir)
-        )
+        record.timed("encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir))
     if "fit" in stages:
         by_id = encoding.with_control(config.encode, store, saes)
         site = base.Site.parse(config.site)
@@ -136,7 +147,7 @@ class Record:
         self._content |= {
             "config": dataclasses.asdict(config),
             "versions": _versions(),
-            "device": _device(),
+            "device": device(),
             "solver": config.fit.solver,
             "seeds": {"splits": config.encode.seed},
         }
@@ -194,15 +205,30 @@ def _trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
     return workdir / SAES / f"{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
 
 
+def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
+    """The SAE that the train_sae stage left; None where the config trains none."""
+    if config.train_sae is None:
+        return None
+    return load_sae(_trained_dir(config.train_sae, workdir))
+
+
 def _saes(config: RunConfig, workdir: Path, trained: LoadedSae | None) -> list[LoadedSae]:
-    if config.train_sae is not None and trained is None:
-        trained = load_sae(_trained_dir(config.train_sae, workdir))
+    trained = trained or trained_sae(config, workdir)
     return [*([trained] if trained else []), *(load_sae(source) for source in config.saes)]
 
 
 def _quality(sae: LoadedSae) -> Mapping[str, object] | None:
     trained = sae.metadata.get("training")
     return trained.get("held_out") if isinstance(trained, Mapping) else None
+
+
+def _check(config: RunConfig) -> None:
+    """What stages would refuse in the end is refused before hours of work."""
+    for protocol in config.encode.protocols:
+        checks.check_choice("protocol", protocol, base.PROTOCOLS)
+    for regime in config.encode.regimes:
+        checks.check_choice("regime", regime, REGIMES)
+    fitting.check_config(config.fit, config.encode)
 
 
 def _build(kind: type, section: str, values: Mapping[str, Any]) -> Any:
@@ -222,6 +248,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _device() -> str:
+def device() -> str:
+    """How many devices of which kind the process sees."""
     device = jax.devices()[0]
     return f"{jax.device_count()} x {device.platform} ({device.device_kind})"
