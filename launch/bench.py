@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from absl import app, flags
 from job import config_and_workdir, finish
+from overrides import parse_flags
 
 from jaxprobe import base, checkpoints, datasets, models, regimes, tokens
 from jaxprobe.probes import grid
@@ -83,19 +84,30 @@ def fit_suite(config: run.RunConfig, workdir) -> None:
     store = ActivationStore.open(workdir / extract.FOLDER)
     site = base.Site.parse(config.site)
     sae = run.trained_sae(config, workdir)
-    print("  dataset                        work  ours s  sklearn s  ratio  AUROC ours  sklearn   C ours  sklearn")
+    if sae is None:
+        raise ValueError("the fit suite needs a config with a `train_sae` section")
+    print(
+        "  dataset                        work  ours s  sklearn s  ratio  AUROC ours  sklearn   C ours  sklearn"
+    )
     gaps: dict[str, list[float]] = {}
     for name in config.encode.datasets:
         dataset = datasets.load(name, config.encode.source)
         split = regimes.splits(dataset, seed=config.encode.seed)[0]
         x_ND = store.read(site, dataset.texts)
-        latents = encode.read(encode.latents_path(workdir, sae.id, name))
+        identity = encode.latents_identity(config.encode, store, sae, dataset)
+        latents = encode.read(encode.latents_path(workdir, sae.id, name), identity)
         z_NK = latents.z_NU[:, latents.top_PK[0]]
         problem = grid.problem(split)
         for work, features, ours in (
             ("L2", x_ND, lambda x=x_ND, p=problem: grid.fit_activations(x, x, p)),
-            *((f"L1 {k}", z_NK[:, :k], lambda z=z_NK, p=problem, k=k: grid.fit_latents(z, z, p, (k,)))
-              for k in (16, 128, 512)),
+            *(
+                (
+                    f"L1 {k}",
+                    z_NK[:, :k],
+                    lambda z=z_NK, p=problem, k=k: grid.fit_latents(z, z, p, (k,)),
+                )
+                for k in (16, 128, 512)
+            ),
         ):
             scores, _, seconds = timed(ours, repeats=1)
             auroc, best_c, theirs = reference(features, split, work[:2])
@@ -139,4 +151,4 @@ def reference(x_ND, split: base.Split, work: str) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -1,14 +1,20 @@
 """What the launch scripts share: their flags, and errors a person can read."""
 
+import logging as python_logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+# LAPACK inside compiled programs: the matrices are small, threads only wait for each other there
+# (10 to 80 times slower on a busy machine). Jobs run side by side instead. Before JAX loads it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
-import overrides
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
+from overrides import FLAGS
 
 from jaxprobe.assets import AssetError, cache_dir
 from jaxprobe.stages import run
@@ -25,22 +31,14 @@ _WORKDIR = flags.DEFINE_string(
 Result = TypeVar("Result")
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's own parser, after a look at `--config` and its overrides; exits on a user's error."""
-    try:
-        overrides.check(argv)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    return app.parse_flags_with_usage(argv)
-
-
 def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
     """The job and its folder, from the flags; exits with a message where they make no sense."""
     if len(argv) > 1:
-        sys.exit(f"error: unknown argument {argv[1]!r}; {overrides.FLAGS}")
+        sys.exit(f"error: unknown argument {argv[1]!r}; {FLAGS}")
     if _CONFIG.value is None:
         sys.exit("error: --config=FILE is needed, e.g. --config=configs/quickstart.py")
     logging.set_verbosity(logging.INFO)
+    python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     # Compiled programs are kept: a second run, or a resumed one, starts at once.
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
     config = finish(lambda: run.RunConfig.from_mapping(_CONFIG.value.to_dict()))

@@ -1,12 +1,24 @@
 """Looks at `--config` and its overrides before absl does, whose answer to a misspelt key is a traceback."""
 
 import runpy
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from absl import app
 
 from jaxprobe import checks
 
 FLAGS = "flags are --config=FILE, --workdir=DIR and --config.KEY=VALUE"
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Absl's own parser, after a look at the config's flags; exits with a message on an error."""
+    try:
+        check(argv)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    return app.parse_flags_with_usage(argv)
 
 
 def check(argv: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Writes the report of finished fits: python launch/report.py --config=FILE [--workdir=DIR]."""
 
 from absl import app
-from job import config_and_workdir, finish, parse_flags
+from job import config_and_workdir, finish
+from overrides import parse_flags
 
 from jaxprobe.stages import run
 

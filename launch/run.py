@@ -1,7 +1,8 @@
 """Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR]."""
 
 from absl import app
-from job import config_and_workdir, finish, parse_flags
+from job import config_and_workdir, finish
+from overrides import parse_flags
 
 from jaxprobe.stages import run
 

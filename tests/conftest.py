@@ -4,6 +4,7 @@ import os
 import pathlib
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the launch scripts do
 
 import jax
 import pytest

@@ -11,9 +11,12 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe.base import Site, TextDataset
+from jaxprobe.checkpoints import LoadedSae
+from jaxprobe.saes.jump_relu import JumpReluSae
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,3 +93,17 @@ def write_csv(folder: Path, data: TextDataset) -> str:
     path = folder / f"{data.name}.csv"
     path.write_text("\n".join(lines) + "\n")
     return str(path)
+
+
+def loaded_sae(site: Site, d_sae: int = 96, seed: int = 0, name: str = "sae") -> LoadedSae:
+    """An SAE with random directions for the fake's activations; about a third of latents active."""
+    rng = np.random.default_rng(seed)
+    W_enc_DS = rng.normal(size=(32, d_sae)).astype(np.float32)
+    sae = JumpReluSae(
+        W_enc_DS=jnp.asarray(W_enc_DS),
+        b_enc_S=jnp.asarray(rng.normal(size=d_sae).astype(np.float32)),
+        W_dec_SD=jnp.asarray(W_enc_DS.T),
+        b_dec_D=jnp.zeros(32),
+        threshold_S=jnp.asarray(rng.uniform(0.5, 15, d_sae).astype(np.float32)),
+    )
+    return LoadedSae(sae=sae, id=name, site=site, expected_l0=None, source=f"fake {seed}")

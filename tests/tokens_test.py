@@ -57,7 +57,7 @@ def test_truncation_cuts_from_the_left_and_keeps_bos(tokenizer):
         tokens.token_ids(tokenizer, [text], 0)
 
 
-def test_batches_hold_every_prompt_once_in_its_smallest_bucket():
+def test_batches_hold_every_prompt_once_in_a_bucket_that_fits():
     rng = np.random.default_rng(0)
     ids = [rng.integers(3, 99, n, dtype=np.int32) for n in rng.integers(1, 65, 200)]
     got = list(tokens.batches(ids, buckets=(8, 16, 64), batch_tokens=128, pad_id=1))
@@ -65,7 +65,6 @@ def test_batches_hold_every_prompt_once_in_its_smallest_bucket():
     assert sorted(seen[seen >= 0]) == list(range(200))
     assert {batch.tokens_BT.shape for batch in got} == {(16, 8), (8, 16), (2, 64)}
     for batch in got:
-        num_tokens = batch.tokens_BT.shape[1]
         for row, length, prompt in zip(
             batch.tokens_BT, batch.length_B, batch.prompt_B, strict=True
         ):
@@ -75,10 +74,20 @@ def test_batches_hold_every_prompt_once_in_its_smallest_bucket():
                 continue
             assert row[:length].tolist() == ids[prompt].tolist()
             assert (row[length:] == 1).all()
-            smaller = [size for size in (8, 16, 64) if size < num_tokens]
-            assert not smaller or length > smaller[-1]
         real = batch.length_B[batch.prompt_B >= 0]
         assert (np.diff(real) >= 0).all()
+
+
+def test_prompts_that_fill_no_batch_move_up_where_that_is_cheaper():
+    lengths = [3] * 17 + [9] * 7 + [20]
+    ids = [np.ones(n, np.int32) for n in lengths]
+    got = list(tokens.batches(ids, buckets=(8, 16, 64), batch_tokens=128))
+    # 16 + 1 of 8 tokens: the one goes up. With it 8 of 16 tokens: full. Then the long one.
+    assert [batch.tokens_BT.shape for batch in got] == [(16, 8), (8, 16), (2, 64)]
+    assert got[1].prompt_B.tolist() == [16, *range(17, 24)]
+    # 15 rows of 64 tokens would cost more than one empty row of 8.
+    few = list(tokens.batches([*ids[:15], ids[-1]], buckets=(8, 16, 64), batch_tokens=128))
+    assert [batch.tokens_BT.shape for batch in few] == [(16, 8), (2, 64)]
 
 
 def test_batches_of_a_batch_budget_below_one_row():

@@ -60,13 +60,13 @@ class Scores(NamedTuple):
         residual: The largest certificate among those fits, see `logistic.Fit`.
     """
 
-    valid_auroc: jax.Array
-    test_auroc: jax.Array
-    test_f1: jax.Array
-    test_accuracy: jax.Array
-    best_c: jax.Array
-    converged: jax.Array
-    residual: jax.Array
+    valid_auroc: jax.Array | np.ndarray
+    test_auroc: jax.Array | np.ndarray
+    test_f1: jax.Array | np.ndarray
+    test_accuracy: jax.Array | np.ndarray
+    best_c: jax.Array | np.ndarray
+    converged: jax.Array | np.ndarray
+    residual: jax.Array | np.ndarray
 
 
 def problem(split: base.Split, y_train_N: np.ndarray | None = None) -> Problem:
@@ -144,7 +144,9 @@ def fit_latents(
             scores = jax.device_get(scores)
         for p, count in enumerate(counts):
             found[count] = Scores(*(field[p] for field in scores))
-    return Scores(*(np.stack(field) for field in zip(*(found[k] for k in num_latents), strict=True)))
+    return Scores(
+        *(np.stack(field) for field in zip(*(found[k] for k in num_latents), strict=True))
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("dtype",))

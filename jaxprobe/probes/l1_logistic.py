@@ -206,7 +206,9 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
         near = NEAR_ZERO * jnp.max(jnp.abs(state.u_K) * penalty_K)
         sinking_K = (jnp.abs(state.u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
         free_K = (sign_K != 0) & ~sinking_K
-        solve = functools.partial(newton.solve_free, hessian_KK, right_K=-slope_K, damping=state.damping)
+        solve = functools.partial(
+            newton.solve_free, hessian_KK, right_K=-slope_K, damping=state.damping
+        )
         d_K = _inward(solve, free_K, (state.u_K == 0) & (penalty_K > 0), sign_K)
         d_K = jnp.where(sinking_K, -state.u_K, d_K)
         trial_TK = state.u_K[None, :] + step_T[:, None] * d_K[None, :]

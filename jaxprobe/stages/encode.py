@@ -24,7 +24,7 @@ from jaxprobe.store import ActivationStore, replace_file
 
 FOLDER = "latents"  # below the work directory
 RANDOM_SAE = "random_sae"  # the control's id, and its `features` in result rows
-CONTROL_ROWS = 8192  # activations on which the random SAE's thresholds are matched
+CONTROL_ROWS = 2048  # activations on which the random SAE's thresholds are matched
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -247,9 +247,9 @@ def latents_identity(
     config: EncodeConfig, store: ActivationStore, sae: LoadedSae, dataset: base.TextDataset
 ) -> dict[str, object]:
     """Everything that decides a dataset's latents, and in what order their splits stand."""
-    fields = dataclasses.asdict(config)
-    for name in ("datasets", "source", "random_sae"):
-        del fields[name]
+    elsewhere = ("datasets", "source", "random_sae")  # they decide which files, not what is in one
+    settings = dataclasses.asdict(config).items()
+    fields = {name: value for name, value in settings if name not in elsewhere}
     return {
         **fields,
         "store": store.digest,

@@ -1,11 +1,12 @@
 """Activations and latents to result rows: every probe of every split, resuming by row."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ class FitConfig:
         controls: Whether to fit shuffled labels, random latents and the random SAE.
         solver: `converged`: every fit runs to its optimum.
         dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
+        workers: Jobs at once.
     """
 
     num_latents: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -40,6 +42,7 @@ class FitConfig:
     controls: bool = True
     solver: str = "converged"
     dtype: str = "auto"
+    workers: int = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,23 +94,15 @@ def fit(
     _check_sites(site, saes)
     path = Path(workdir) / FILE_NAME
     done = table.done_keys(path)
-    fingerprints = {key[:-1]: key[-1] for key in done}
     names = encode_config.datasets or datasets.names(encode_config.source)
     plan = Planner(config, encode_config, store, site, saes, Path(workdir))
     added = 0
-    with tqdm(total=len(names), desc="fit", unit="set") as bar:
+    with tqdm(total=_count(plan, names, done, path), desc="fit", unit="probe") as bar:
         for name in names:
-            dataset = datasets.load(name, encode_config.source)
-            jobs = list(plan.jobs(dataset, name))
-            _check_same_way(path, jobs, fingerprints, plan)
-            rows = []
-            for count, job in enumerate(jobs):
-                bar.set_postfix_str(f"{name}: {count}/{len(jobs)}")
-                if any(row.key() not in done for row in plan.rows(job, None)):
-                    scored = plan.rows(job, job.run())
-                    rows += [row for row in scored if row.key() not in done]
-            added += table.append(path, rows)
-            bar.update()
+            bar.set_postfix_str(name)
+            todo = plan.missing(datasets.load(name, encode_config.source), name, done)
+            rows = _run_all(plan, todo, config.workers, bar)
+            added += table.append(path, [row for row in rows if row.key() not in done])
     return added
 
 
@@ -115,6 +110,7 @@ def check_config(config: FitConfig, encode_config: encoding.EncodeConfig) -> Non
     """Raises ValueError for a choice that does not exist, or more latents than are encoded."""
     checks.check_choice("solver", config.solver, ("converged",))
     checks.check_choice("dtype", config.dtype, ("auto", "float32", "float64"))
+    checks.check_positive("workers", config.workers)
     for penalty in config.penalties:
         checks.check_choice("penalty", penalty, ("l1", "l2"))
     for name in ("num_latents", "regime_num_latents"):
@@ -124,12 +120,34 @@ def check_config(config: FitConfig, encode_config: encoding.EncodeConfig) -> Non
                     f"`{name}` must lie between 1 and encode.max_latents ="
                     f" {encode_config.max_latents}, got {count}; encode more, or ask for fewer"
                 )
-    if config.controls and max(config.regime_num_latents, default=0) > encode_config.random_latents:
+    most = max(config.regime_num_latents, default=0)
+    if config.controls and most > encode_config.random_latents:
         raise ValueError(
-            "`regime_num_latents` of the random-latents control must not exceed"
-            f" encode.random_latents = {encode_config.random_latents}, got"
-            f" {max(config.regime_num_latents)}; encode more, or set fit.controls=False"
+            f"`regime_num_latents` asks the random-latents control for {most} latents, more than"
+            f" encode.random_latents = {encode_config.random_latents}; encode more, or set"
+            " fit.controls to False"
         )
+
+
+def _count(plan: "Planner", names: Sequence[str], done: set[tuple], path: Path) -> int:
+    """Probes to fit; refuses a table that holds the same probes made in another way."""
+    fingerprints = {key[:-1]: key[-1] for key in done}
+    total = 0
+    for name in names:
+        dataset = datasets.load(name, plan.encode_config.source)
+        _check_same_way(path, list(plan.jobs(dataset, name)), fingerprints, plan)
+        total += sum(len(job.num_latents) for job in plan.missing(dataset, name, done))
+    return total
+
+
+def _run_all(plan: "Planner", todo: list[Job], workers: int, bar: tqdm) -> list[base.ResultRow]:
+    """Rows of all jobs, in order; jobs are small, so several at once use the cores best."""
+    rows = []
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for job, scores in zip(todo, pool.map(lambda job: job.run(), todo), strict=True):
+            rows += plan.rows(job, scores)
+            bar.update(len(job.num_latents))
+    return rows
 
 
 class Planner:
@@ -157,6 +175,14 @@ class Planner:
             yield from self._activation_jobs(split, digest, x)
             for sae_id, read in latents.items():
                 yield from self._latent_jobs(split, p, sae_id, digest, read)
+
+    def missing(self, dataset: base.TextDataset, name: str, done: set[tuple]) -> list[Job]:
+        """The jobs of a dataset of which some row is not in the table."""
+        return [
+            job
+            for job in self.jobs(dataset, name)
+            if any(row.key() not in done for row in self.rows(job, None))
+        ]
 
     def rows(self, job: Job, scores: grid.Scores | None) -> list[base.ResultRow]:
         """Result rows of a job; without scores, rows that only name the probes."""

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxprobe import base, checks, datasets, regimes
-from jaxprobe.checkpoints import LoadedSae, load_sae
+from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
@@ -119,10 +119,11 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     trained = record.timed("train_sae", stages, lambda: _train(config, store, workdir))
     saes = _saes(config, workdir, trained)
     record.describe(store, saes)
-    if "encode" in stages:
-        record.timed("encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir))
+    by_id = record.timed(
+        "encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir)
+    )
     if "fit" in stages:
-        by_id = encoding.with_control(config.encode, store, saes)
+        by_id = by_id or encoding.with_control(config.encode, store, saes)
         site = base.Site.parse(config.site)
         record.timed(
             "fit",
@@ -206,10 +207,17 @@ def _trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
 
 
 def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
-    """The SAE that the train_sae stage left; None where the config trains none."""
+    """The SAE that the train_sae stage left; None where the config trains none.
+
+    Raises:
+        FileNotFoundError: The stage has not been here.
+    """
     if config.train_sae is None:
         return None
-    return load_sae(_trained_dir(config.train_sae, workdir))
+    folder = _trained_dir(config.train_sae, workdir)
+    if not (folder / native.FILE_NAME).exists():
+        raise FileNotFoundError(f"there is no SAE in {folder}; run the train_sae stage first")
+    return load_sae(folder)
 
 
 def _saes(config: RunConfig, workdir: Path, trained: LoadedSae | None) -> list[LoadedSae]:

@@ -115,8 +115,10 @@ def test_wrong_arguments_are_refused(model, batch):
 
 def test_model_knows_itself(model, tiny_path, make_tiny):
     assert (model.num_blocks, model.d_model, model.name) == (7, 48, "tiny")
-    assert model.fingerprint == load_model(str(tiny_path), "float32").fingerprint
-    other = load_model(make_tiny(metadata={"attention.sliding_window": 6}))
+    for dtype in ("float32", "bfloat16"):
+        again = load_model(str(tiny_path), dtype)
+        assert (again.fingerprint == model.fingerprint) == (dtype == model.dtype)
+    other = load_model(make_tiny(metadata={"attention.sliding_window": 6}), model.dtype)
     assert other.fingerprint != model.fingerprint
     with pytest.raises(ValueError, match="unknown dtype 'float16'"):
         load_model(tiny_path, "float16")

@@ -96,11 +96,15 @@ def test_protocol_agrees_with_a_loop_over_scikit_learn(num_train, penalty):
 
 def test_ties_go_to_the_larger_c():
     x_ND, split = make_split(150)
-    x_ND = x_ND + 1000 * (2 * np.isin(np.arange(400), np.r_[split.train_N, split.test_N]) - 1)[:, None]
+    x_ND = (
+        x_ND + 1000 * (2 * np.isin(np.arange(400), np.r_[split.train_N, split.test_N]) - 1)[:, None]
+    )
     labels = np.zeros(400)
     labels[split.train_N], labels[split.test_N] = split.y_train_N, split.y_test_N
     x_ND[:, 0] = 50 * labels  # every C is perfect
-    scores = grid.fit_activations(x_ND.astype(np.float32), x_ND.astype(np.float32), grid.problem(split))
+    scores = grid.fit_activations(
+        x_ND.astype(np.float32), x_ND.astype(np.float32), grid.problem(split)
+    )
     assert scores.valid_auroc == 1
     np.testing.assert_allclose(scores.best_c, 1e5)
 

@@ -121,7 +121,9 @@ def test_awkward_data_is_solved_or_flagged_never_nan(name, solver):
         assert np.isfinite(np.asarray(field)).all()
     penalty = "l1" if solver is l1_logistic else "l2"
     for r, c in enumerate(C_R):
-        wanted = objective(x_ND, y_N, np.zeros(x_ND.shape[1]), np.log(y_N.mean() / (1 - y_N.mean())), c, penalty)
+        wanted = objective(
+            x_ND, y_N, np.zeros(x_ND.shape[1]), np.log(y_N.mean() / (1 - y_N.mean())), c, penalty
+        )
         assert path.objective[r] <= wanted * (1 + 1e-9)
         if path.converged[r]:
             got = objective(x_ND, y_N, path.coef_K[r], path.intercept[r], c, penalty)

@@ -1,0 +1,196 @@
+"""The encode stage against a dense encode in NumPy: kept columns, controls, skipping, redoing."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from jaxprobe import datasets, selection
+from jaxprobe.base import Site
+from jaxprobe.stages import encode as stage
+from jaxprobe.stages import extract
+from tests import fakes
+
+SITE = Site(block=1, stream="resid_post")
+MAX_LATENTS, RANDOM_LATENTS = 10, 12
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    """A store with two datasets, their paths, and a config that keeps few latents."""
+    folder = tmp_path_factory.mktemp("encode")
+    paths = tuple(fakes.write_csv(folder, fakes.dataset(name, 160)) for name in ("a", "b"))
+    store = extract.extract(
+        extract.ExtractConfig(datasets=paths, sites=(str(SITE),), batch_tokens=256),
+        folder,
+        model=fakes.FakeModel(),
+        make_forward=fakes.make_forward,
+    )
+    config = stage.EncodeConfig(
+        datasets=paths,
+        regimes=("standard", "label_noise"),
+        max_latents=MAX_LATENTS,
+        random_latents=RANDOM_LATENTS,
+    )
+    return store, config
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """96 latents in three blocks."""
+    whole = functools.partial(selection.top_latents, block=40)
+    monkeypatch.setattr(selection, "top_latents", whole)
+
+
+def dense(sae, x_ND):
+    """All latents, float64."""
+    part = {name: np.asarray(value, np.float64) for name, value in vars(sae.sae).items()}
+    pre_NS = x_ND.astype(np.float64) @ part["W_enc_DS"] + part["b_enc_S"]
+    return np.maximum(pre_NS, 0) * (pre_NS > part["threshold_S"])
+
+
+def read(config, store, sae, name, workdir):
+    dataset = datasets.load(name)
+    identity = stage.latents_identity(config, store, sae, dataset)
+    return stage.read(stage.latents_path(workdir, sae.id, name), identity)
+
+
+def modified(workdir):
+    return {path: path.stat().st_mtime_ns for path in sorted(workdir.rglob("*.safetensors"))}
+
+
+@pytest.mark.parametrize("ranking", ["normalised", "raw"])
+def test_kept_columns_are_those_of_a_dense_selection(setting, tmp_path, ranking):
+    store, config = setting
+    config = dataclasses.replace(config, ranking=ranking)
+    sae = fakes.loaded_sae(SITE)
+    by_id = stage.encode(config, store, [sae], tmp_path)
+    assert list(by_id) == ["sae", stage.RANDOM_SAE]
+    for name in config.datasets:
+        dataset = datasets.load(name)
+        splits = stage.dataset_splits(config, dataset)
+        assert len(splits) > 20
+        x_ND = store.read(SITE, dataset.texts)
+        for encoded in by_id.values():
+            z_NS = dense(encoded, x_ND)
+            got = read(config, store, encoded, name, tmp_path)
+            np.testing.assert_allclose(got.z_NU, z_NS[:, got.latent_U], rtol=1e-3, atol=1e-3)
+            assert len(np.unique(got.latent_U)) == len(got.latent_U)
+            for p, split in enumerate(splits):
+                z_MS, y_M = z_NS[split.train_N], split.y_train_N
+                score_S = np.abs(z_MS[y_M == 1].mean(0) - z_MS[y_M == 0].mean(0))
+                if ranking == "normalised":
+                    score_S /= z_MS.sum(0) / ((z_MS != 0).sum(0) + 1e-6) + 1e-6
+                kept_K = got.latent_U[got.top_PK[p]]
+                assert len(set(kept_K)) == MAX_LATENTS
+                # By score, not by number: two latents may differ by less than float32 tells.
+                best_K = np.sort(score_S)[::-1][:MAX_LATENTS]
+                np.testing.assert_allclose(score_S[kept_K], best_K, rtol=1e-3, atol=1e-5)
+
+
+def test_random_latents_are_alive_in_training_and_know_no_labels(setting, tmp_path):
+    store, config = setting
+    sae = fakes.loaded_sae(SITE)
+    # Half of the latents never fire.
+    threshold_S = sae.sae.threshold_S.at[::2].set(1e9)
+    sae = dataclasses.replace(sae, sae=dataclasses.replace(sae.sae, threshold_S=threshold_S))
+    config = dataclasses.replace(config, random_sae=False)
+    stage.encode(config, store, [sae], tmp_path)
+    name = config.datasets[0]
+    dataset = datasets.load(name)
+    z_NS = dense(sae, store.read(SITE, dataset.texts))
+    got = read(config, store, sae, name, tmp_path)
+    draws = []
+    for p, split in enumerate(stage.dataset_splits(config, dataset)):
+        drawn_K = got.latent_U[got.random_PK[p]]
+        assert len(set(drawn_K)) == RANDOM_LATENTS
+        alive_S = (z_NS[split.train_N] > 0).any(0)
+        assert alive_S[drawn_K].all()
+        draws.append(tuple(drawn_K))
+    assert len(set(draws)) == len(draws)  # each split draws its own
+
+
+def test_few_alive_latents_are_filled_up_with_silent_ones(setting, tmp_path):
+    store, config = setting
+    sae = fakes.loaded_sae(SITE)
+    threshold_S = sae.sae.threshold_S.at[5:].set(1e9)
+    sae = dataclasses.replace(sae, sae=dataclasses.replace(sae.sae, threshold_S=threshold_S))
+    config = dataclasses.replace(config, random_sae=False)
+    stage.encode(config, store, [sae], tmp_path)
+    got = read(config, store, sae, config.datasets[0], tmp_path)
+    alive = np.isin(got.latent_U[got.random_PK], np.arange(5))
+    assert got.random_PK.shape[1] == RANDOM_LATENTS
+    assert (np.diff(alive.astype(int), axis=1) <= 0).all()  # alive ones stand first
+
+
+def test_finished_files_are_kept_and_only_what_changed_is_redone(setting, tmp_path):
+    store, config = setting
+    sae = fakes.loaded_sae(SITE)
+    stage.encode(config, store, [sae], tmp_path)
+    first = modified(tmp_path)
+    assert len(first) == 4  # two datasets, the SAE and its control
+    stage.encode(config, store, [sae], tmp_path)
+    assert modified(tmp_path) == first
+    # A killed run: one file is missing.
+    lost = next(iter(first))
+    content = lost.read_bytes()
+    lost.unlink()
+    stage.encode(config, store, [sae], tmp_path)
+    second = modified(tmp_path)
+    assert {path for path in first if second[path] != first[path]} == {lost}
+    assert lost.read_bytes() == content
+    # Another SAE under the same id: everything of it, and of its control, is made again.
+    other = fakes.loaded_sae(SITE, seed=1)
+    with pytest.raises(ValueError, match="run the encode stage again"):
+        read(config, store, other, config.datasets[0], tmp_path)
+    stage.encode(config, store, [other], tmp_path)
+    third = modified(tmp_path)
+    assert all(third[path] != second[path] for path in second)
+    x_ND = store.read(SITE, datasets.load(config.datasets[0]).texts)
+    got = read(config, store, other, config.datasets[0], tmp_path)
+    np.testing.assert_allclose(got.z_NU, dense(other, x_ND)[:, got.latent_U], rtol=1e-3, atol=1e-3)
+    # More latents kept is another file too.
+    wider = dataclasses.replace(config, max_latents=MAX_LATENTS + 1)
+    with pytest.raises(ValueError, match="run the encode stage again"):
+        read(wider, store, other, config.datasets[0], tmp_path)
+
+
+def test_the_control_fires_as_often_as_the_sae(setting, tmp_path):
+    store, config = setting
+    sae = fakes.loaded_sae(SITE)
+    twin = stage.with_control(config, store, [sae])[stage.RANDOM_SAE]
+    again = stage.with_control(config, store, [sae])[stage.RANDOM_SAE]
+    assert stage.weights_digest(twin) == stage.weights_digest(again)
+    assert stage.weights_digest(twin) != stage.weights_digest(sae)
+    texts = sorted({text for name in config.datasets for text in datasets.load(name).texts})
+    x_ND = store.read(SITE, texts)
+    often_S = (dense(sae, x_ND) > 0).sum(0)
+    np.testing.assert_array_equal((dense(twin, x_ND) > 0).sum(0), often_S)
+
+
+def test_a_dataset_too_small_for_any_split_is_left_out(setting, tmp_path):
+    _, config = setting
+    path = fakes.write_csv(tmp_path, fakes.dataset("small", 40))
+    store = extract.extract(
+        extract.ExtractConfig(datasets=(path,), sites=(str(SITE),)),
+        tmp_path,
+        model=fakes.FakeModel(),
+        make_forward=fakes.make_forward,
+    )
+    config = dataclasses.replace(config, datasets=(path,))
+    stage.encode(config, store, [fakes.loaded_sae(SITE)], tmp_path)
+    assert not modified(tmp_path)
+
+
+def test_saes_without_a_site_or_with_one_id_are_refused(setting, tmp_path):
+    store, config = setting
+    sae = fakes.loaded_sae(SITE)
+    with pytest.raises(ValueError, match="does not say which site"):
+        stage.encode(config, store, [dataclasses.replace(sae, site=None)], tmp_path)
+    with pytest.raises(
+        ValueError, match="must differ in their ids, got 'sae' from fake 0 and fake 1"
+    ):
+        stage.encode(config, store, [sae, fakes.loaded_sae(SITE, seed=1)], tmp_path)
+    with pytest.raises(FileNotFoundError, match="run the encode stage first"):
+        read(config, store, sae, config.datasets[0], tmp_path)

@@ -1,0 +1,181 @@
+"""The main job on fakes: its config, its record, its subsets of stages, its second start."""
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from jaxprobe import models, table
+from jaxprobe.stages import run as stage
+from jaxprobe.store import StoreError
+from tests import fakes
+
+TRAINED = "jump_relu/blocks.1.resid_post/width_64/l0_6"
+
+
+def mapping(paths, **changes):
+    """A config file's content for the fakes."""
+    return {
+        "model": "fake",
+        "dtype": "float32",
+        "site": "blocks.1.resid_post",
+        "datasets": tuple(paths),
+        "seed": 7,
+        "extract": {"batch_tokens": 512},
+        "train_sae": {"d_sae": 64, "target_l0": 6.0, "num_tokens": 4096, "batch_size": 128},
+        "encode": {"protocols": ("paper",), "max_latents": 8, "random_latents": 8},
+        "fit": {"num_latents": (2, 4), "regime_num_latents": (4,)},
+        **changes,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What `models.identify` tells of the fake."""
+
+    name: str = "fake"
+    dtype: str = "float32"
+    d_model: int = 32
+    fingerprint: str = "fake weights"
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Puts the fake model in place of the real one; lists its loadings."""
+    loaded = []
+
+    def load_model(source, dtype):
+        loaded.append((source, dtype))
+        return fakes.FakeModel()
+
+    monkeypatch.setattr(models, "load_model", load_model)
+    extract = functools.partial(
+        stage.extraction.extract,
+        identify=lambda source, dtype: Identity(),
+        make_forward=fakes.make_forward,
+    )
+    monkeypatch.setattr(stage.extraction, "extract", extract)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("csv")
+    return [fakes.write_csv(folder, fakes.dataset(name, 300, gap=0.5)) for name in ("a", "b")]
+
+
+def files(folder):
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_the_whole_job_one_stage_at_a_time_and_again(loads, paths, tmp_path):
+    config = stage.RunConfig.from_mapping(mapping(paths))
+    for alone in stage.STAGES:
+        text = stage.run(config, tmp_path / "alone", (alone,))
+    assert loads == [("fake", "float32")]
+    assert "blocks.1.resid_post" in text
+    whole = stage.run(config, tmp_path / "whole")
+    assert whole.splitlines()[-1] == text.splitlines()[-1]
+    rows = table.read_rows(tmp_path / "whole" / "results.parquet")
+    alone = table.read_rows(tmp_path / "alone" / "results.parquet")
+    assert [row.key() for row in rows] == [row.key() for row in alone]
+    assert repr(rows) == repr(alone)  # NaN is not equal to itself
+    assert {row.features for row in rows} == {"activations", TRAINED, "random_sae"}
+    assert {row.seed for row in rows} == {7}
+    # The record.
+    record = json.loads((tmp_path / "alone" / "run.json").read_text())
+    assert set(record["times"]) == set(stage.STAGES)
+    assert all(seconds >= 0 for seconds in record["times"].values())
+    assert record["config"]["train_sae"]["d_sae"] == 64
+    assert record["config"]["encode"]["datasets"] == list(paths)
+    assert record["seeds"] == {"splits": 7, "train_sae": 0}
+    assert record["solver"] == "converged"
+    assert record["versions"]["numpy"] == np.__version__
+    assert "cpu" in record["device"] or "gpu" in record["device"]
+    assert record["fingerprints"]["activations"]["weights"] == "fake weights"
+    assert len(record["fingerprints"][TRAINED]) == 64
+    assert 0 < record["sae_quality"][TRAINED]["all_tokens"]["l0"] < 64
+    assert record["leaks"]["a"]["rows"] == 300
+    # A second start: no model, no new bytes, but its time is added.
+    before = files(tmp_path / "whole")
+    assert len(loads) == 2
+    stage.run(config, tmp_path / "whole")
+    assert len(loads) == 2
+    after = files(tmp_path / "whole")
+    assert {name for name in before if before[name] != after[name]} <= {"report/index.html"}
+    assert before.keys() == after.keys()
+    again = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert set(again["times"]) == set(stage.STAGES)
+
+
+def test_a_stage_without_what_it_reads_says_which_stage_makes_it(loads, paths, tmp_path):
+    config = stage.RunConfig.from_mapping(mapping(paths))
+    for name in ("train_sae", "encode", "fit"):
+        with pytest.raises(StoreError, match="run the extract stage"):
+            stage.run(config, tmp_path, (name,))
+    with pytest.raises(table.TableError, match="run the fit stage first"):
+        stage.run(config, tmp_path, ["report"])
+    stage.run(config, tmp_path, ("extract",))
+    with pytest.raises(FileNotFoundError, match="run the train_sae stage first"):
+        stage.run(config, tmp_path, ("encode",))
+    stage.run(config, tmp_path, ("train_sae",))
+    with pytest.raises(FileNotFoundError, match="run the encode stage first"):
+        stage.run(config, tmp_path, ("fit",))
+    with pytest.raises(ValueError, match="unknown stage 'repot'; known: report"):
+        stage.run(config, tmp_path, ("repot",))
+
+
+def test_an_sae_from_a_file_needs_no_training(loads, paths, tmp_path):
+    config = stage.RunConfig.from_mapping(mapping(paths))
+    stage.run(config, tmp_path / "first", ("extract", "train_sae"))
+    (trained,) = (tmp_path / "first" / "saes").iterdir()
+    given = stage.RunConfig.from_mapping(mapping(paths, train_sae=None, saes=(str(trained),)))
+    assert given.train_sae is None
+    assert given.extract.token_sites == ()
+    stage.run(given, tmp_path / "second", ("extract", "encode", "fit"))
+    rows = table.read_rows(tmp_path / "second" / "results.parquet")
+    assert {row.features for row in rows} == {"activations", TRAINED, "random_sae"}
+    assert not (tmp_path / "second" / "saes").exists()
+
+
+def test_a_damaged_record_is_written_anew(loads, paths, tmp_path):
+    (tmp_path / "run.json").write_text('{"times": ')
+    stage.run(stage.RunConfig.from_mapping(mapping(paths)), tmp_path, ("extract",))
+    assert set(json.loads((tmp_path / "run.json").read_text())["times"]) == {"extract"}
+
+
+def test_what_stages_share_is_said_once(paths):
+    config = stage.RunConfig.from_mapping(mapping(paths, source="elsewhere"))
+    assert config.extract.sites == config.extract.token_sites == ("blocks.1.resid_post",)
+    assert config.train_sae.site == config.site == "blocks.1.resid_post"
+    assert config.extract.source == config.encode.source == "elsewhere"
+    assert config.extract.datasets == config.encode.datasets == tuple(paths)
+    assert (config.encode.seed, config.train_sae.seed) == (7, 0)
+    # A section has the last word, and lists become tuples.
+    own = mapping(paths, encode={"seed": 8, "protocols": ["dedup"]}, fit=None)
+    config = stage.RunConfig.from_mapping(own)
+    assert (config.encode.seed, config.encode.protocols) == (8, ("dedup",))
+    assert config.fit == stage.fitting.FitConfig()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trian_sae": {}}, "unknown config key 'trian_sae'; known: train_sae"),
+        ({"train_sae": {"d_sea": 3}}, "unknown key of config.train_sae 'd_sea'; known: d_sae"),
+        ({"fit": {"num_latent": 3}}, "unknown key of config.fit 'num_latent'; known: num_latents"),
+        ({"site": "blocks.one"}, "a site is `embed` or"),
+        ({"encode": {"regimes": ("standart",)}}, "unknown regime 'standart'; known: standard"),
+        ({"encode": {"regimes": ("covariate_shift",)}}, "unknown regime 'covariate_shift'"),
+        ({"encode": {"protocols": ("papers",)}}, "unknown protocol 'papers'; known: paper"),
+        ({"encode": {"max_latents": 3}}, "must lie between 1 and encode.max_latents = 3, got 4"),
+        ({"encode": {"random_latents": 3, "max_latents": 8}}, "more than encode.random_latents"),
+        ({"fit": {"solver": "fast"}}, "unknown solver 'fast'; known: converged"),
+    ],
+)
+def test_misspelt_keys_and_choices_name_the_known_ones(paths, changes, message):
+    with pytest.raises(ValueError, match=message):
+        stage.RunConfig.from_mapping(mapping(paths, **changes))
