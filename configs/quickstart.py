@@ -15,20 +15,20 @@ def get_config() -> ConfigDict:
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
-            "datasets": (  # short prompts, varied topics: 11,000 distinct prompts, 180k tokens
+            "datasets": (  # short prompts, varied topics: 12,900 distinct prompts, 123k tokens
                 "24_headline_isiran",
-                "41_truthqa_tf",
                 "96_spam_is",
+                "105_click_bait",
                 "114_nyc_borough_Manhattan",
-                "129_arith_mc_A",
+                "125_world_country_Italy",
+                "128_art_type_movie",
                 "133_context_type_Causality",
-                "149_twt_emotion_happiness",
                 "154_athlete_sport_football",
             ),
             "seed": 42,  # the published draws
             "saes": (),  # more SAEs to compare: folders or hf:// addresses
             "extract": {"max_length": 1024},
-            "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 400_000},
+            "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 300_000},
             "encode": {"regimes": ("standard",), "protocols": ("paper", "dedup")},
             "fit": {"num_latents": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "controls": True},
             "report": {"model": "", "site": ""},  # "": the first one in the results

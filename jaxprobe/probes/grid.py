@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import base, metrics
-from jaxprobe.probes import l1_logistic, logistic, reduction
+from jaxprobe.probes import l1_logistic, logistic, path, reduction
 
 C_GRID = np.logspace(-5, 5, 10)
 DEFAULT_C = 1.0  # of probes with too few rows to validate
 # Each combination of sizes is a compiled program, so there are few sizes.
 TRAIN_BUCKETS = (16, 64, 128, 256, 512, 768, 1024)
 FOLD_BUCKETS = (1, 6, 36)
-TEST_BUCKETS = (1024, 5120)
+TEST_BUCKETS = (5120,)
 # Columns of a program for k latents, and how many values of k it takes at once.
 LATENT_BUCKETS = {32: 6, 512: 4}
 
@@ -57,7 +57,7 @@ class Scores(NamedTuple):
         test_auroc, test_f1, test_accuracy: On the test rows; NaN AUROC where they hold one class.
         best_c: The chosen C.
         converged: Whether every fit that the result rests on reached its optimum.
-        residual: The largest certificate among those fits, see `logistic.Fit`.
+        residual: The largest certificate among those fits, see `path.Fit`.
     """
 
     valid_auroc: jax.Array | np.ndarray
@@ -184,45 +184,45 @@ def _fit(z_NK, z_MK, problem: Problem, solver) -> Scores:
 
     def walk(valid_N):
         train_N = weight_N * (1 - valid_N)
-        path = solver.fit_path(z_NK, y_N, train_N, c_R)
-        score_RN = path.coef_K @ z_NK.T + path.intercept[:, None]
+        fit_R = solver.fit_path(z_NK, y_N, train_N, c_R)
+        score_RN = fit_R.coef_K @ z_NK.T + fit_R.intercept[:, None]
         auroc_R = jax.vmap(metrics.auroc, (0, None, None))(score_RN, y_N, valid_N)
         pos, total = jnp.sum(train_N * y_N), jnp.sum(train_N)
         one_class = (pos == 0) | (pos == total)
-        return jnp.where(one_class, 0.5, auroc_R), path, one_class
+        return jnp.where(one_class, 0.5, auroc_R), fit_R, one_class
 
-    auroc_FR, path_FR, one_class_F = jax.lax.map(walk, valid_FN)
+    auroc_FR, fit_FR, one_class_F = jax.lax.map(walk, valid_FN)
     real_F = fold_F > 0
     num_folds = jnp.sum(fold_F)
     valid_R = jnp.sum(jnp.where(real_F[:, None], auroc_FR, 0), axis=0) / jnp.maximum(num_folds, 1)
     # Ties go to the larger C, which stands later.
     best = valid_R.shape[0] - 1 - jnp.argmax(valid_R[::-1])
     best_c = jnp.where(num_folds > 0, c_R[best], DEFAULT_C)
-    start = _best_start(path_FR, lambda fit: solver.value(fit, z_NK, y_N, weight_N, best_c))
+    start = _best_start(fit_FR, lambda fit: solver.value(fit, z_NK, y_N, weight_N, best_c))
     refit = solver.fit(z_NK, y_N, weight_N, best_c, start)
     train_auroc = metrics.auroc(z_NK @ refit.coef_K + refit.intercept, y_N, weight_N)
     logit_M = z_MK @ refit.coef_K + refit.intercept
     probability_M = jax.nn.sigmoid(logit_M)
     counted_FR = (real_F & ~one_class_F)[:, None]
-    residual_FR = jnp.where(counted_FR, path_FR.residual, 0)
+    residual_FR = jnp.where(counted_FR, fit_FR.residual, 0)
     return Scores(
         valid_auroc=jnp.where(num_folds > 0, valid_R[best], train_auroc),
         test_auroc=metrics.auroc(logit_M, y_M, weight_M),
         test_f1=metrics.f1(probability_M, y_M, weight_M),
         test_accuracy=metrics.accuracy(probability_M, y_M, weight_M),
         best_c=best_c,
-        converged=refit.converged & jnp.all(path_FR.converged | ~counted_FR),
+        converged=refit.converged & jnp.all(fit_FR.converged | ~counted_FR),
         residual=jnp.maximum(refit.residual, jnp.max(residual_FR)),
     )
 
 
-def _best_start(path_FR: logistic.Fit, value: Callable[[logistic.Fit], jax.Array]) -> logistic.Fit:
+def _best_start(fit_FR: path.Fit, value: Callable[[path.Fit], jax.Array]) -> path.Fit:
     """Of all fits of all folds, the one with the lowest objective in the refit's problem.
 
     Not simply the fold's fit at the chosen C: a row that it left out can stand far on the wrong
     side, where the loss has no curvature left for Newton's method to go by.
     """
-    fit_P = jax.tree.map(lambda field: field.reshape(-1, *field.shape[2:]), path_FR)
+    fit_P = jax.tree.map(lambda field: field.reshape(-1, *field.shape[2:]), fit_FR)
     best = jnp.argmin(jax.vmap(value)(fit_P))
     return jax.tree.map(lambda field: field[best], fit_P)
 

@@ -2,13 +2,14 @@
 
     minimise over w, b:   |w|_1 + C * sum_n weight_n log(1 + exp(-s_n (w'z_n + b))),   s = 2y - 1
 
-Projected Newton on the current orthant. A weight moves by Newton's direction while it stays on
-its side of zero and is set to zero where it would cross. A weight at zero leaves it only where
-the loss pulls harder than the penalty holds. Each C starts at the last solution.
+Proximal Newton: each step minimises a quadratic model of the loss plus the exact penalty, over the
+few weights that may move. The model is minimised by projected Newton on orthants: a weight moves
+while it stays on its side of zero, stops at zero where it would cross, and leaves zero only where
+the model pulls harder than the penalty holds. Each C starts at the last solution.
 
 References:
     Bertsekas, Projected Newton Methods for Optimization Problems with Simple Constraints, 1982.
-    Andrew and Gao, Scalable Training of L1-Regularized Log-Linear Models, 2007.
+    Lee, Sun and Saunders, Proximal Newton-type Methods for Minimizing Composite Functions, 2014.
 """
 
 import functools
@@ -17,8 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import newton
-from jaxprobe.probes.logistic import Fit, tolerance, zero_fit
+from jaxprobe.probes import newton, path
+from jaxprobe.probes.path import Fit
 
 MAX_STEPS = 60
 MAX_MODEL_STEPS = 60
@@ -52,10 +53,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
         The fit. `residual` estimates the relative distance of the objective to its minimum: what
         the last quadratic model (with the L1 term exact) had to gain, or convexity's bound.
     """
-    z_NK, y_N, weight_N = _prepare(z_NK, y_N, weight_N)
-    start = zero_fit(z_NK.shape[1] - 1, z_NK.dtype) if start is None else start
-    v_K = jnp.append(start.coef_K, start.intercept)
-    return _minimise(z_NK, y_N, weight_N, jnp.asarray(c, z_NK.dtype), v_K)
+    return path.fit_from(_minimise, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
@@ -67,14 +65,7 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
         weight_N: Non-negative example weights; 0 leaves an example out.
         c_R: Strengths, rising.
     """
-    z_NK, y_N, weight_N = _prepare(z_NK, y_N, weight_N)
-
-    def advance(v_K, c):
-        best = _minimise(z_NK, y_N, weight_N, c, v_K)
-        return jnp.append(best.coef_K, best.intercept), best
-
-    v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
-    return jax.lax.scan(advance, v_K, jnp.asarray(c_R, z_NK.dtype))[1]
+    return path.walk(_minimise, z_NK, y_N, weight_N, c_R)
 
 
 def value(fit: Fit, z_NK, y_N, weight_N, c):
@@ -83,25 +74,9 @@ def value(fit: Fit, z_NK, y_N, weight_N, c):
     return jnp.sum(jnp.abs(fit.coef_K)) + c * loss.value
 
 
-def _prepare(z_NK, y_N, weight_N):
-    z_NK = jnp.asarray(z_NK)
-    ones_N1 = jnp.ones((z_NK.shape[0], 1), z_NK.dtype)
-    labels = jnp.asarray(y_N, z_NK.dtype), jnp.asarray(weight_N, z_NK.dtype)
-    return jnp.concatenate([z_NK, ones_N1], axis=1), *labels
-
-
-class _State(NamedTuple):
-    v_K: jax.Array
-    logit_N: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    steps: jax.Array
-    stalled: jax.Array
-
-
 def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
-    limit = tolerance(z_NK.dtype)
+    limit = path.tolerance(z_NK.dtype)
 
     def objective(v_K, logit_N):
         loss = newton.logistic_loss(logit_N, y_N, weight_N)
@@ -128,7 +103,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
         step = jnp.where(better, step_T[best], 0)
         # A full step lands on the model's exact zeros; v + (target - v) would round past them.
         v_next_K = jnp.where(step == 1, target_K, state.v_K + step * d_K)
-        return _State(
+        return path.State(
             v_K=v_next_K,
             logit_N=state.logit_N + step * move_N,
             objective=jnp.where(better, value_T[best], state.objective),
@@ -138,15 +113,8 @@ def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
         )
 
     logit_N = z_NK @ v_K
-    start = _State(
-        *(v_K, logit_N, objective(v_K, logit_N), jnp.array(jnp.inf, z_NK.dtype)),
-        *(jnp.array(0), jnp.array(False)),
-    )
-    end = jax.lax.while_loop(unfinished, advance, start)
-    return Fit(
-        *(end.v_K[:-1], end.v_K[-1], end.objective, end.residual),
-        *(end.residual <= limit, end.steps),
-    )
+    start = path.begin(v_K, logit_N, objective(v_K, logit_N))
+    return path.finish(jax.lax.while_loop(unfinished, advance, start), limit)
 
 
 def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, target):

@@ -3,44 +3,18 @@
     minimise over w, b:   1/2 w'w + C * sum_n weight_n log(1 + exp(-s_n (w'z_n + b))),   s = 2y - 1
 
 Damped Newton, each C started at the last solution. The problem is invariant to rotating the
-features and, b being unpenalised, to moving them; `features.reduce` uses both.
+features and, b being unpenalised, to moving them; `reduction.reduce` uses both.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import newton
+from jaxprobe.probes import newton, path
+from jaxprobe.probes.path import Fit
 
 MAX_STEPS = 60
 # Growing C scales a solution up; trying a few scales first saves Newton steps.
 WARM_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.9)
-
-
-class Fit(NamedTuple):
-    """One fitted probe.
-
-    Attributes:
-        coef_K: Weights.
-        intercept: Bias.
-        objective: Value of the minimised function.
-        residual: Certificate: estimated relative distance of the objective to its minimum.
-        converged: Whether the residual is within tolerance.
-        steps: Newton steps taken.
-    """
-
-    coef_K: jax.Array
-    intercept: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    converged: jax.Array
-    steps: jax.Array
-
-
-def tolerance(dtype) -> float:
-    """Relative gap of the objective at which a fit counts as converged, by precision."""
-    return 1e-8 if jnp.dtype(dtype) == jnp.float64 else 1e-5
 
 
 def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
@@ -59,10 +33,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
     References:
         Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
     """
-    z_NK, y_N, weight_N = _prepare(z_NK, y_N, weight_N)
-    start = zero_fit(z_NK.shape[1] - 1, z_NK.dtype) if start is None else start
-    v_K = jnp.append(start.coef_K, start.intercept)
-    return _minimise(z_NK, y_N, weight_N, jnp.asarray(c, z_NK.dtype), v_K)
+    return path.fit_from(_minimise, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
@@ -74,14 +45,7 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
         weight_N: Non-negative example weights; 0 leaves an example out.
         c_R: Strengths, rising.
     """
-    z_NK, y_N, weight_N = _prepare(z_NK, y_N, weight_N)
-
-    def advance(v_K, c):
-        best = _minimise(z_NK, y_N, weight_N, c, v_K)
-        return jnp.append(best.coef_K, best.intercept), best
-
-    v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
-    return jax.lax.scan(advance, v_K, jnp.asarray(c_R, z_NK.dtype))[1]
+    return path.walk(_minimise, z_NK, y_N, weight_N, c_R)
 
 
 def value(fit: Fit, z_NK, y_N, weight_N, c):
@@ -90,33 +54,10 @@ def value(fit: Fit, z_NK, y_N, weight_N, c):
     return fit.coef_K @ fit.coef_K / 2 + c * loss.value
 
 
-def zero_fit(num_features: int, dtype) -> Fit:
-    """The fit that knows nothing: where every path starts."""
-    zero = jnp.zeros((), dtype)
-    return Fit(jnp.zeros(num_features, dtype), zero, zero, zero, jnp.array(False), jnp.array(0))
-
-
-def _prepare(z_NK, y_N, weight_N):
-    """Appends the column of ones that carries the intercept; unifies dtypes."""
-    z_NK = jnp.asarray(z_NK)
-    ones_N1 = jnp.ones((z_NK.shape[0], 1), z_NK.dtype)
-    labels = jnp.asarray(y_N, z_NK.dtype), jnp.asarray(weight_N, z_NK.dtype)
-    return jnp.concatenate([z_NK, ones_N1], axis=1), *labels
-
-
-class _State(NamedTuple):
-    v_K: jax.Array
-    logit_N: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    steps: jax.Array
-    stalled: jax.Array
-
-
 def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
     ridge_K = jnp.ones_like(v_K).at[-1].set(0)
     free_K = jnp.ones(v_K.shape, bool)
-    limit = tolerance(z_NK.dtype)
+    limit = path.tolerance(z_NK.dtype)
 
     def objective(squared_norm, logit_N):
         return squared_norm / 2 + c * newton.logistic_loss(logit_N, y_N, weight_N).value
@@ -141,7 +82,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
         better = value_T[best] < state.objective
         step = jnp.where(better, step_T[best], 0)
         decrement = jnp.maximum(-gradient_K @ d_K, 0)
-        return _State(
+        return path.State(
             v_K=state.v_K + step * d_K,
             logit_N=state.logit_N + step * move_N,
             objective=jnp.where(better, value_T[best], state.objective),
@@ -154,12 +95,5 @@ def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
     logit_N, norm = z_NK @ v_K, jnp.sum(ridge_K * v_K * v_K)
     value_S = jax.vmap(lambda s: objective(s * s * norm, s * logit_N))(scale_S)
     scale = scale_S[jnp.argmin(value_S)]
-    start = _State(
-        *(scale * v_K, scale * logit_N, jnp.min(value_S)),
-        *(jnp.array(jnp.inf, z_NK.dtype), jnp.array(0), jnp.array(False)),
-    )
-    end = jax.lax.while_loop(unfinished, advance, start)
-    return Fit(
-        *(end.v_K[:-1], end.v_K[-1], end.objective, end.residual),
-        *(end.residual <= limit, end.steps),
-    )
+    start = path.begin(scale * v_K, scale * logit_N, jnp.min(value_S))
+    return path.finish(jax.lax.while_loop(unfinished, advance, start), limit)
