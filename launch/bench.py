@@ -83,7 +83,7 @@ def fit_suite(config: run.RunConfig, workdir) -> None:
     """Probes of the standard split against scikit-learn's converged solvers on the same rows."""
     store = ActivationStore.open(workdir / extract.FOLDER)
     site = base.Site.parse(config.site)
-    sae = run.trained_sae(config, workdir)
+    sae = run.load_saes(config, workdir)[0]
     if sae is None:
         raise ValueError("the fit suite needs a config with a `train_sae` section")
     print(

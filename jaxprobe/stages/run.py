@@ -117,7 +117,7 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     if set(stages) <= {"extract"}:
         return text
     trained = record.timed("train_sae", stages, lambda: _train(config, store, workdir))
-    saes = _saes(config, workdir, trained)
+    saes = load_saes(config, workdir, trained)
     record.describe(store, saes)
     by_id = record.timed(
         "encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir)
@@ -220,7 +220,10 @@ def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
     return load_sae(folder)
 
 
-def _saes(config: RunConfig, workdir: Path, trained: LoadedSae | None) -> list[LoadedSae]:
+def load_saes(
+    config: RunConfig, workdir: Path, trained: LoadedSae | None = None
+) -> list[LoadedSae]:
+    """The run's SAEs: the trained one first (read from disk if not given), then the named ones."""
     trained = trained or trained_sae(config, workdir)
     return [*([trained] if trained else []), *(load_sae(source) for source in config.saes)]
 
