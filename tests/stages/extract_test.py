@@ -134,7 +134,7 @@ def test_a_finished_store_is_recognised_without_the_model(tmp_path, paths, monke
         stage.extract(config_for(paths[:1], max_length=9), tmp_path, **quick)
     assert not loaded
     # Without `identify`, or with prompts missing, the model is loaded.
-    stage.extract(config, tmp_path, **real)
+    stage.extract(config, tmp_path, **real, identify=None)
     stage.extract(config_for(paths[:2]), tmp_path, **quick)
     assert len(loaded) == 2
 
