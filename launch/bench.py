@@ -129,9 +129,9 @@ def reference(x_ND, split: base.Split, work: str) -> tuple[float, float, float]:
     from sklearn.metrics import roc_auc_score
 
     warnings.simplefilter("ignore")
-    kind: dict[str, Any] = {"solver": "newton-cholesky", "max_iter": 1000, "tol": 1e-8}
+    kind: dict[str, Any] = {"solver": "newton-cholesky", "max_iter": 1000, "tol": 1e-6}
     if work == "L1":
-        kind = {"solver": "liblinear", "l1_ratio": 1, "max_iter": 10000, "tol": 1e-6}
+        kind = {"solver": "liblinear", "l1_ratio": 1, "max_iter": 1000, "tol": 1e-4}
         kind["intercept_scaling"] = float(np.abs(x_ND).max())
     x_ND, y_N = x_ND.astype(np.float64), split.y_train_N
 
