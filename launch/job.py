@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 # LAPACK inside compiled programs: the matrices are small, threads only wait for each other there
-# (10 to 80 times slower on a busy machine). Jobs run side by side instead. Before JAX loads it.
+# (10 to 80 times slower on a busy machine). Set before JAX loads it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax

@@ -44,7 +44,7 @@ Minimise = Callable[..., Fit]
 
 def tolerance(dtype) -> float:
     """Relative gap of the objective at which a fit counts as converged, by precision."""
-    return 1e-8 if jnp.dtype(dtype) == jnp.float64 else 1e-5
+    return 1e-7 if jnp.dtype(dtype) == jnp.float64 else 1e-5
 
 
 def zero_fit(num_features: int, dtype) -> Fit:

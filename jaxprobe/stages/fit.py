@@ -33,7 +33,7 @@ class FitConfig:
         controls: Whether to fit shuffled labels, random latents and the random SAE.
         solver: `converged`: every fit runs to its optimum.
         dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
-        workers: Jobs at once.
+        workers: Jobs at once; on two cores one is as fast, XLA uses both.
     """
 
     num_latents: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -42,7 +42,7 @@ class FitConfig:
     controls: bool = True
     solver: str = "converged"
     dtype: str = "auto"
-    workers: int = 2
+    workers: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
