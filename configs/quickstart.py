@@ -1,6 +1,7 @@
 """Gemma 3 270M, block 12, 8 datasets: the whole question in minutes on two CPU cores.
 
 Command:  python launch/run.py --config=configs/quickstart.py
+Expected: about 6 minutes and 2.7 GB; mean test AUROC .884 of the baseline, .868 of the best SAE probe
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681
 """
 
@@ -15,7 +16,7 @@ def get_config() -> ConfigDict:
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
-            "datasets": (  # short prompts, varied topics: 12,900 distinct prompts, 123k tokens
+            "datasets": (  # short prompts, varied topics: 12,591 distinct prompts, 123k tokens
                 "24_headline_isiran",
                 "96_spam_is",
                 "105_click_bait",
