@@ -1,255 +1,258 @@
-"""From splits to scores: every fold, strength and latent count of a probe in one program.
+"""From splits to scores: every (split, fold, hyperparameter, k, label vector) of a dataset at once.
 
-A problem is a split in padded arrays. Its folds are weight vectors over the same rows, so all fits
-share one matrix; strengths are walked warm; latent counts are masks over the same columns.
-Sizes are padded into few buckets, so few programs are compiled.
+A lane is one probe of one split: its rows, folds and candidates in padded arrays (`probe.Problem`).
+Lanes of one bucket of sizes share one compiled program, so a dataset's whole grid needs a bounded
+number of them. On a CPU a program takes a lane at a time, whose loops then stop when that lane is done;
+on accelerators, and over a mesh of devices, it takes many.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxprobe import base, metrics
-from jaxprobe.probes import l1_logistic, logistic, path, reduction
+from jaxprobe import base, checks
+from jaxprobe.probes.probe import Probe, Problem, Scores, run
 
-C_GRID = np.logspace(-5, 5, 10)
-DEFAULT_C = 1.0  # of probes with too few rows to validate
-# Each combination of sizes is a compiled program, so there are few sizes.
-TRAIN_BUCKETS = (16, 64, 128, 256, 512, 768, 1024)
-FOLD_BUCKETS = (1, 6, 36)
-TEST_BUCKETS = (5120,)
-# Columns of a program for k latents, and how many values of k it takes at once.
-LATENT_BUCKETS = {32: 6, 512: 4}
-
-
-class Problem(NamedTuple):
-    """A split in padded arrays.
-
-    Attributes:
-        train_N: Row numbers of the feature matrix; padding repeats row 0.
-        y_N: Training labels.
-        weight_N: 1 for real rows, 0 for padding.
-        valid_FN: 1 where a row validates in a fold.
-        fold_F: 1 for real folds, 0 for padding.
-        test_M, y_test_M, weight_M: The same for test rows.
-    """
-
-    train_N: np.ndarray
-    y_N: np.ndarray
-    weight_N: np.ndarray
-    valid_FN: np.ndarray
-    fold_F: np.ndarray
-    test_M: np.ndarray
-    y_test_M: np.ndarray
-    weight_M: np.ndarray
+# (training rows, folds) of a program: leave-two-out has up to 36 folds, six-fold 6, hold-out one.
+BUCKETS = ((16, 36), (64, 6), (128, 6), (256, 1), (512, 1), (1024, 1))
+ROW_BUCKET = 1024  # beyond the last bucket, training rows are padded to multiples of this
+TEST_BUCKET = 5120  # rows of features and of tests are padded to multiples of this
+LATENT_BUCKETS = (16, 128, 512)
+MAX_VALUES = 10  # candidates of a hyperparameter
+MEMORY_GIB = 4.0
+MAX_LANES = 64
+# Below this many training rows all folds run at once also on a CPU: each is nearly nothing.
+TINY = 16
 
 
-class Scores(NamedTuple):
-    """What a probe achieved; arrays share one leading shape.
-
-    Attributes:
-        valid_auroc: Mean AUROC over validation folds at the chosen C (training AUROC where
-            there are no folds).
-        test_auroc, test_f1, test_accuracy: On the test rows; NaN AUROC where they hold one class.
-        best_c: The chosen C.
-        converged: Whether every fit that the result rests on reached its optimum.
-        residual: The largest certificate among those fits, see `path.Fit`.
-    """
-
-    valid_auroc: jax.Array | np.ndarray
-    test_auroc: jax.Array | np.ndarray
-    test_f1: jax.Array | np.ndarray
-    test_accuracy: jax.Array | np.ndarray
-    best_c: jax.Array | np.ndarray
-    converged: jax.Array | np.ndarray
-    residual: jax.Array | np.ndarray
-
-
-def problem(split: base.Split, y_train_N: np.ndarray | None = None) -> Problem:
-    """Pads a split into bucket sizes.
-
-    Args:
-        split: Rows, labels and folds.
-        y_train_N: Labels to train on instead of the split's (controls).
-    """
-    y_train_N = split.y_train_N if y_train_N is None else y_train_N
-    num_train, num_test = len(split.train_N), len(split.test_N)
-    padded_N = _bucket(num_train, TRAIN_BUCKETS)
-    num_folds = _bucket(max(len(split.folds), 1), FOLD_BUCKETS)
-    padded_M = _bucket(num_test, TEST_BUCKETS)
-    valid_FN = np.zeros((num_folds, padded_N), np.float32)
-    for f, fold in enumerate(split.folds):
-        valid_FN[f, fold.valid] = 1
-    return Problem(
-        train_N=_pad(split.train_N, padded_N, np.int32),
-        y_N=_pad(y_train_N, padded_N, np.float32),
-        weight_N=_pad(np.ones(num_train), padded_N, np.float32),
-        valid_FN=valid_FN,
-        fold_F=_pad(np.ones(len(split.folds)), num_folds, np.float32),
-        test_M=_pad(split.test_N, padded_M, np.int32),
-        y_test_M=_pad(split.y_test_N, padded_M, np.float32),
-        weight_M=_pad(np.ones(num_test), padded_M, np.float32),
-    )
-
-
-def fit_activations(x_train_ND, x_test_MD, problem: Problem, dtype: str = "auto") -> Scores:
-    """L2 logistic probe on activations as they are: all folds and strengths, refit, test.
-
-    Args:
-        x_train_ND: Features that `problem.train_N` numbers.
-        x_test_MD: Features that `problem.test_M` numbers; the same array, except under shift.
-        problem: The split.
-        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs.
-    """
-    dtype = resolve_dtype(dtype)
-    with jax.enable_x64(dtype == "float64"):
-        scores = _fit_activations(jnp.asarray(x_train_ND), jnp.asarray(x_test_MD), problem, dtype)
-        return jax.device_get(scores)
-
-
-def fit_latents(
-    z_train_NK,
-    z_test_MK,
-    problem: Problem,
-    num_latents: Sequence[int],
-    penalty: str = "l1",
+def fit_grid(
+    probe: Probe,
+    x_ND,
+    splits: Sequence[base.Split],
+    *,
+    x_shift_MD=None,
+    columns: Sequence[np.ndarray] | None = None,
+    num_latents: Sequence[int] = (),
     dtype: str = "auto",
+    memory_gib: float = MEMORY_GIB,
+    mesh: Mesh | None = None,
 ) -> Scores:
-    """k-sparse logistic probes on the first k columns, for every k.
+    """Fits a probe on every split, and for every k, by the protocol.
 
     Args:
-        z_train_NK: Latents in rank order, best first, that `problem.train_N` numbers.
-        z_test_MK: Latents that `problem.test_M` numbers.
-        problem: The split.
-        num_latents: The values of k; one beyond K reads all K.
-        penalty: `l1` or `l2`.
-        dtype: As in `fit_activations`.
+        probe: The method.
+        x_ND: float32 features of a dataset's N rows; may be traced.
+        splits: Rows, labels and folds.
+        x_shift_MD: Features of the shifted set, whose rows `covariate_shift` splits test.
+        columns: Per split, the columns to read (an SAE's latents, best first); None reads all.
+        num_latents: Values of k: the probe reads the first k columns; one beyond their number reads
+            all that are there.
+        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs.
+        memory_gib: What all lanes of a program may take together, in GiB a device.
+        mesh: Devices to spread the lanes over, whatever its axes; the numbers do not depend on it.
 
     Returns:
-        Scores with one entry per k.
+        Scores with arrays [splits], or [splits, k] with `columns`.
+
+    Raises:
+        ValueError: Shapes that disagree, or a memory budget that is too small for one lane.
     """
+    checks.check_shape("x_ND", x_ND, (None, None))
     dtype = resolve_dtype(dtype)
-    found = {}
-    for width, counts in _by_width(num_latents).items():
-        train_NK, test_MK = (_columns(z, width) for z in (z_train_NK, z_test_MK))
-        # Filled up with k = 0, which costs next to nothing, to a size compiled once.
-        size = -(-len(counts) // LATENT_BUCKETS.get(width, 1)) * LATENT_BUCKETS.get(width, 1)
-        mask_PK = np.arange(width) < _pad(counts, size, np.int64)[:, None]
-        with jax.enable_x64(dtype == "float64"):
-            scores = _fit_latents(train_NK, test_MK, mask_PK, problem, penalty, dtype)
-            scores = jax.device_get(scores)
-        for p, count in enumerate(counts):
-            found[count] = Scores(*(field[p] for field in scores))
-    return Scores(
-        *(np.stack(field) for field in zip(*(found[k] for k in num_latents), strict=True))
-    )
+    counts = tuple(num_latents) if columns is not None else (0,)
+    lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        x_MD = _padded_features(x_ND, x_shift_MD, dtype)
+        found: list[Scores | None] = [None] * len(lanes)
+        for shape, members in _by_shape(lanes).items():
+            size = num_lanes(shape, x_MD.shape, memory_gib, mesh)
+            for start in range(0, len(members), size):
+                chunk = members[start : start + size]
+                # The last chunk is filled up with repeats: one program serves all.
+                filled = [lanes[i] for i in (chunk * size)[:size]]
+                stacked = jax.tree.map(lambda *fields: np.stack(fields), *filled)
+                scores = _program(probe, mesh)(x_MD, stacked)
+                for i, lane in enumerate(chunk):
+                    found[lane] = jax.tree.map(lambda field, i=i: field[i], scores)
+        stacked = jax.tree.map(lambda *fields: _stack(fields), *found)
+    shape = (len(splits), len(counts)) if columns is not None else (len(splits),)
+    return jax.tree.map(lambda field: field.reshape(shape), stacked)
 
 
-@functools.partial(jax.jit, static_argnames=("dtype",))
-def _fit_activations(x_train_ND, x_test_MD, problem: Problem, dtype: str) -> Scores:
-    x_ND = x_train_ND[problem.train_N].astype(dtype)
-    x_MD = x_test_MD[problem.test_M].astype(dtype)
-    z_NK, z_MK = reduction.reduce(x_ND, problem.weight_N, x_MD)
-    return _fit(z_NK, z_MK, problem, logistic)
+def lane(
+    probe: Probe, split: base.Split, num_features: int, column_K: np.ndarray, count: int, offset: int
+) -> Problem:
+    """One probe of one split in padded arrays.
 
-
-@functools.partial(jax.jit, static_argnames=("penalty", "dtype"))
-def _fit_latents(z_train_NK, z_test_MK, mask_PK, problem, penalty: str, dtype: str) -> Scores:
-    z_NK = z_train_NK[problem.train_N].astype(dtype)
-    z_MK = z_test_MK[problem.test_M].astype(dtype)
-    weight_N = problem.weight_N.astype(dtype)
-    mean_K = weight_N @ z_NK / jnp.maximum(jnp.sum(weight_N), 1)
-    z_NK, z_MK = (z_NK - mean_K[None, :]) * weight_N[:, None], z_MK - mean_K[None, :]
-    solver = {"l1": l1_logistic, "l2": logistic}[penalty]
-
-    def one(mask_K):
-        mask_K = mask_K.astype(dtype)
-        return _fit(z_NK * mask_K[None, :], z_MK * mask_K[None, :], problem, solver)
-
-    return jax.lax.map(one, mask_PK)
-
-
-def _fit(z_NK, z_MK, problem: Problem, solver) -> Scores:
-    """Walks the path in every fold, chooses C, refits on all rows, scores the test rows."""
-    dtype = z_NK.dtype
-    c_R = jnp.asarray(C_GRID, dtype)
-    y_N, weight_N, valid_FN, fold_F, y_M, weight_M = (
-        jnp.asarray(field).astype(dtype)
-        for field in (*problem[1:5], problem.y_test_M, problem.weight_M)
-    )
-
-    def walk(valid_N):
-        train_N = weight_N * (1 - valid_N)
-        fit_R = solver.fit_path(z_NK, y_N, train_N, c_R)
-        score_RN = fit_R.coef_K @ z_NK.T + fit_R.intercept[:, None]
-        auroc_R = jax.vmap(metrics.auroc, (0, None, None))(score_RN, y_N, valid_N)
-        pos, total = jnp.sum(train_N * y_N), jnp.sum(train_N)
-        one_class = (pos == 0) | (pos == total)
-        return jnp.where(one_class, 0.5, auroc_R), fit_R, one_class
-
-    auroc_FR, fit_FR, one_class_F = jax.lax.map(walk, valid_FN)
-    real_F = fold_F > 0
-    num_folds = jnp.sum(fold_F)
-    valid_R = jnp.sum(jnp.where(real_F[:, None], auroc_FR, 0), axis=0) / jnp.maximum(num_folds, 1)
-    # Ties go to the larger C, which stands later.
-    best = valid_R.shape[0] - 1 - jnp.argmax(valid_R[::-1])
-    best_c = jnp.where(num_folds > 0, c_R[best], DEFAULT_C)
-    start = _best_start(fit_FR, lambda fit: solver.value(fit, z_NK, y_N, weight_N, best_c))
-    refit = solver.fit(z_NK, y_N, weight_N, best_c, start)
-    train_auroc = metrics.auroc(z_NK @ refit.coef_K + refit.intercept, y_N, weight_N)
-    logit_M = z_MK @ refit.coef_K + refit.intercept
-    probability_M = jax.nn.sigmoid(logit_M)
-    counted_FR = (real_F & ~one_class_F)[:, None]
-    residual_FR = jnp.where(counted_FR, fit_FR.residual, 0)
-    return Scores(
-        valid_auroc=jnp.where(num_folds > 0, valid_R[best], train_auroc),
-        test_auroc=metrics.auroc(logit_M, y_M, weight_M),
-        test_f1=metrics.f1(probability_M, y_M, weight_M),
-        test_accuracy=metrics.accuracy(probability_M, y_M, weight_M),
-        best_c=best_c,
-        converged=refit.converged & jnp.all(fit_FR.converged | ~counted_FR),
-        residual=jnp.maximum(refit.residual, jnp.max(residual_FR)),
-    )
-
-
-def _best_start(fit_FR: path.Fit, value: Callable[[path.Fit], jax.Array]) -> path.Fit:
-    """Of all fits of all folds, the one with the lowest objective in the refit's problem.
-
-    Not simply the fold's fit at the chosen C: a row that it left out can stand far on the wrong
-    side, where the loss has no curvature left for Newton's method to go by.
+    Args:
+        probe: The method; its candidates depend on the split.
+        split: Rows, labels and folds.
+        num_features: Columns of the feature matrix.
+        column_K: Columns to read, padded; empty for all.
+        count: How many of them.
+        offset: Added to test rows: where the tested set begins in the feature matrix.
     """
-    fit_P = jax.tree.map(lambda field: field.reshape(-1, *field.shape[2:]), fit_FR)
-    best = jnp.argmin(jax.vmap(value)(fit_P))
-    return jax.tree.map(lambda field: field[best], fit_P)
+    num_train, num_folds = len(split.train_N), len(split.folds)
+    padded_N, padded_F = _bucket(num_train, num_folds)
+    padded_M = -(-max(len(split.test_N), 1) // TEST_BUCKET) * TEST_BUCKET
+    valid_FN = np.zeros((padded_F, padded_N), np.float32)
+    for f, fold in enumerate(split.folds):
+        valid_FN[f, fold.valid] = 1
+    width = count if len(column_K) else num_features
+    smallest = min((len(fold.train) for fold in split.folds), default=num_train)
+    value_H = np.asarray(probe.values(num_train, width, smallest), float)
+    return Problem(
+        train_N=_pad(split.train_N, padded_N, np.int32),
+        y_N=_pad(split.y_train_N, padded_N, np.float32),
+        weight_N=_pad(np.ones(num_train), padded_N, np.float32),
+        valid_FN=valid_FN,
+        fold_F=_pad(np.ones(num_folds), padded_F, np.float32),
+        test_M=_pad(np.asarray(split.test_N) + offset, padded_M, np.int32),
+        y_test_M=_pad(split.y_test_N, padded_M, np.float32),
+        weight_M=_pad(np.ones(len(split.test_N)), padded_M, np.float32),
+        column_K=np.asarray(column_K, np.int32),
+        count=np.int32(count),
+        value_H=np.pad(value_H, (0, max(MAX_VALUES - len(value_H), 0)), mode="edge"),
+        num_values=np.int32(len(value_H)),
+        default=np.float64(probe.default(num_train, width)),
+        seed=np.uint32(split.seed),
+    )
+
+
+def num_lanes(shape: tuple, features: tuple[int, int], memory_gib: float, mesh) -> int:
+    """Lanes of a program: one a device on CPUs, else what the budget holds.
+
+    Raises:
+        ValueError: Not even one fits.
+    """
+    devices = 1 if mesh is None else mesh.size
+    needed = _lane_gib(shape, features)
+    if needed > memory_gib:
+        raise ValueError(
+            f"`memory_gib` must be at least {needed:.2f} for a probe of {shape[0]} training rows on"
+            f" {shape[3] or features[1]} features, got {memory_gib}; raise it, or probe fewer features"
+        )
+    if jax.default_backend() == "cpu":
+        return devices
+    fitting = int(min(memory_gib / needed, MAX_LANES))
+    return devices * 2 ** (fitting.bit_length() - 1)
 
 
 def resolve_dtype(dtype: str) -> str:
     """What `auto` stands for: float64 costs a CPU twice float32 and buys a sharp certificate; accelerators differ."""
+    checks.check_choice("dtype", dtype, ("auto", "float32", "float64"))
     if dtype == "auto":
         return "float64" if jax.default_backend() == "cpu" else "float32"
     return dtype
 
 
-def _by_width(num_latents: Sequence[int]) -> dict[int, list[int]]:
-    """Groups latent counts by the padded width that their program runs at."""
-    widths: dict[int, list[int]] = {}
-    for count in num_latents:
-        widths.setdefault(_bucket(count, LATENT_BUCKETS), []).append(count)
-    return widths
+@functools.cache
+def _program(probe: Probe, mesh: Mesh | None):
+    """The compiled function of (features, stacked lanes): one program a shape of lane."""
+
+    def one(x_MD, problem: Problem) -> Scores:
+        return run(probe, x_MD, problem, _map_folds)
+
+    def many(x_MD, stacked: Problem) -> Scores:
+        if stacked.count.shape[0] == 1:
+            alone = one(x_MD, jax.tree.map(lambda field: field[0], stacked))
+            return jax.tree.map(lambda field: field[None], alone)
+        return jax.vmap(one, (None, 0))(x_MD, stacked)
+
+    if mesh is None:
+        return jax.jit(many)
+    lanes = PartitionSpec(mesh.axis_names)
+    return jax.jit(
+        jax.shard_map(
+            many, mesh=mesh, in_specs=(PartitionSpec(), lanes), out_specs=lanes, check_vma=False
+        )
+    )
 
 
-def _columns(z_NS, width: int) -> np.ndarray:
-    """The first `width` columns; absent ones are zero, which no penalised weight leaves."""
-    z_NK = np.asarray(z_NS)[:, :width]
-    return np.pad(z_NK, ((0, 0), (0, width - z_NK.shape[1])))
+def num_programs(probe: Probe, mesh: Mesh | None = None) -> int:
+    """Programs compiled so far for a probe: one a shape of lane."""
+    return _program(probe, mesh)._cache_size()
 
 
-def _bucket(size: int, buckets: Iterable[int]) -> int:
+def _map_folds(fold, valid_FN):
+    """All folds at once where that is cheap or the device is wide, else one after the other.
+
+    Under vmap a choice between two programs runs both, so one fold alone is not mapped at all.
+    """
+    if valid_FN.shape[0] == 1:
+        return jax.tree.map(lambda field: field[None], fold(valid_FN[0]))
+    if jax.default_backend() == "cpu" and valid_FN.shape[1] > TINY:
+        return jax.lax.map(fold, valid_FN)
+    return jax.vmap(fold)(valid_FN)
+
+
+def _lanes(probe, shape, splits, columns, counts) -> list[Problem]:
+    found = []
+    for s, split in enumerate(splits):
+        offset = shape[0] if split.regime == "covariate_shift" else 0
+        for count in counts:
+            column_K, kept = np.zeros(0, np.int32), 0
+            if columns is not None:
+                kept = min(count, len(columns[s]))
+                width = _first_at_least(count, LATENT_BUCKETS)
+                column_K = _pad(columns[s][:kept], width, np.int32)
+            found.append(lane(probe, split, shape[1], column_K, kept, offset))
+    return found
+
+
+def _by_shape(lanes: Sequence[Problem]) -> dict[tuple, list[int]]:
+    """Lane numbers by what a program is compiled for: rows, folds, test rows, columns."""
+    groups: dict[tuple, list[int]] = {}
+    for i, problem in enumerate(lanes):
+        shape = (
+            *(len(problem.train_N), len(problem.fold_F)),
+            *(len(problem.test_M), len(problem.column_K), len(problem.value_H)),
+        )
+        groups.setdefault(shape, []).append(i)
+    return groups
+
+
+def _padded_features(x_ND, x_shift_MD, dtype: str):
+    """Rows of the dataset, then of the shifted set, then zeros up to a bucket; once a call."""
+    x_MD = jnp.asarray(x_ND).astype(dtype)
+    if x_shift_MD is not None:
+        checks.check_shape("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
+        x_MD = jnp.concatenate([x_MD, jnp.asarray(x_shift_MD).astype(dtype)])
+    # Columns too: the number of latents that some split kept differs from dataset to dataset.
+    rows = -x_MD.shape[0] % TEST_BUCKET
+    return jnp.pad(x_MD, ((0, rows), (0, 0)))
+
+
+def _lane_gib(shape: tuple, features: tuple[int, int]) -> float:
+    """Upper estimate of a lane's arrays: features of its rows, Hessians, scores of all rows."""
+    num_train, num_folds, num_test, width, num_values = shape
+    width = width or features[1]
+    columns = min(width, num_train) + 1
+    numbers = 4 * num_train * width + 4 * columns**2 + 2 * num_test * 6
+    numbers += num_folds * (num_values * (num_train + columns) + 2 * columns**2)
+    numbers += features[0] * (width if shape[3] else 1)
+    return 8 * numbers / 2**30
+
+
+def _bucket(num_train: int, num_folds: int) -> tuple[int, int]:
+    for rows, folds in BUCKETS:
+        if rows >= num_train and folds >= num_folds:
+            return rows, folds
+    return -(-num_train // ROW_BUCKET) * ROW_BUCKET, max(num_folds, 1)
+
+
+def _first_at_least(size: int, buckets: Sequence[int]) -> int:
     return next((bucket for bucket in buckets if bucket >= size), size)
+
+
+def _stack(fields):
+    if any(isinstance(field, jax.core.Tracer) for field in fields):
+        return jnp.stack(fields)
+    return np.stack(jax.device_get(fields))
 
 
 def _pad(array, size: int, dtype) -> np.ndarray:

@@ -5,7 +5,7 @@
 Proximal Newton: each step minimises a quadratic model of the loss plus the exact penalty, over the
 few weights that may move. The model is minimised by projected Newton on orthants: a weight moves
 while it stays on its side of zero, stops at zero where it would cross, and leaves zero only where
-the model pulls harder than the penalty holds. Each C starts at the last solution.
+the model pulls harder than the penalty holds. Each C starts from the last two solutions.
 
 References:
     Bertsekas, Projected Newton Methods for Optimization Problems with Simple Constraints, 1982.
@@ -18,19 +18,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import newton, path
+from jaxprobe.probes import logistic, newton, path, probe, reduction
 from jaxprobe.probes.path import Fit
 
 MAX_STEPS = 60
 MAX_MODEL_STEPS = 60
-MODEL_TOLERANCE = 0.03
-# Sizes of working sets, and the pull (in units of the penalty's) from which a zero may move.
-WORKING_SETS = (64, 128, 256, 384)
-MAY_MOVE = 0.7
+MODEL_TOLERANCE = 0.1
+# Sizes of working sets, and the pull (in units of the penalty's) from which a zero may move. After a
+# change of C many pull that will not be needed: a working set may outgrow the weights by so much only.
+WORKING_SETS = (64, 192)
+MAY_MOVE = 0.8
+MAY_GROW, MAY_ENTER = 1.25, 64
+MAY_STAY = 1.001
 MAX_ROUNDS = 20
 # Relative to the Hessian's diagonal, added to it. Where the curvature is singular (fewer examples
 # than latents) Newton's direction is nearly a ray; damping bends it back until a step helps.
-LEAST_DAMPING = {"float32": 1e-5, "float64": 1e-10}
+LEAST_DAMPING = 1e-6
 MOST_DAMPING = 1e3
 # The nearest orthant walls can stand at a tiny share of a step.
 MODEL_STEPS = tuple(0.4**i for i in range(16))
@@ -53,7 +56,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
         The fit. `residual` estimates the relative distance of the objective to its minimum: what
         the last quadratic model (with the L1 term exact) had to gain, or convexity's bound.
     """
-    return path.fit_from(_minimise, z_NK, y_N, weight_N, c, start)
+    return path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
@@ -65,56 +68,72 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
         weight_N: Non-negative example weights; 0 leaves an example out.
         c_R: Strengths, rising.
     """
-    return path.walk(_minimise, z_NK, y_N, weight_N, c_R)
+    return path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
 
-def value(fit: Fit, z_NK, y_N, weight_N, c):
-    """The objective that a fit has on other data or at another strength."""
-    loss = newton.logistic_loss(z_NK @ fit.coef_K + fit.intercept, y_N, weight_N)
-    return jnp.sum(jnp.abs(fit.coef_K)) + c * loss.value
+class _State(NamedTuple):
+    v_K: jax.Array
+    logit_N: jax.Array
+    objective: jax.Array
+    residual: jax.Array
+    steps: jax.Array
+    stalled: jax.Array
 
 
-def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
+def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) -> Fit:
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
-    limit = path.tolerance(z_NK.dtype)
 
     def objective(v_K, logit_N):
-        loss = newton.logistic_loss(logit_N, y_N, weight_N)
-        return jnp.sum(penalty_K * jnp.abs(v_K)) + c * loss.value
+        return penalty_K @ jnp.abs(v_K) + c * newton.logistic_loss(logit_N, y_N, weight_N)
 
     def unfinished(state):
-        return (state.residual > limit) & (state.steps < MAX_STEPS) & ~state.stalled
+        going = (state.steps < MAX_STEPS) & ~state.stalled
+        return going & (state.residual > tolerance)
 
     def advance(state):
-        loss = newton.logistic_loss(state.logit_N, y_N, weight_N)
-        gradient_K = c * (z_NK.T @ loss.residual_N)
+        slope = newton.slope(state.logit_N, y_N, weight_N)
+        gradient_K = c * (slope.residual_N @ z_NK)
         target_K, gap = _model_minimum(
-            *(z_NK, c * loss.curvature_N, gradient_K, state.v_K, penalty_K),
-            limit * state.objective,
+            *(z_NK, c * slope.curvature_N, gradient_K, state.v_K, penalty_K),
+            tolerance * state.objective,
         )
-        step_T = jnp.asarray(newton.STEPS, v_K.dtype)
         d_K = target_K - state.v_K
         move_N = z_NK @ d_K
-        value_T = jax.vmap(lambda t: objective(state.v_K + t * d_K, state.logit_N + t * move_N))(
-            step_T
+        step = newton.search(
+            lambda t: objective(state.v_K + t * d_K, state.logit_N + t * move_N), state.objective
         )
-        best = jnp.argmin(jnp.where(jnp.isnan(value_T), jnp.inf, value_T))
-        better = value_T[best] < state.objective
-        step = jnp.where(better, step_T[best], 0)
         # A full step lands on the model's exact zeros; v + (target - v) would round past them.
-        v_next_K = jnp.where(step == 1, target_K, state.v_K + step * d_K)
-        return path.State(
+        v_next_K = jnp.where(step.size == 1, target_K, state.v_K + step.size * d_K)
+        return _State(
             v_K=v_next_K,
-            logit_N=state.logit_N + step * move_N,
-            objective=jnp.where(better, value_T[best], state.objective),
+            logit_N=state.logit_N + step.size * move_N,
+            objective=step.value,
             residual=_certificate(gap, state, gradient_K, penalty_K),
             steps=state.steps + 1,
-            stalled=~better,
+            stalled=~step.better,
         )
 
     logit_N = z_NK @ v_K
-    start = path.begin(v_K, logit_N, objective(v_K, logit_N))
-    return path.finish(jax.lax.while_loop(unfinished, advance, start), limit)
+    infinity = jnp.array(jnp.inf, v_K.dtype)
+    start = _State(
+        v_K, logit_N, objective(v_K, logit_N), infinity, jnp.array(0), jnp.array(False)
+    )
+    end = jax.lax.while_loop(unfinished, advance, start)
+    return path.finish(end.v_K, end.objective, end.residual, end.steps)
+
+
+def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
+    """The best of some shares of the last move; weights keep their side of zero, and zeros stay."""
+    penalty_K = jnp.ones_like(v_K).at[-1].set(0)
+    share_T = jnp.asarray(path.FORESIGHT, v_K.dtype)
+    start_TK = v_K[None, :] + share_T[:, None] * move_K[None, :]
+    kept_TK = (start_TK * v_K[None, :] > 0) | (penalty_K == 0)[None, :]
+    start_TK = jnp.where(kept_TK, start_TK, 0)
+    loss_T = jax.vmap(newton.logistic_loss, (0, None, None))(start_TK @ z_NK.T, y_N, weight_N)
+    return start_TK[jnp.argmin(jnp.abs(start_TK) @ penalty_K + c * loss_T)]
+
+
+SOLVER = path.Solver(_minimise, _foresee)
 
 
 def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, target):
@@ -125,19 +144,31 @@ def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, target):
     left out wrongly is pulled in at the next step, whose gradient sees all.
     """
     pull_K = jnp.where((v_K != 0) | (penalty_K == 0), jnp.inf, jnp.abs(gradient_K))
-    sizes = [size for size in WORKING_SETS if size < v_K.shape[0]] + [v_K.shape[0]]
-    count = jnp.sum(pull_K > MAY_MOVE)
+    sizes = _working_sets(*z_NK.shape)
+    most = MAY_GROW * jnp.sum(jnp.isinf(pull_K)) + MAY_ENTER
+    count = jnp.minimum(jnp.sum(pull_K > MAY_MOVE), most.astype(jnp.int32))
 
     def restricted(size, _):
         _, index_A = jax.lax.top_k(pull_K, size)
         hessian_AA = newton.hessian(z_NK[:, index_A], curvature_N)
         part = (gradient_K[index_A], v_K[index_A], penalty_K[index_A])
         u_A, gap = _minimise_model(hessian_AA, *part, target)
-        return v_K.at[index_A].set(u_A), gap
+        # A model that does not see a violated condition certifies nothing.
+        left_out = jnp.max(pull_K.at[index_A].set(0))
+        return v_K.at[index_A].set(u_A), jnp.where(left_out > MAY_STAY, jnp.inf, gap)
 
+    if len(sizes) == 1:
+        return restricted(sizes[0], None)
     branch = jnp.searchsorted(jnp.asarray(sizes[:-1], count.dtype), count)
     branches = [functools.partial(restricted, size) for size in sizes]
     return jax.lax.switch(branch, branches, None)
+
+
+def _working_sets(num_rows: int, num_weights: int) -> list[int]:
+    """Sizes to choose from; one where examples are so few that a generic solution is tiny."""
+    if num_rows <= 16:
+        return [min(num_weights, 64)]
+    return [size for size in WORKING_SETS if 1.5 * size < num_weights] + [num_weights]
 
 
 class _ModelState(NamedTuple):
@@ -156,7 +187,6 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
     minimum: what was gained and what the next step would still promise.
     """
     step_T = jnp.asarray(MODEL_STEPS, v_K.dtype)
-    least = LEAST_DAMPING[v_K.dtype.name]
 
     def value(u_K):
         d_K = u_K - v_K
@@ -175,7 +205,7 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
         sinking_K = (jnp.abs(state.u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
         free_K = (sign_K != 0) & ~sinking_K
         solve = functools.partial(
-            newton.solve_free, hessian_KK, right_K=-slope_K, damping=state.damping
+            newton.solve_free, single_KK, right_K=-slope_K, damping=state.damping
         )
         d_K = _inward(solve, free_K, (state.u_K == 0) & (penalty_K > 0), sign_K)
         d_K = jnp.where(sinking_K, -state.u_K, d_K)
@@ -189,13 +219,15 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
             u_K=jnp.where(better, trial_TK[best], state.u_K),
             value=jnp.where(better, value_T[best], state.value),
             decrement=-slope_K @ d_K,
-            damping=jnp.where(better, jnp.maximum(state.damping / 30, least), state.damping * 100),
+            damping=jnp.maximum(state.damping * jnp.where(better, 1 / 30, 100), LEAST_DAMPING),
             steps=state.steps + 1,
         )
 
+    single_KK, hessian_KK = hessian_KK, hessian_KK.astype(v_K.dtype)
     worth = value(v_K)
     infinity = jnp.array(jnp.inf, v_K.dtype)
-    start = _ModelState(v_K, worth, infinity, jnp.array(least, v_K.dtype), jnp.array(0))
+    damping = jnp.array(LEAST_DAMPING, v_K.dtype)
+    start = _ModelState(v_K, worth, infinity, damping, jnp.array(0))
     end = jax.lax.while_loop(unfinished, advance, start)
     left = jnp.where(jnp.isnan(end.decrement), jnp.inf, jnp.maximum(end.decrement, 0))
     return end.u_K, worth - end.value + left
@@ -238,3 +270,30 @@ def _steepest(v_K, gradient_K, penalty_K):
     sign_K = jnp.where(penalty_K > 0, sign_K, 1)
     slope_K = jnp.where(sign_K != 0, gradient_K + penalty_K * sign_K, 0)
     return sign_K, slope_K
+
+
+def _prepare(x_ND, weight_N, seed):
+    """Centred latents; the mean is put back by `_score`."""
+    del seed
+    z_NK, mean_K, _ = reduction.centre(x_ND, weight_N)
+    return z_NK, mean_K
+
+
+def _path(prepared, y_N, weight_N, value_H):
+    z_NK, _ = prepared
+    fit_H = fit_path(z_NK, y_N, weight_N, value_H)
+    return fit_H, fit_H.coef_K @ z_NK.T + fit_H.intercept[:, None]
+
+
+def _fit(prepared, y_N, weight_N, c, fit_FH: Fit) -> Fit:
+    del fit_FH
+    z_NK, _ = prepared
+    return path.walk_to(SOLVER, z_NK, y_N, weight_N, logistic.C_GRID, c)
+
+
+def _score(prepared, fit: Fit, x_MD):
+    _, mean_K = prepared
+    return x_MD @ fit.coef_K + (fit.intercept - mean_K @ fit.coef_K)
+
+
+PROBE = logistic.PROBE._replace(prepare=_prepare, path=_path, fit=_fit, score=_score)

@@ -2,19 +2,28 @@
 
     minimise over w, b:   1/2 w'w + C * sum_n weight_n log(1 + exp(-s_n (w'z_n + b))),   s = 2y - 1
 
-Damped Newton, each C started at the last solution. The problem is invariant to rotating the
-features and, b being unpenalised, to moving them; `reduction.reduce` uses both.
+Damped Newton, each C started from the last two solutions. A factor of the Hessian serves as
+preconditioner for as many steps as it is good for. The problem is invariant to rotating the features
+and, b being unpenalised, to moving them; `reduction` uses both.
+
+References:
+    Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
+    Nocedal and Wright, Numerical Optimization, 2006, section 7.1 (inexact Newton).
 """
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxprobe.probes import newton, path
+from jaxprobe.probes import newton, path, probe, reduction
 from jaxprobe.probes.path import Fit
 
 MAX_STEPS = 60
-# Growing C scales a solution up; trying a few scales first saves Newton steps.
-WARM_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.9)
+C_GRID = np.logspace(-5, 5, 10)
+DEFAULT_C = 1.0  # of probes with too few rows to validate
 
 
 def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
@@ -29,71 +38,131 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
 
     Returns:
         The fit. `residual` is half the squared Newton decrement over the objective.
-
-    References:
-        Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
     """
-    return path.fit_from(_minimise, z_NK, y_N, weight_N, c, start)
+    return path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
-    """Fits a probe for every strength, each warm from the last; fields gain a leading axis R.
+    """Fits a probe for every strength; fields gain a leading axis R.
 
     Args:
         z_NK: Features.
         y_N: Labels in {0, 1}.
         weight_N: Non-negative example weights; 0 leaves an example out.
-        c_R: Strengths, rising.
+        c_R: Strengths, rising, best at equal ratios.
     """
-    return path.walk(_minimise, z_NK, y_N, weight_N, c_R)
+    return path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
 
-def value(fit: Fit, z_NK, y_N, weight_N, c):
-    """The objective that a fit has on other data or at another strength."""
-    loss = newton.logistic_loss(z_NK @ fit.coef_K + fit.intercept, y_N, weight_N)
-    return fit.coef_K @ fit.coef_K / 2 + c * loss.value
+class _State(NamedTuple):
+    v_K: jax.Array
+    logit_N: jax.Array
+    objective: jax.Array
+    residual: jax.Array
+    steps: jax.Array
+    stalled: jax.Array
+    factor: newton.Factor
+    stale: jax.Array
 
 
-def _minimise(z_NK, y_N, weight_N, c, v_K) -> Fit:
+def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) -> Fit:
     ridge_K = jnp.ones_like(v_K).at[-1].set(0)
-    free_K = jnp.ones(v_K.shape, bool)
-    limit = path.tolerance(z_NK.dtype)
-
-    def objective(squared_norm, logit_N):
-        return squared_norm / 2 + c * newton.logistic_loss(logit_N, y_N, weight_N).value
+    single_NK = z_NK.astype(jnp.float32)
 
     def unfinished(state):
-        return (state.residual > limit) & (state.steps < MAX_STEPS) & ~state.stalled
+        going = (state.steps < MAX_STEPS) & ~state.stalled
+        return going & (state.residual > tolerance)
 
     def advance(state):
-        loss = newton.logistic_loss(state.logit_N, y_N, weight_N)
-        gradient_K = ridge_K * state.v_K + c * (z_NK.T @ loss.residual_N)
-        d_K = newton.newton_direction(z_NK, c * loss.curvature_N, ridge_K, free_K, gradient_K)
-        move_N = z_NK @ d_K
-        step_T = jnp.asarray(newton.STEPS, z_NK.dtype)
-        norms = [
-            jnp.sum(ridge_K * a * b) for a, b in ((state.v_K,) * 2, (state.v_K, d_K), (d_K,) * 2)
-        ]
-        norm_T = norms[0] + 2 * step_T * norms[1] + step_T**2 * norms[2]
-        value_T = jax.vmap(lambda t, norm: objective(norm, state.logit_N + t * move_N))(
-            step_T, norm_T
+        slope = newton.slope(state.logit_N, y_N, weight_N)
+        curvature_N = c * slope.curvature_N
+        gradient_K = ridge_K * state.v_K + c * (slope.residual_N @ z_NK)
+        factor = jax.lax.cond(
+            state.stale,
+            lambda: newton.factorise(z_NK, curvature_N, ridge_K),
+            lambda: state.factor,
         )
-        best = jnp.argmin(jnp.where(jnp.isnan(value_T), jnp.inf, value_T))
-        better = value_T[best] < state.objective
-        step = jnp.where(better, step_T[best], 0)
+        d_K, effort = newton.direction(single_NK, curvature_N, ridge_K, gradient_K, factor)
+        move_N = z_NK @ d_K
+        along = _along(z_NK.dtype, ridge_K, state.v_K, d_K)
+        step = newton.search(
+            lambda t: along(t) + c * newton.logistic_loss(state.logit_N + t * move_N, y_N, weight_N),
+            state.objective,
+        )
         decrement = jnp.maximum(-gradient_K @ d_K, 0)
-        return path.State(
-            v_K=state.v_K + step * d_K,
-            logit_N=state.logit_N + step * move_N,
-            objective=jnp.where(better, value_T[best], state.objective),
+        return _State(
+            v_K=state.v_K + step.size * d_K,
+            logit_N=state.logit_N + step.size * move_N,
+            objective=step.value,
             residual=decrement / (2 * jnp.maximum(state.objective, jnp.finfo(z_NK.dtype).tiny)),
             steps=state.steps + 1,
-            stalled=~better,
+            stalled=~step.better & state.stale,
+            factor=factor,
+            stale=(effort > newton.STALE_STEPS) | (step.size < 1),
         )
 
-    scale_S = jnp.asarray(WARM_SCALES, z_NK.dtype)
-    logit_N, norm = z_NK @ v_K, jnp.sum(ridge_K * v_K * v_K)
-    value_S = jax.vmap(lambda s: objective(s * s * norm, s * logit_N))(scale_S)
-    scale = scale_S[jnp.argmin(value_S)]
-    start = path.begin(scale * v_K, scale * logit_N, jnp.min(value_S))
-    return path.finish(jax.lax.while_loop(unfinished, advance, start), limit)
+    logit_N = z_NK @ v_K
+    objective = jnp.sum(ridge_K * v_K * v_K) / 2 + c * newton.logistic_loss(logit_N, y_N, weight_N)
+    size = v_K.shape[0]
+    blank = newton.Factor(jnp.zeros((size, size), jnp.float32), jnp.zeros(size, jnp.float32))
+    infinity, no = jnp.array(jnp.inf, v_K.dtype), jnp.array(False)
+    start = _State(v_K, logit_N, objective, infinity, jnp.array(0), no, blank, ~no)
+    end = jax.lax.while_loop(unfinished, advance, start)
+    return path.finish(end.v_K, end.objective, end.residual, end.steps)
+
+
+def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
+    ridge_K = jnp.ones_like(v_K).at[-1].set(0)
+    logit_N, move_N = z_NK @ v_K, z_NK @ move_K
+    along = _along(z_NK.dtype, ridge_K, v_K, move_K)
+
+    def worth(t):
+        return along(t) + c * newton.logistic_loss(logit_N + t * move_N, y_N, weight_N)
+
+    share_T = jnp.asarray(path.FORESIGHT, v_K.dtype)
+    return v_K + share_T[jnp.argmin(jax.vmap(worth)(share_T))] * move_K
+
+
+def _along(dtype, ridge_K, v_K, d_K):
+    """Half the penalised squared norm of `v + t d`, as a function of t."""
+    norms = [jnp.sum(ridge_K * a * b) for a, b in ((v_K, v_K), (v_K, d_K), (d_K, d_K))]
+    return lambda t: (norms[0] + 2 * t * norms[1] + t * t * norms[2]).astype(dtype) / 2
+
+
+SOLVER = path.Solver(_minimise, _foresee)
+
+
+def _prepare(x_ND, weight_N, seed, *, standardise: bool) -> reduction.Reduced:
+    del seed
+    return reduction.reduce(x_ND, weight_N, standardise=standardise)
+
+
+def _path(prepared: reduction.Reduced, y_N, weight_N, value_H):
+    fit_H = fit_path(prepared.z_NK, y_N, weight_N, value_H)
+    return fit_H, fit_H.coef_K @ prepared.z_NK.T + fit_H.intercept[:, None]
+
+
+def _fit(prepared: reduction.Reduced, y_N, weight_N, c, fit_FH: Fit) -> Fit:
+    del fit_FH
+    return path.walk_to(SOLVER, prepared.z_NK, y_N, weight_N, C_GRID, c)
+
+
+def _score(prepared: reduction.Reduced, fit: Fit, x_MD):
+    coef_D, intercept = reduction.lift(prepared, fit.coef_K, fit.intercept)
+    return x_MD @ coef_D + intercept
+
+
+def _make(standardise: bool) -> probe.Probe:
+    return probe.Probe(
+        prepare=functools.partial(_prepare, standardise=standardise),
+        path=_path,
+        fit=_fit,
+        score=_score,
+        values=lambda num_train, num_features, smallest_fold: C_GRID,
+        default=lambda num_train, num_features: DEFAULT_C,
+        larger_wins=True,
+    )
+
+
+PROBE = _make(standardise=False)  # the paper's: features as they are
+STANDARDISED = _make(standardise=True)

@@ -1,10 +1,11 @@
 """The linear algebra that the logistic probes share: losses, Hessian factors, Newton directions.
 
-A probe's problem is small and dense. Its Newton direction comes from conjugate gradients in the
-data's own precision, preconditioned by a Cholesky factor of the Hessian in float32: the factor
-costs half of one in float64 (and is what accelerators are fast at), the gradients lose nothing.
+A probe's problem is small and dense. Logits, gradients and objectives are in the data's own precision
+(float64 on CPUs); the Hessian's factor and what is solved with it are in float32, which is half the
+work and costs digits of a step's direction only, never of the optimum that is reached.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,76 +13,95 @@ import jax.numpy as jnp
 
 # Relative to a Hessian scaled to unit diagonal; keeps a float32 Cholesky of a singular one finite.
 JITTER = 3e-6
-# A Newton step that is off by this relative residual still gains three digits a step.
-CG_TOLERANCE = 1e-3
+# A direction off by this relative residual still gains two digits of the objective a step.
+CG_TOLERANCE = 0.1
 CG_STEPS = 20
-# Step sizes tried at once; logits are linear in the step, so each costs one pass over N. From a
-# start where a saturated example is on the wrong side, only a tiny share of a step helps.
-STEPS = (1.0, 0.5, *(4.0**-i for i in range(1, 16)))
+# From this many steps of conjugate gradients on, a fresh factor is cheaper.
+STALE_STEPS = 6
+# Step sizes are tried four at a time until one helps; logits are linear in the step, so each costs a
+# pass over N. From a start with a saturated example on the wrong side only a tiny share helps.
+STEPS = (1.0, 0.5, 0.25, 0.125)
+STEP_ROUNDS = 8
 
 
-class Loss(NamedTuple):
-    """Logistic loss at one point: its value, residuals p - y and curvatures p (1 - p)."""
+class Slope(NamedTuple):
+    """Derivatives of the logistic loss in the logits: residuals p - y and curvatures p (1 - p)."""
 
-    value: jax.Array
     residual_N: jax.Array
     curvature_N: jax.Array
 
 
-def logistic_loss(logit_N, y_N, weight_N) -> Loss:
-    """Sum of weighted log(1 + exp(-s f)) with s = 2y - 1, and its first two derivatives in f."""
-    p_N = jax.nn.sigmoid(logit_N)
+class Factor(NamedTuple):
+    """Cholesky factor of a Hessian scaled to unit diagonal, and the scale [K] of each side."""
+
+    lower_KK: jax.Array
+    scale_K: jax.Array
+
+
+class Step(NamedTuple):
+    """The best step size found, the value there, and whether that is an improvement."""
+
+    size: jax.Array
+    value: jax.Array
+    better: jax.Array
+
+
+def logistic_loss(logit_N, y_N, weight_N):
+    """Sum of weighted log(1 + exp(-s f)) with s = 2y - 1, in nats."""
+    return jnp.sum(weight_N * jax.nn.softplus((1 - 2 * y_N) * logit_N))
+
+
+def slope(logit_N, y_N, weight_N) -> Slope:
+    """First two derivatives of `logistic_loss` in each logit."""
     # p - y and p(1 - p) from the smaller tail, so that neither rounds to zero early.
     sign_N = 2 * y_N - 1
     tail_N = jax.nn.sigmoid(-sign_N * logit_N)
-    value = jnp.sum(weight_N * jax.nn.softplus(-sign_N * logit_N))
-    return Loss(value, -weight_N * sign_N * tail_N, weight_N * p_N * jax.nn.sigmoid(-logit_N))
+    return Slope(-weight_N * sign_N * tail_N, weight_N * tail_N * jax.nn.sigmoid(sign_N * logit_N))
 
 
-def hessian_factor(z_NK, curvature_N, ridge_K, free_K):
-    """Float32 Cholesky factor of `diag(ridge) + z' diag(curvature) z` on the free coordinates.
+def hessian(z_NK, curvature_N):
+    """`z' diag(curvature) z`, in float32."""
+    # The root is applied before rounding to float32, so small curvatures keep their digits.
+    scaled_NK = (z_NK * jnp.sqrt(curvature_N)[:, None]).astype(jnp.float32)
+    return scaled_NK.T @ scaled_NK
+
+
+def factorise(z_NK, curvature_N, ridge_K) -> Factor:
+    """Float32 factor of `diag(ridge) + z' diag(curvature) z`; a column of zeros gets scale 0."""
+    matrix_KK = hessian(z_NK, curvature_N)
+    ridge_K = ridge_K.astype(jnp.float32)
+    diagonal_K = jnp.diag(matrix_KK) + ridge_K
+    scale_K = jnp.where(diagonal_K > 0, jax.lax.rsqrt(diagonal_K), 0)
+    unit_KK = matrix_KK * scale_K[:, None] * scale_K[None, :]
+    fill_K = jnp.where(scale_K > 0, ridge_K * scale_K**2 + JITTER, 1)
+    return Factor(jnp.linalg.cholesky(unit_KK + jnp.diag(fill_K)), scale_K)
+
+
+def solve(factor: Factor, right_K):
+    """Applies the factored matrix's inverse, in float32; 0 where the scale is 0."""
+    scaled_K = right_K.astype(jnp.float32) * factor.scale_K
+    return jax.scipy.linalg.cho_solve((factor.lower_KK, True), scaled_K) * factor.scale_K
+
+
+def direction(z_NK, curvature_N, ridge_K, gradient_K, factor: Factor):
+    """Solves `H d = -gradient` nearly, by conjugate gradients in float32.
 
     Args:
-        z_NK: Features.
-        curvature_N: Non-negative curvature of each example's loss.
-        ridge_K: Non-negative curvature of the penalty.
-        free_K: True where a coordinate moves; the others become an identity block.
+        z_NK: Features in float32.
+        curvature_N: Curvature of each example's loss.
+        ridge_K: Curvature of the penalty.
+        gradient_K: In the data's precision.
+        factor: Of this Hessian or of one nearby: the preconditioner.
 
     Returns:
-        A lower factor [K, K] of the matrix scaled to unit diagonal, and the scale [K] by which to
-        multiply a vector before and after solving with it.
+        The direction in the gradient's precision, and the steps that it took.
     """
-    root_N = jnp.sqrt(curvature_N)
-    # The root is applied before rounding to float32, so small curvatures keep their digits.
-    scaled_NK = (z_NK * root_N[:, None]).astype(jnp.float32)
-    ridge_K = ridge_K.astype(jnp.float32)
-    diagonal_K = jnp.sum(scaled_NK * scaled_NK, axis=0) + ridge_K
-    scale_K = jnp.where(free_K & (diagonal_K > 0), jax.lax.rsqrt(diagonal_K), 0)
-    unit_NK = scaled_NK * scale_K[None, :]
-    matrix_KK = jnp.matmul(unit_NK.T, unit_NK, preferred_element_type=jnp.float32)
-    fill_K = jnp.where(scale_K > 0, ridge_K * scale_K**2 + JITTER, 1)
-    return jnp.linalg.cholesky(matrix_KK + jnp.diag(fill_K)), scale_K
-
-
-def newton_direction(z_NK, curvature_N, ridge_K, free_K, gradient_K):
-    """Solves `H d = -gradient` on the free coordinates; 0 elsewhere.
-
-    Conjugate gradients preconditioned by `hessian_factor`, in the dtype of `z_NK`.
-    """
-    factor_KK, scale_K = hessian_factor(z_NK, curvature_N, ridge_K, free_K)
-    dtype = z_NK.dtype
-    scale_K = scale_K.astype(dtype)
-
-    def precondition(r_K):
-        scaled_K = (r_K * scale_K).astype(jnp.float32)
-        solved_K = jax.scipy.linalg.cho_solve((factor_KK, True), scaled_K)
-        return solved_K.astype(dtype) * scale_K
-
-    def apply_hessian(d_K):
-        return jnp.where(free_K, z_NK.T @ (curvature_N * (z_NK @ d_K)) + ridge_K * d_K, 0)
-
-    right_K = jnp.where(free_K, -gradient_K, 0)
-    start_K = precondition(right_K)
+    # Gradients late on a path are tiny: float32 sees them at their own scale.
+    size = jnp.max(jnp.abs(gradient_K))
+    size = jnp.where(size > 0, size, 1)
+    right_K = (-gradient_K / size).astype(jnp.float32)
+    curvature_N, ridge_K = curvature_N.astype(jnp.float32), ridge_K.astype(jnp.float32)
+    start_K = solve(factor, right_K)
     energy = right_K @ start_K
 
     def unfinished(state):
@@ -90,29 +110,46 @@ def newton_direction(z_NK, curvature_N, ridge_K, free_K, gradient_K):
 
     def advance(state):
         step, d_K, r_K, p_K, rho = state
-        hp_K = apply_hessian(p_K)
+        hp_K = ridge_K * p_K + (curvature_N * (z_NK @ p_K)) @ z_NK
         curvature = p_K @ hp_K
         alpha = jnp.where(curvature > 0, rho / jnp.where(curvature > 0, curvature, 1), 0)
         d_K, r_K = d_K + alpha * p_K, r_K - alpha * hp_K
-        s_K = precondition(r_K)
+        s_K = solve(factor, r_K)
         next_rho = r_K @ s_K
         beta = next_rho / jnp.where(rho > 0, rho, 1)
         return step + 1, d_K, r_K, s_K + beta * p_K, next_rho
 
     state = (0, jnp.zeros_like(right_K), right_K, start_K, energy)
-    return jax.lax.while_loop(unfinished, advance, state)[1]
+    steps, d_K, *_ = jax.lax.while_loop(unfinished, advance, state)
+    return d_K.astype(gradient_K.dtype) * size, steps
 
 
-def hessian(z_NK, curvature_N):
-    """`z' diag(curvature) z`, in the dtype of `z_NK`."""
-    return z_NK.T @ (z_NK * curvature_N[:, None])
+def search(value: Callable[[jax.Array], jax.Array], now) -> Step:
+    """The best of four step sizes, shrunk together until one of them improves on `now`."""
+    size_T = jnp.asarray(STEPS, now.dtype)
+
+    def unfinished(state):
+        rounds, step = state
+        return (rounds < STEP_ROUNDS) & ~step.better
+
+    def advance(state):
+        rounds, _ = state
+        trial_T = size_T * (STEPS[-1] / 2) ** rounds.astype(now.dtype)
+        value_T = jax.vmap(value)(trial_T)
+        value_T = jnp.where(jnp.isnan(value_T), jnp.inf, value_T)
+        best = jnp.argmin(value_T)
+        return rounds + 1, Step(trial_T[best], value_T[best], value_T[best] < now)
+
+    start = Step(jnp.zeros_like(now), now, jnp.array(False))
+    step = jax.lax.while_loop(unfinished, advance, (jnp.array(0), start))[1]
+    return Step(jnp.where(step.better, step.size, 0), jnp.minimum(step.value, now), step.better)
 
 
 def solve_free(hessian_KK, free_K, right_K, damping):
     """Solves `(H + damping diag H) d = right` on the free coordinates by Cholesky; 0 elsewhere."""
     diagonal_K = jnp.diag(hessian_KK)
     scale_K = jnp.where(free_K & (diagonal_K > 0), jax.lax.rsqrt(diagonal_K), 0)
-    fill_K = jnp.where(scale_K > 0, damping, 1)
-    unit_KK = hessian_KK * scale_K[:, None] * scale_K[None, :] + jnp.diag(fill_K)
-    factor_KK = jnp.linalg.cholesky(unit_KK)
-    return scale_K * jax.scipy.linalg.cho_solve((factor_KK, True), scale_K * right_K)
+    damping = jnp.maximum(damping.astype(jnp.float32), JITTER)
+    unit_KK = hessian_KK * scale_K[:, None] * scale_K[None, :]
+    lower_KK = jnp.linalg.cholesky(unit_KK + jnp.diag(jnp.where(scale_K > 0, damping, 1)))
+    return solve(Factor(lower_KK, scale_K), right_K).astype(right_K.dtype)

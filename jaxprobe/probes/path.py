@@ -6,6 +6,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Estimated relative gap of the objective, before the last step, at which a fit counts as converged;
+# that step then leaves about a hundredth of it.
+TOLERANCE = 1e-5
+ROUGH = 1e-3  # the same for a fit that another starts from
+# Shares of the last move along the path that are tried as the next. Strengths stand at equal steps of
+# log C, in which a path is nearly straight once the examples that can be separated are.
+FORESIGHT = (0.0, 0.25, 0.5, 0.75, 1.0)
+
 
 class Fit(NamedTuple):
     """One fitted probe.
@@ -14,8 +22,9 @@ class Fit(NamedTuple):
         coef_K: Weights.
         intercept: Bias.
         objective: Value of the minimised function.
-        residual: Certificate: estimated relative distance of the objective to its minimum.
-        converged: Whether the residual is within tolerance.
+        residual: Certificate: estimated relative distance of the objective to its minimum, before
+            the last step.
+        converged: Whether the residual is within `TOLERANCE`.
         steps: Newton steps taken.
     """
 
@@ -27,64 +36,69 @@ class Fit(NamedTuple):
     steps: jax.Array
 
 
-class State(NamedTuple):
-    """Where a solver stands: `v_K` holds the weights and, last, the intercept."""
+class Solver(NamedTuple):
+    """A convex problem's two functions, over `v_K`: the weights and, last, the intercept.
 
-    v_K: jax.Array
-    logit_N: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    steps: jax.Array
-    stalled: jax.Array
+    Attributes:
+        minimise: `(z_NK with ones, y_N, weight_N, c, start v_K, tolerance) -> Fit`; `TOLERANCE` where
+            none is given.
+        foresee: `(z_NK with ones, y_N, weight_N, c, v_K, move_K) -> start v_K`, the best of some
+            shares of `move_K` from `v_K`.
+    """
 
-
-# (z_NK with a column of ones, y_N, weight_N, c, start v_K) -> the fit that minimises the objective
-Minimise = Callable[..., Fit]
-
-
-def tolerance(dtype) -> float:
-    """Relative gap of the objective at which a fit counts as converged, by precision."""
-    return 1e-7 if jnp.dtype(dtype) == jnp.float64 else 1e-5
+    minimise: Callable[..., Fit]
+    foresee: Callable[..., jax.Array]
 
 
-def zero_fit(num_features: int, dtype) -> Fit:
-    """The fit that knows nothing: where every path starts."""
-    zero = jnp.zeros((), dtype)
-    return Fit(jnp.zeros(num_features, dtype), zero, zero, zero, jnp.array(False), jnp.array(0))
-
-
-def fit_from(minimise: Minimise, z_NK, y_N, weight_N, c, start: Fit | None) -> Fit:
+def fit_from(solver: Solver, z_NK, y_N, weight_N, c, start: Fit | None) -> Fit:
     """One fit, from another or from nothing."""
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
-    start = zero_fit(z_NK.shape[1] - 1, z_NK.dtype) if start is None else start
-    v_K = jnp.append(start.coef_K, start.intercept)
-    return minimise(z_NK, y_N, weight_N, jnp.asarray(c, z_NK.dtype), v_K)
+    v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
+    if start is not None:
+        v_K = jnp.append(start.coef_K, start.intercept)
+    return solver.minimise(z_NK, y_N, weight_N, jnp.asarray(c, z_NK.dtype), v_K)
 
 
-def walk(minimise: Minimise, z_NK, y_N, weight_N, c_R) -> Fit:
-    """A fit for every strength, each warm from the last; fields gain a leading axis R."""
+def walk(solver: Solver, z_NK, y_N, weight_N, c_R) -> Fit:
+    """A fit for every strength, each warm from the last two; fields gain a leading axis R."""
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
 
-    def advance(v_K, c):
-        best = minimise(z_NK, y_N, weight_N, c, v_K)
-        return jnp.append(best.coef_K, best.intercept), best
+    def advance(carry, c):
+        v_K, before_K = carry
+        start_K = solver.foresee(z_NK, y_N, weight_N, c, v_K, v_K - before_K)
+        best = solver.minimise(z_NK, y_N, weight_N, c, start_K)
+        return (jnp.append(best.coef_K, best.intercept), v_K), best
 
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
-    return jax.lax.scan(advance, v_K, jnp.asarray(c_R, z_NK.dtype))[1]
+    return jax.lax.scan(advance, (v_K, v_K), jnp.asarray(c_R, z_NK.dtype))[1]
 
 
-def begin(v_K, logit_N, objective) -> State:
-    """The state before the first step."""
-    infinity = jnp.array(jnp.inf, v_K.dtype)
-    return State(v_K, logit_N, objective, infinity, jnp.array(0), jnp.array(False))
+def walk_to(solver: Solver, z_NK, y_N, weight_N, c_R, c) -> Fit:
+    """A fit at one strength, reached by way of the weaker ones of `c_R`, each fitted roughly.
+
+    From a fit on other rows the way can be longer: a row that it left out may stand far on the wrong
+    side, where the loss has no curvature left for Newton's method to go by.
+    """
+    z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
+    way_R = jnp.append(jnp.asarray(c_R, z_NK.dtype), jnp.inf)
+
+    def advance(state):
+        r, v_K, before_K, _ = state
+        here = jnp.minimum(way_R[r], c)
+        start_K = solver.foresee(z_NK, y_N, weight_N, here, v_K, v_K - before_K)
+        tolerance = jnp.where(here < c, ROUGH, TOLERANCE)
+        best = solver.minimise(z_NK, y_N, weight_N, here, start_K, tolerance)
+        return jnp.where(here < c, r + 1, -1), jnp.append(best.coef_K, best.intercept), v_K, best
+
+    zero_K, zero = jnp.zeros(z_NK.shape[1], z_NK.dtype), jnp.zeros((), z_NK.dtype)
+    blank = finish(zero_K, zero, zero, jnp.array(0))
+    start = (jnp.array(0), zero_K, zero_K, blank)
+    return jax.lax.while_loop(lambda state: state[0] >= 0, advance, start)[-1]
 
 
-def finish(state: State, limit: float) -> Fit:
+def finish(v_K, objective, residual, steps) -> Fit:
     """The fit that a solver ended with."""
-    converged = state.residual <= limit
-    return Fit(
-        *(state.v_K[:-1], state.v_K[-1], state.objective, state.residual, converged, state.steps)
-    )
+    return Fit(v_K[:-1], v_K[-1], objective, residual, residual <= TOLERANCE, steps)
 
 
 def _with_intercept(z_NK, y_N, weight_N):

@@ -5,6 +5,8 @@ blind to where the origin lies. So features may be centred, and where there are 
 than dimensions, replaced by the Cholesky factor of their Gram matrix: d_model vanishes.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -12,30 +14,69 @@ import jax.numpy as jnp
 JITTER = {"float32": 1e-5, "float64": 1e-11}
 
 
-def reduce(x_train_ND, weight_N, x_test_MD):
+class Reduced(NamedTuple):
     """Columns for an L2 problem that has the same scores and the same objective.
 
-    Args:
-        x_train_ND: Training features.
-        weight_N: 0 for rows that only pad.
-        x_test_MD: Features to score.
-
-    Returns:
-        z_train_NK and z_test_MK with K = min(N, D), and their inner products (between training
-        rows, and of test with training rows) those of the centred inputs.
+    Attributes:
+        z_NK: Training examples, K = min(N, D); rows of weight 0 are zero.
+        x_ND: The centred (and scaled) examples that z stands for.
+        mean_D, scale_D: What was subtracted, and then divided by.
+        lower_NN: z itself where it is a Gram matrix's factor, else None.
     """
-    weight_N = weight_N.astype(x_train_ND.dtype)
-    mean_D = weight_N @ x_train_ND / jnp.maximum(jnp.sum(weight_N), 1)
-    x_train_ND = (x_train_ND - mean_D[None, :]) * weight_N[:, None]
-    x_test_MD = x_test_MD - mean_D[None, :]
-    num_rows, d_model = x_train_ND.shape
+
+    z_NK: jax.Array
+    x_ND: jax.Array
+    mean_D: jax.Array
+    scale_D: jax.Array
+    lower_NN: jax.Array | None
+
+
+def reduce(x_ND, weight_N, *, standardise: bool = False) -> Reduced:
+    """Centres, scales and reduces training examples.
+
+    Args:
+        x_ND: Training features.
+        weight_N: 0 for rows that only pad.
+        standardise: Whether to divide by each feature's standard deviation.
+    """
+    x_ND, mean_D, scale_D = centre(x_ND, weight_N, standardise=standardise)
+    num_rows, d_model = x_ND.shape
     if num_rows > d_model:
-        return x_train_ND, x_test_MD
-    gram_NN = x_train_ND @ x_train_ND.T
+        return Reduced(x_ND, x_ND, mean_D, scale_D, None)
+    gram_NN = x_ND @ x_ND.T
     floor = JITTER[gram_NN.dtype.name] * jnp.trace(gram_NN) / jnp.maximum(jnp.sum(weight_N), 1)
     # Padding rows have zero Gram rows; the floor (1 if everything is zero) carries them.
     floor = jnp.where(floor > 0, floor, 1)
-    factor_NK = jnp.linalg.cholesky(gram_NN + floor * jnp.eye(num_rows, dtype=gram_NN.dtype))
-    cross_NM = x_train_ND @ x_test_MD.T
-    z_test_KM = jax.scipy.linalg.solve_triangular(factor_NK, cross_NM, lower=True)
-    return factor_NK * weight_N[:, None], z_test_KM.T
+    lower_NN = jnp.linalg.cholesky(gram_NN + floor * jnp.eye(num_rows, dtype=gram_NN.dtype))
+    return Reduced(lower_NN * weight_N[:, None], x_ND, mean_D, scale_D, lower_NN)
+
+
+def lift(reduced: Reduced, coef_K, intercept):
+    """Weights and bias on raw features that score as `coef_K` and `intercept` do on `z`."""
+    coef_D = coef_K
+    if reduced.lower_NN is not None:
+        # w = X'a with X X'a = L v, so a = L'^-1 v.
+        dual_N = jax.scipy.linalg.solve_triangular(reduced.lower_NN.T, coef_K, lower=False)
+        coef_D = dual_N @ reduced.x_ND
+    coef_D = coef_D / reduced.scale_D
+    return coef_D, intercept - reduced.mean_D @ coef_D
+
+
+def centre(x_ND, weight_N, *, standardise: bool = False):
+    """Subtracts the weighted mean and, if asked, divides by the standard deviation.
+
+    Returns:
+        The features (0 in rows of weight 0), the mean, and the scale: 1 for a feature that is
+        constant up to rounding, as in scikit-learn's `StandardScaler`.
+    """
+    weight_N = weight_N.astype(x_ND.dtype)
+    total = jnp.maximum(jnp.sum(weight_N), 1)
+    mean_D = weight_N @ x_ND / total
+    x_ND = (x_ND - mean_D[None, :]) * weight_N[:, None]
+    if not standardise:
+        return x_ND, mean_D, jnp.ones_like(mean_D)
+    variance_D = jnp.sum(x_ND * x_ND, axis=0) / total
+    epsilon = jnp.finfo(x_ND.dtype).eps
+    rounding_D = total * epsilon * variance_D + (total * epsilon * mean_D) ** 2
+    scale_D = jnp.where(variance_D <= rounding_D, 1, jnp.sqrt(variance_D))
+    return x_ND / scale_D[None, :], mean_D, scale_D
