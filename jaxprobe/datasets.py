@@ -83,6 +83,16 @@ def load_shifted(name: str, source: str = DEFAULT_SOURCE) -> TextDataset:
     return layout.load(name, _shifted_file(name))
 
 
+def shifted_of(dataset: TextDataset, source: str = DEFAULT_SOURCE) -> TextDataset | None:
+    """The shifted test set of a loaded dataset; None where it has none, as users' own files."""
+    layout = _Layout.open(source)
+    file = _master(layout).get(dataset.name)
+    published = file is not None and dataset.source == f"{layout.source}/{file}"
+    if not published or _shifted_file(dataset.name) not in layout.files:
+        return None
+    return layout.load(dataset.name, _shifted_file(dataset.name))
+
+
 def _shifted_file(name: str) -> str:
     return f"OOD data/{name}_OOD.csv"
 

@@ -65,6 +65,12 @@ def splits(
     return tuple(base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws)
 
 
+def num_levels(regime: str) -> int:
+    """Splits that a regime draws from a dataset that is large enough."""
+    levels = {"scarcity": SCARCITY_SIZES, "imbalance": IMBALANCE_RATIOS}
+    return len((levels | {"label_noise": NOISE_FRACTIONS}).get(regime, (math.nan,)))
+
+
 def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray) -> np.ndarray:
     """First row of every text, in row order, leaving out texts that carry both labels."""
     first: dict[str, int] = {}

@@ -17,8 +17,9 @@ import numpy as np
 from jaxprobe import checks
 
 RANKINGS = ("normalised", "raw")
-BLOCK = 4096
+BLOCK_BYTES = 100 << 20  # of one block of latents: 4,096 latents at 5,000 rows
 SCORED_AT_ONCE = 512  # columns in float64: 20 MB at 5,000 rows
+PAD_SPLITS = 8
 _ROUNDING = 2.0**-23  # twice float32's unit roundoff: margin for the bound's own arithmetic
 
 
@@ -122,7 +123,7 @@ def top_latents(
     weights: Weights,
     num_latents: int,
     ranking: str = "normalised",
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Top:
     """Ranks all latents for all splits in one pass over blocks of latents.
 
@@ -132,12 +133,13 @@ def top_latents(
         weights: Splits to rank for.
         num_latents: How many to keep; all of them where the SAE has fewer.
         ranking: See `score`.
-        block: Latents encoded at once.
+        block: Latents encoded at once; by default as many as fit `BLOCK_BYTES`.
 
     Returns:
         What `score` of the whole z_NS and a stable sort would give.
     """
     checks.check_choice("ranking", ranking, RANKINGS)
+    block = block or _block_size(weights.pos_PN.shape[1])
     num_latents = min(num_latents, d_sae)
     best = _Best(weights, num_latents, ranking)
     on_device = _DeviceWeights.of(weights)
@@ -145,7 +147,8 @@ def top_latents(
     ahead = None
     for start in range(0, d_sae, block):
         z_NB = jnp.asarray(encode_block(start, min(start + block, d_sae)))
-        bound = _bound(z_NB, on_device, best.floor(), ranking=ranking)
+        floor_P = _padded(best.floor(), np.inf)
+        bound = _bound(z_NB, on_device, floor_P, ranking=ranking)
         # The device works on this block while the host scores the one before.
         if ahead is not None:
             best.absorb(*ahead, fires_TS)
@@ -153,6 +156,12 @@ def top_latents(
     if ahead is not None:
         best.absorb(*ahead, fires_TS)
     return Top(np.stack(best.score), np.stack(best.index), fires_TS)
+
+
+def _block_size(num_rows: int) -> int:
+    """A power of two, so that few sizes are compiled."""
+    fitting = max(1, BLOCK_BYTES // (4 * max(1, num_rows)))
+    return min(1 << 14, max(128, 1 << (fitting.bit_length() - 1)))
 
 
 class _Best:
@@ -176,13 +185,13 @@ class _Best:
     def absorb(self, start: int, z_NB: jax.Array, bound, fires_TS: np.ndarray) -> None:
         """Scores the latents of a block that may be among the best, and keeps those that are."""
         hopeful_B, fires_TB = (np.asarray(part) for part in bound)
-        fires_TS[:, start : start + fires_TB.shape[1]] = fires_TB
+        fires_TS[:, start : start + fires_TB.shape[1]] = fires_TB[: len(fires_TS)]
         column_U = np.flatnonzero(hopeful_B)
         if not len(column_U):
             return
-        z_NB = np.asarray(z_NB)
+        dense_NB = np.asarray(z_NB)
         for part in _chunks(column_U):
-            score_PU = score(z_NB[:, part], self.weights, self.ranking)
+            score_PU = score(dense_NB[:, part], self.weights, self.ranking)
             index_U = (start + part).astype(np.int32)
             for p, score_U in enumerate(score_PU):
                 self._keep(p, score_U, index_U)
@@ -211,12 +220,13 @@ class _DeviceWeights(NamedTuple):
     def of(cls, weights: Weights) -> "_DeviceWeights":
         # bfloat16 holds whole numbers up to 256; counts of rows are summed in float32, so exactly.
         exact = weights.train_TN.max(initial=0) <= 256
+        pos_PN, train_TN = _padded(weights.pos_PN), _padded(weights.train_TN)
         return cls(
-            sum_RN=jnp.asarray(np.concatenate([weights.pos_PN, weights.train_TN])),
-            train_TN=jnp.asarray(weights.train_TN, jnp.bfloat16 if exact else jnp.float32),
-            set_P=jnp.asarray(weights.set_P),
-            num_pos_P=jnp.asarray(weights.num_pos_P, jnp.float32),
-            num_neg_P=jnp.asarray(weights.num_neg_P, jnp.float32),
+            sum_RN=jnp.asarray(np.concatenate([pos_PN, train_TN])),
+            train_TN=jnp.asarray(train_TN, jnp.bfloat16 if exact else jnp.float32),
+            set_P=jnp.asarray(_padded(weights.set_P)),
+            num_pos_P=jnp.asarray(_padded(weights.num_pos_P, 1), jnp.float32),
+            num_neg_P=jnp.asarray(_padded(weights.num_neg_P, 1), jnp.float32),
         )
 
 
@@ -246,6 +256,12 @@ def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
         most_PB = most_PB / norm_TB[weights.set_P]
     most_PB = most_PB * (1 + 2 * off_PB)
     return jnp.any(most_PB > floor_P[:, None], axis=0), count_TB > 0
+
+
+def _padded(array: np.ndarray, value: float = 0) -> np.ndarray:
+    """Filled up to a multiple of `PAD_SPLITS`: a program per number of splits would be too many."""
+    width = [(0, -len(array) % PAD_SPLITS), *((0, 0) for _ in array.shape[1:])]
+    return np.pad(array, width, constant_values=value)
 
 
 def _chunks(column_U: np.ndarray) -> Iterator[np.ndarray]:

@@ -21,8 +21,6 @@ from jaxprobe.stages import train_sae as training
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
-# Covariate shift tests on another dataset, which no stage after extract reads yet.
-REGIMES = tuple(regime for regime in base.REGIMES if regime != "covariate_shift")
 RECORD = "run.json"
 SAES = "saes"  # folder below the work directory
 PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
@@ -112,7 +110,7 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
         return (
             record.timed("report", stages, lambda: reporting.report(config.report, workdir)) or ""
         )
-    store = record.timed("extract", stages, lambda: extraction.extract(config.extract, workdir))
+    store = record.timed("extract", stages, lambda: extraction.extract(to_extract(config), workdir))
     store = store or ActivationStore.open(workdir / extraction.FOLDER)
     if set(stages) <= {"extract"}:
         return text
@@ -133,6 +131,18 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     if "report" in stages:
         text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
     return text or ""
+
+
+def to_extract(config: RunConfig) -> extraction.ExtractConfig:
+    """The extract stage's config with the shifted sets that covariate shift tests on."""
+    if "covariate_shift" not in config.encode.regimes:
+        return config.extract
+    known = datasets.shifted_names(config.encode.source)
+    names = config.encode.datasets or datasets.names(config.encode.source)
+    wanted = {*config.extract.shifted, *names}
+    return dataclasses.replace(
+        config.extract, shifted=tuple(name for name in known if name in wanted)
+    )
 
 
 class Record:
@@ -238,7 +248,7 @@ def _check(config: RunConfig) -> None:
     for protocol in config.encode.protocols:
         checks.check_choice("protocol", protocol, base.PROTOCOLS)
     for regime in config.encode.regimes:
-        checks.check_choice("regime", regime, REGIMES)
+        checks.check_choice("regime", regime, base.REGIMES)
     fitting.check_config(config.fit, config.encode)
 
 
