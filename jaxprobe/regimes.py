@@ -61,7 +61,8 @@ def splits(
     if shifted is not None:
         draws = _covariate_shift(dataset, shifted, rows_N, protocol, seed)
         return tuple(base.Split(**common, **draw) for draw in draws)
-    draws = _DRAWS[regime](y_N, seed)
+    # In a small set an extreme ratio, or its noise, can leave one class to train on: no probe.
+    draws = [d for d in _DRAWS[regime](y_N, seed) if len(np.unique(d["y_train_N"])) == 2]
     return tuple(base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws)
 
 
