@@ -139,7 +139,7 @@ def top_latents(
         What `score` of the whole z_NS and a stable sort would give.
     """
     checks.check_choice("ranking", ranking, RANKINGS)
-    block = block or _block_size(weights.pos_PN.shape[1])
+    block = block or block_size(weights.pos_PN.shape[1])
     num_latents = min(num_latents, d_sae)
     best = _Best(weights, num_latents, ranking)
     on_device = _DeviceWeights.of(weights)
@@ -158,8 +158,8 @@ def top_latents(
     return Top(np.stack(best.score), np.stack(best.index), fires_TS)
 
 
-def _block_size(num_rows: int) -> int:
-    """A power of two, so that few sizes are compiled."""
+def block_size(num_rows: int) -> int:
+    """How many latents of so many rows fit `BLOCK_BYTES`: a power of two, so few are compiled."""
     fitting = max(1, BLOCK_BYTES // (4 * max(1, num_rows)))
     return min(1 << 14, max(128, 1 << (fitting.bit_length() - 1)))
 

@@ -193,7 +193,7 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
     weights = selection.class_weights(len(_padded(x_ND)), rows)
     width = min(config.max_latents, sae.sae.d_sae)
     top = selection.top_latents(
-        block_encoder(sae, _padded(x_ND)), sae.sae.d_sae, weights, width, config.ranking
+        block_encoder(sae.sae, _padded(x_ND)), sae.sae.d_sae, weights, width, config.ranking
     )
     random_PK = np.stack(
         [
@@ -203,21 +203,21 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
     )
     latent_U = np.union1d(top.index_PK, random_PK).astype(np.int32)
     return DatasetLatents(
-        rows=Columns.of(_kept_columns(sae, x_ND, latent_U), len(x_ND)),
-        shifted=Columns.of(_kept_columns(sae, x_MD, latent_U), len(x_MD)),
+        rows=Columns.of(kept_columns(sae.sae, x_ND, latent_U), len(x_ND)),
+        shifted=Columns.of(kept_columns(sae.sae, x_MD, latent_U), len(x_MD)),
         top_PK=np.searchsorted(latent_U, top.index_PK).astype(np.int32),
         random_PK=np.searchsorted(latent_U, random_PK).astype(np.int32),
         latent_U=latent_U,
     )
 
 
-def block_encoder(sae: LoadedSae, x_ND: np.ndarray) -> Callable[[int, int], jax.Array]:
+def block_encoder(sae, x_ND: np.ndarray) -> Callable[[int, int], jax.Array]:
     """`(start, stop) -> z_NB`: the float32 latents of these activations in a range of latents.
 
     Weights of less than float32 are widened in that range alone.
     """
     on_device_ND = jnp.asarray(x_ND)
-    return lambda start, stop: _encode_range(sae.sae, on_device_ND, start, stop - start)
+    return lambda start, stop: _encode_range(sae, on_device_ND, start, stop - start)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
@@ -242,14 +242,14 @@ def _encode_part(sae, x_ND, cut):
     return jump_relu.encode(part, x_ND)
 
 
-def _kept_columns(sae: LoadedSae, x_ND: np.ndarray, latent_U) -> Iterator[np.ndarray]:
+def kept_columns(sae, x_ND: np.ndarray, latent_U) -> Iterator[np.ndarray]:
     """Latents of all rows at these columns, a block of columns at a time."""
     padded_ND = jnp.asarray(_padded(x_ND))
     for start in range(0, len(latent_U), COLUMNS_AT_ONCE):
         index_B = latent_U[start : start + COLUMNS_AT_ONCE]
         # A program per number of columns would be compiled per dataset: pad to a few sizes.
         padded_B = np.pad(index_B, (0, -len(index_B) % 256), mode="edge")
-        z_NB = _encode_columns(sae.sae, padded_ND, jnp.asarray(padded_B))
+        z_NB = _encode_columns(sae, padded_ND, jnp.asarray(padded_B))
         yield np.asarray(z_NB)[: len(x_ND), : len(index_B)]
 
 
