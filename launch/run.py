@@ -1,4 +1,8 @@
-"""Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR]."""
+"""Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR] [--shard=I/N].
+
+With --shard=0/4 it does the first of four independent parts, by dataset; when all four are done, the
+same command without --shard merges their tables and writes the report.
+"""
 
 from absl import app
 from job import config_and_workdir, finish
@@ -11,7 +15,8 @@ def main(argv: list[str]) -> None:
     """Every stage, resuming what is there."""
     config, workdir = config_and_workdir(argv)
     print(finish(lambda: run.run(config, workdir)))
-    print(f"\nThe report is {workdir / 'report' / 'index.html'}")
+    if config.shard is None:
+        print(f"\nThe report is {workdir / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from jaxprobe import base, datasets, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.saes import jump_relu
+from jaxprobe.stages.extract import CONTROL_ROWS
 from jaxprobe.stages.latents import FOLDER as FOLDER
 from jaxprobe.stages.latents import Columns, DatasetLatents, is_done, latents_path, write
 from jaxprobe.stages.latents import read as read
@@ -29,7 +30,6 @@ VERSION = 2  # raised when a change to the code changes what is kept
 ROW_STEP = 512  # rows are padded to its multiples: few sizes, few compiled programs
 COLUMNS_AT_ONCE = 1024  # of the second pass
 RANDOM_SAE = "random_sae"  # the control's id, and its `features` in result rows
-CONTROL_ROWS = 2048  # activations on which the random SAE's thresholds are matched
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,8 @@ class EncodeConfig:
         max_latents: Latents kept per split: the largest k of a probe.
         ranking: `normalised` or `raw`, see `selection.score`.
         random_sae: Whether to encode the control too.
+        control_datasets: Datasets on whose prompts that control's thresholds are matched; none
+            means `datasets`.
         random_latents: Latents of the random-latents control; 0 leaves it out.
     """
 
@@ -56,6 +58,7 @@ class EncodeConfig:
     max_latents: int = 512
     ranking: str = "normalised"
     random_sae: bool = True
+    control_datasets: tuple[str, ...] = ()
     random_latents: int = 128
 
 
@@ -108,7 +111,7 @@ def with_control(
             )
         by_id[sae.id] = sae
     if config.random_sae and saes:
-        names = config.datasets or datasets.names(config.source)
+        names = config.control_datasets or config.datasets or datasets.names(config.source)
         by_id[RANDOM_SAE] = _random_twin(config, store, saes[0], names)
     return by_id
 
@@ -171,9 +174,7 @@ def weights_digest(sae: LoadedSae) -> str:
 
 def _random_twin(config, store, sae: LoadedSae, names: Sequence[str]) -> LoadedSae:
     """An SAE of the same shape and frequencies with random directions."""
-    texts = {text: None for name in names for text in datasets.load(name, config.source).texts}
-    # Rows by hash order: addressed, so that the sample does not follow the datasets' order.
-    chosen = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:CONTROL_ROWS]
+    chosen = datasets.sample_texts(names, config.source, CONTROL_ROWS)
     x_ND = store.read(_site(sae), chosen)
     twin = jump_relu.random_like(sae.sae, jnp.asarray(x_ND), jax.random.key(config.seed))
     return LoadedSae(
@@ -281,7 +282,8 @@ def latents_identity(
     config: EncodeConfig, store: ActivationStore, sae: LoadedSae, dataset: base.TextDataset
 ) -> dict[str, object]:
     """Everything that decides a dataset's latents, and in what order their splits stand."""
-    elsewhere = ("datasets", "source", "random_sae")  # they decide which files, not what is in one
+    # They decide which files there are, not what is in one.
+    elsewhere = ("datasets", "source", "random_sae", "control_datasets")
     shifted = shifted_set(config, dataset)
     settings = dataclasses.asdict(config).items()
     fields = {name: value for name, value in settings if name not in elsewhere}

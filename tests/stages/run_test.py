@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -176,6 +177,41 @@ def test_covariate_shift_goes_through_all_stages(loads, tmp_path):
     )
     assert moved["activations"].test_auroc == pytest.approx(score.test_auroc, abs=1e-6)
     assert moved["activations"].valid_auroc == pytest.approx(score.valid_auroc, abs=1e-6)
+
+
+def test_shards_make_the_rows_of_the_whole_job(loads, tmp_path):
+    sets = [fakes.dataset(name, 300, gap=0.5) for name in ("a", "b", "c")]
+    source = fakes.write_source(tmp_path / "source", sets)
+    config = stage.RunConfig.from_mapping(mapping((), source=source))
+    whole, root = tmp_path / "whole", tmp_path / "parts"
+    text = stage.run(config, whole)
+    shards = [
+        dataclasses.replace(config, shard=stage.sharding.Shard(index=index, count=2))
+        for index in range(2)
+    ]
+    with pytest.raises(FileNotFoundError, match="on the whole job, before any shard"):
+        stage.run(shards[0], root)
+    stage.run(config, root, ("extract",))
+    stage.run(config, root, ("train_sae",))
+    with pytest.raises(ValueError, match="leave --shard out"):
+        stage.run(shards[0], root, ("report",))
+    assert "Shard 1/2 is done" in stage.run(shards[1], root)
+    with pytest.raises(ValueError, match=r"1 of 2 shards in .* are missing or not done: 0/2"):
+        stage.run(config, root)
+    # The other one on another machine: no activations there, but the trained SAE.
+    alone = tmp_path / "alone"
+    shutil.copytree(root / "saes", alone / "saes")
+    for name in ("extract", "encode", "fit"):
+        stage.run(shards[0], alone, (name,))
+    assert not (root / "shard-1-of-2" / "activations").exists()
+    assert (alone / "shard-0-of-2" / "activations").exists()
+    shutil.copytree(alone / "shard-0-of-2", root / "shard-0-of-2")
+    merged = stage.run(config, root)
+    assert merged.splitlines()[-1] == text.splitlines()[-1]
+    paths = [folder / "results.parquet" for folder in (whole, root)]
+    first, second = (table.merge([path]) for path in paths)
+    assert len(first) > 10
+    assert repr(first.to_pylist()) == repr(second.to_pylist())
 
 
 def test_a_damaged_record_is_written_anew(loads, paths, tmp_path):
