@@ -38,11 +38,11 @@ def select_suite() -> None:
     ]
     alone = statistics.mean(seconds) * d_sae / block
     start = time.perf_counter()
-    encode_block = encode.block_encoder(sae, x_ND)
-    top = selection.top_latents(encode_block, d_sae, weights, 512, _RANKING.value)
+    encoder = encode.prepare(sae, x_ND)
+    top = selection.top_latents(encoder, d_sae, weights, 512, _RANKING.value)
     ranked = time.perf_counter() - start
     latent_U = np.unique(top.index_PK)
-    kept = latents.Columns.of(encode.kept_columns(sae, x_ND, latent_U), num_rows)
+    kept = latents.Columns.of(encode.kept_columns(encoder, num_rows, latent_U), num_rows)
     both = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     encode_flops = 2 * num_rows * width * d_sae

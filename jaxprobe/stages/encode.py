@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -190,12 +190,11 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
     shifted = shifted_set(config, dataset)
     x_ND = store.read(_site(sae), dataset.texts)
     x_MD = store.read(_site(sae), shifted.texts if shifted else ())
+    encoder, d_sae = prepare(sae.sae, _padded(x_ND)), sae.sae.d_sae
     rows = [(split.train_N, split.y_train_N) for split in splits]
     weights = selection.class_weights(len(_padded(x_ND)), rows)
-    width = min(config.max_latents, sae.sae.d_sae)
-    top = selection.top_latents(
-        block_encoder(sae.sae, _padded(x_ND)), sae.sae.d_sae, weights, width, config.ranking
-    )
+    width = min(config.max_latents, d_sae)
+    top = selection.top_latents(encoder, d_sae, weights, width, config.ranking)
     random_PK = np.stack(
         [
             _random_latents(config, dataset.name, split, top.fires_TS[number])
@@ -203,22 +202,35 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
         ]
     )
     latent_U = np.union1d(top.index_PK, random_PK).astype(np.int32)
+    shifted_encoder = prepare(sae.sae, _padded(x_MD))
     return DatasetLatents(
-        rows=Columns.of(kept_columns(sae.sae, x_ND, latent_U), len(x_ND)),
-        shifted=Columns.of(kept_columns(sae.sae, x_MD, latent_U), len(x_MD)),
+        rows=Columns.of(kept_columns(encoder, len(x_ND), latent_U), len(x_ND)),
+        shifted=Columns.of(kept_columns(shifted_encoder, len(x_MD), latent_U), len(x_MD)),
         top_PK=np.searchsorted(latent_U, top.index_PK).astype(np.int32),
         random_PK=np.searchsorted(latent_U, random_PK).astype(np.int32),
         latent_U=latent_U,
     )
 
 
-def block_encoder(sae, x_ND: np.ndarray) -> Callable[[int, int], jax.Array]:
-    """`(start, stop) -> z_NB`: the float32 latents of these activations in a range of latents.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockEncoder:
+    """Any latents of fixed rows, float32; narrower weights are widened for those latents alone."""
 
-    Weights of less than float32 are widened in that range alone.
-    """
-    on_device_ND = jnp.asarray(x_ND)
-    return lambda start, stop: _encode_range(sae, on_device_ND, start, stop - start)
+    sae: jump_relu.JumpReluSae
+    x_ND: jax.Array
+
+    def __call__(self, start: int, stop: int) -> jax.Array:
+        """z_NB, the latents of all rows from `start` to before `stop`."""
+        return _encode_range(self.sae, self.x_ND, start, stop - start)
+
+    def columns(self, index_K) -> jax.Array:
+        """z_NK, these latents of all rows."""
+        return _encode_columns(self.sae, self.x_ND, jnp.asarray(index_K))
+
+
+def prepare(sae: jump_relu.JumpReluSae, x_ND: np.ndarray) -> BlockEncoder:
+    """Makes rows ready to be encoded by blocks of latents."""
+    return BlockEncoder(sae=sae, x_ND=jnp.asarray(x_ND))
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
@@ -243,15 +255,16 @@ def _encode_part(sae, x_ND, cut):
     return jump_relu.encode(part, x_ND)
 
 
-def kept_columns(sae, x_ND: np.ndarray, latent_U) -> Iterator[np.ndarray]:
-    """Latents of all rows at these columns, a block of columns at a time."""
-    padded_ND = jnp.asarray(_padded(x_ND))
+def kept_columns(encoder: BlockEncoder, num_rows: int, latent_U) -> Iterator[np.ndarray]:
+    """Latents of the first rows at these columns, a block of columns at a time."""
+    if num_rows == 0:
+        yield np.zeros((0, len(latent_U)), np.float32)
+        return
     for start in range(0, len(latent_U), COLUMNS_AT_ONCE):
         index_B = latent_U[start : start + COLUMNS_AT_ONCE]
         # A program per number of columns would be compiled per dataset: pad to a few sizes.
         padded_B = np.pad(index_B, (0, -len(index_B) % 256), mode="edge")
-        z_NB = _encode_columns(sae, padded_ND, jnp.asarray(padded_B))
-        yield np.asarray(z_NB)[: len(x_ND), : len(index_B)]
+        yield np.asarray(encoder.columns(padded_B))[:num_rows, : len(index_B)]
 
 
 def _padded(x_ND: np.ndarray) -> np.ndarray:

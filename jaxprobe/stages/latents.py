@@ -144,9 +144,7 @@ def write(path: Path, identity: Mapping[str, object], latents: DatasetLatents) -
     arrays = {name: getattr(latents, name) for name in ("top_PK", "random_PK", "latent_U")}
     for name in ("rows", "shifted"):
         columns = getattr(latents, name)
-        arrays |= {
-            f"{name}.{key}": getattr(columns, key) for key in ("value_E", "row_E", "start_C")
-        }
+        arrays |= {f"{name}.{key}": getattr(columns, key) for key in _STORED}
     arrays["num_rows"] = np.array([latents.rows.num_rows, latents.shifted.num_rows], np.int64)
     metadata = {"identity": json.dumps(dict(identity), sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -294,7 +294,8 @@ def test_narrow_weights_are_widened_block_by_block(setting):
     narrow = jax.tree.map(lambda array: array.astype(jnp.bfloat16), sae.sae)
     wide = jax.tree.map(lambda array: array.astype(jnp.float32), narrow)
     wanted_NS = dense(dataclasses.replace(sae, sae=wide), x_ND)
-    encode_block = stage.block_encoder(narrow, x_ND)
-    got_NS = np.concatenate([encode_block(0, 40), encode_block(40, 96)], axis=1)
+    encoder = stage.prepare(narrow, x_ND)
+    got_NS = np.concatenate([encoder(0, 40), encoder(40, 96)], axis=1)
     assert got_NS.dtype == np.float32
     np.testing.assert_allclose(got_NS, wanted_NS, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(encoder.columns([7, 3]), got_NS[:, [7, 3]], rtol=1e-5, atol=1e-4)
