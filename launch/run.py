@@ -8,13 +8,16 @@ from absl import app
 from job import config_and_workdir, finish
 from overrides import parse_flags
 
-from jaxprobe.stages import run
+from jaxprobe.stages import estimate, run
 
 
 def main(argv: list[str]) -> None:
     """Every stage, resuming what is there."""
     config, workdir = config_and_workdir(argv)
+    plan = finish(lambda: estimate.plan(config, workdir))
+    print(plan.describe(), flush=True)
     print(finish(lambda: run.run(config, workdir)))
+    plan.learn()
     if config.shard is None:
         print(f"\nThe report is {workdir / 'report' / 'index.html'}")
 

@@ -14,7 +14,7 @@ ROOMS = (
 )
 STAGES = (
     *("sae_training", "reporting", "extract", "train_sae", "latents", "encode", "fit", "report"),
-    *("shards", "run"),
+    *("shards", "run", "estimate"),
 )
 
 

@@ -155,6 +155,18 @@ def extract(
         return writer.store()
 
 
+def outstanding(config: ExtractConfig, *workdirs: Path) -> tuple[int, list[str]]:
+    """How many distinct prompts the config names, and those that no work directory's store holds whole."""
+    request, missing = _request(config), None
+    for workdir in workdirs:
+        if (workdir / FOLDER / MANIFEST).exists():
+            work = request.missing(ActivationStore.open(workdir / FOLDER))
+            here = {int(index) for _, members in work for index in members}
+            missing = here if missing is None else missing & here
+    left = range(len(request.texts)) if missing is None else sorted(missing)
+    return len(request.texts), [request.texts[index] for index in left]
+
+
 def extract_texts(
     model: ExtractModel,
     texts: Sequence[str],

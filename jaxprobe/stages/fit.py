@@ -295,6 +295,15 @@ class Planner:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def num_probes(config: FitConfig, regime: str, num_saes: int, random_sae: bool) -> int:
+    """Rows that a split yields: what `Planner.jobs` lists, counted without features."""
+    counts = config.num_latents if regime == "standard" else config.regime_num_latents
+    total = 1 + config.controls + num_saes * len(config.penalties) * len(counts)
+    if config.controls:
+        total += (2 * num_saes + random_sae) * len(config.regime_num_latents)
+    return total
+
+
 def shuffled_labels(split: base.Split) -> np.ndarray:
     """The control's labels: the split's own in an order that has nothing to do with the texts."""
     address = f"{split.seed}/{split.dataset}/{split.regime}/{split.level}/{split.protocol}/shuffle"

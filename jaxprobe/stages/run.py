@@ -268,11 +268,14 @@ class Record:
 def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSae | None:
     if config.train_sae is None:
         return None
-    return training.train_sae(config.train_sae, store, _trained_dir(config.train_sae, workdir))
+    return training.train_sae(config.train_sae, store, trained_dir(config, workdir))
 
 
-def _trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
-    return workdir / SAES / f"{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
+def trained_dir(config: RunConfig, workdir: Path) -> Path:
+    """Where the train_sae stage leaves its SAE; only for a config that trains one."""
+    wanted = config.train_sae
+    assert wanted is not None
+    return workdir / SAES / f"{wanted.site}_width_{wanted.d_sae}_l0_{wanted.target_l0:g}"
 
 
 def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
@@ -283,7 +286,7 @@ def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
     """
     if config.train_sae is None:
         return None
-    folder = _trained_dir(config.train_sae, workdir)
+    folder = trained_dir(config, workdir)
     if not (folder / native.FILE_NAME).exists():
         raise FileNotFoundError(
             f"there is no SAE in {folder}; run the train_sae stage first"
