@@ -9,10 +9,12 @@ that text, where pandas would make it a missing value (no published file holds o
 import csv
 import dataclasses
 import functools
+import hashlib
+import heapq
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,6 +39,12 @@ def names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
         AssetError: It cannot be had.
     """
     return tuple(_master(_Layout.open(source)))
+
+
+def sample_texts(names: Iterable[str], source: str, count: int) -> list[str]:
+    """At most `count` distinct prompts, lowest SHA-256 first: whatever the datasets' order."""
+    texts = {text for name in names for text in load(name, source).texts}
+    return heapq.nsmallest(count, texts, key=lambda text: hashlib.sha256(text.encode()).digest())
 
 
 def shifted_names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
@@ -81,6 +89,16 @@ def load_shifted(name: str, source: str = DEFAULT_SOURCE) -> TextDataset:
     known = [base for base in _master(layout) if _shifted_file(base) in layout.files]
     check_choice("shifted dataset", name, known)
     return layout.load(name, _shifted_file(name))
+
+
+def shifted_of(dataset: TextDataset, source: str = DEFAULT_SOURCE) -> TextDataset | None:
+    """The shifted test set of a loaded dataset; None where it has none, as users' own files."""
+    layout = _Layout.open(source)
+    file = _master(layout).get(dataset.name)
+    published = file is not None and dataset.source == f"{layout.source}/{file}"
+    if not published or _shifted_file(dataset.name) not in layout.files:
+        return None
+    return layout.load(dataset.name, _shifted_file(dataset.name))
 
 
 def _shifted_file(name: str) -> str:

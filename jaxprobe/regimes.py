@@ -61,8 +61,15 @@ def splits(
     if shifted is not None:
         draws = _covariate_shift(dataset, shifted, rows_N, protocol, seed)
         return tuple(base.Split(**common, **draw) for draw in draws)
-    draws = _DRAWS[regime](y_N, seed)
+    # In a small set an extreme ratio, or its noise, can leave one class to train on: no probe.
+    draws = [d for d in _DRAWS[regime](y_N, seed) if 0 < d["y_train_N"].mean() < 1]
     return tuple(base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws)
+
+
+def num_levels(regime: str) -> int:
+    """Splits that a regime draws from a dataset that is large enough."""
+    levels = {"scarcity": SCARCITY_SIZES, "imbalance": IMBALANCE_RATIOS}
+    return len((levels | {"label_noise": NOISE_FRACTIONS}).get(regime, (math.nan,)))
 
 
 def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray) -> np.ndarray:
@@ -117,9 +124,16 @@ def draw_rows(
                     f" only {len(pools[label])} are left; use a smaller size"
                 )
             parts.append(rng.choice(pools[label], size=count, replace=False))
-        pools = [np.setdiff1d(pool, part) for pool, part in zip(pools, parts, strict=True)]
+        pools = [_without(pool, part, len(y_N)) for pool, part in zip(pools, parts, strict=True)]
         drawn.append(np.concatenate(parts))
     return rng.permutation(drawn[0]), rng.permutation(drawn[1])
+
+
+def _without(pool: np.ndarray, part: np.ndarray, num_rows: int) -> np.ndarray:
+    """What `np.setdiff1d` gives for sorted rows, without its sorting."""
+    kept = np.ones(num_rows, bool)
+    kept[part] = False
+    return pool[kept[pool]]
 
 
 def flip_labels(y_N: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -156,9 +170,9 @@ def validation_folds(y_N: np.ndarray, seed: int) -> tuple[base.Fold, ...]:
         fold_N = _stratified_fold_numbers(y_N, seed)
         valid_parts = [np.flatnonzero(fold_N == fold) for fold in range(NUM_FOLDS)]
     return tuple(
-        base.Fold(np.setdiff1d(everything, valid), valid)
+        base.Fold(np.delete(everything, valid), valid)
         for valid in valid_parts
-        if len(np.unique(y_N[valid])) == 2
+        if y_N[valid].min() != y_N[valid].max()
     )
 
 

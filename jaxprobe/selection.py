@@ -1,11 +1,13 @@
 """Ranking an SAE's latents for many splits at once, one block of latents at a time.
 
-Row p of a weight matrix A holds a split's normalised class weights, so `A @ z` gives the class
-means of all splits in one product. A block is ranked, its best columns are kept, and it is
-dropped: the dense [N, d_sae] array never exists.
+The ranking is defined in float64 (`score`), ties go to the lower latent number, and it is found
+without a dense [N, d_sae] array: for each block of latents a few float32 products give every
+split an upper bound of every score; only latents whose bound beats the split's K-th best so far
+are scored in float64. The bound is a bound on rounding too, so no latent is lost to it.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,15 +17,28 @@ import numpy as np
 from jaxprobe import checks
 
 RANKINGS = ("normalised", "raw")
-BLOCK = 4096
+BLOCK_BYTES = 100 << 20  # of one block of latents: 4,096 latents at 5,000 rows
+SCORED_AT_ONCE = 512  # columns in float64: 20 MB at 5,000 rows
+PAD_SPLITS = 8
+_ROUNDING = 2.0**-23  # twice float32's unit roundoff: margin for the bound's own arithmetic
 
 
 class Weights(NamedTuple):
-    """Row weights of P splits over N examples; each row of `pos_PN` and `neg_PN` sums to 1."""
+    """Which of N rows P splits train on. Splits that train on the same rows share one of T sets.
 
-    pos_PN: jax.Array
-    neg_PN: jax.Array
-    train_PN: jax.Array
+    Attributes:
+        pos_PN: How often each row is a positive training row of a split: 0 or 1, unless a
+            split repeats rows.
+        train_TN: How often each row is in a set of training rows.
+        set_P: The set of each split.
+        num_pos_P, num_neg_P: Training rows of each class.
+    """
+
+    pos_PN: np.ndarray
+    train_TN: np.ndarray
+    set_P: np.ndarray
+    num_pos_P: np.ndarray
+    num_neg_P: np.ndarray
 
 
 def class_weights(num_rows: int, splits: list[tuple[np.ndarray, np.ndarray]]) -> Weights:
@@ -36,44 +51,70 @@ def class_weights(num_rows: int, splits: list[tuple[np.ndarray, np.ndarray]]) ->
     Raises:
         ValueError: A split without both classes, for which a mean difference has no meaning.
     """
-    pos_PN, neg_PN = np.zeros((2, len(splits), num_rows), np.float32)
+    pos_PN = np.zeros((len(splits), num_rows), np.float32)
+    train_TN, set_P, known = [], [], {}
     for p, (rows, y_N) in enumerate(splits):
         checks.check_binary("y_train_N", y_N, both=True)
-        np.add.at(pos_PN[p], rows[y_N == 1], 1 / np.sum(y_N == 1))
-        np.add.at(neg_PN[p], rows[y_N == 0], 1 / np.sum(y_N == 0))
-    train_PN = ((pos_PN > 0) | (neg_PN > 0)).astype(np.float32)
-    return Weights(jnp.asarray(pos_PN), jnp.asarray(neg_PN), jnp.asarray(train_PN))
+        y_N = np.asarray(y_N)
+        pos_PN[p] = np.bincount(rows[y_N == 1], minlength=num_rows)
+        train_N = np.bincount(rows, minlength=num_rows).astype(np.float32)
+        set_P.append(known.setdefault(train_N.tobytes(), len(known)))
+        if len(train_TN) < len(known):
+            train_TN.append(train_N)
+    train_TN = np.array(train_TN, np.float32).reshape(len(known), num_rows)
+    set_P = np.array(set_P, np.int32)
+    num_pos_P = pos_PN.sum(axis=1, dtype=np.float64)
+    num_neg_P = train_TN.sum(axis=1, dtype=np.float64)[set_P] - num_pos_P
+    return Weights(pos_PN, train_TN, set_P, num_pos_P, num_neg_P)
 
 
-def score(z_NS, weights: Weights, ranking: str = "normalised"):
+def score(z_NS: np.ndarray, weights: Weights, ranking: str = "normalised") -> np.ndarray:
     """How far apart the classes' mean latents are: `|mean over pos - mean over neg|`.
 
+    In float64, where sums of float32 latents, times a class's size, are exact as long as a latent's
+    values spread over no more than some 2^10 to 2^20; so gaps that are equal by arithmetic are
+    equal, in whatever order rows are summed.
+
     Args:
-        z_NS: Latents of all rows.
+        z_NS: float32 latents of all rows.
         weights: Splits to score for.
         ranking: `raw`, or `normalised`: divided by the mean of the latent's nonzero absolute
             values over the training rows, `sum|z| / (count + 1e-6) + 1e-6`.
 
     Returns:
-        score_PS, non-negative.
+        float64 score_PS, non-negative.
 
     References:
         Kantamneni et al., arXiv 2502.16681; normalisation as in sae-probes 0.4.2.
     """
     checks.check_choice("ranking", ranking, RANKINGS)
-    gap_PS = jnp.abs(weights.pos_PN @ z_NS - weights.neg_PN @ z_NS)
+    z_NS = np.asarray(z_NS, np.float64)
+    sum_RS = np.concatenate([weights.pos_PN, weights.train_TN]).astype(np.float64) @ z_NS
+    pos_PS, sum_TS = np.split(sum_RS, [len(weights.pos_PN)])
+    neg_PS = sum_TS[weights.set_P] - pos_PS
+    # Over a common denominator: 2/3 - 1/3 and 1/3 - 0 must tie, and do not once each is rounded.
+    pos_1, neg_1 = weights.num_pos_P[:, None], weights.num_neg_P[:, None]
+    gap_PS = np.abs(pos_PS * neg_1 - neg_PS * pos_1) / (pos_1 * neg_1)
     if ranking == "raw":
         return gap_PS
-    size_PS = weights.train_PN @ jnp.abs(z_NS)
-    count_PS = weights.train_PN @ (z_NS != 0).astype(z_NS.dtype)
-    return gap_PS / (size_PS / (count_PS + 1e-6) + 1e-6)
+    train_TN = weights.train_TN.astype(np.float64)
+    size_TS = train_TN @ np.abs(z_NS) if z_NS.min(initial=0) < 0 else sum_TS
+    norm_TS = size_TS / (train_TN @ (z_NS != 0) + 1e-6) + 1e-6
+    return gap_PS / norm_TS[weights.set_P]
 
 
 class Top(NamedTuple):
-    """The best latents of each split, best first, ties by index."""
+    """The best latents of each split, best first, ties by index.
 
-    score_PK: jax.Array
-    index_PK: jax.Array
+    Attributes:
+        score_PK: float64, see `score`.
+        index_PK: int32 latent numbers.
+        fires_TS: Whether each latent is nonzero on any row of a training set, see `Weights`.
+    """
+
+    score_PK: np.ndarray
+    index_PK: np.ndarray
+    fires_TS: np.ndarray
 
 
 def top_latents(
@@ -82,32 +123,147 @@ def top_latents(
     weights: Weights,
     num_latents: int,
     ranking: str = "normalised",
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> Top:
     """Ranks all latents for all splits in one pass over blocks of latents.
 
     Args:
-        encode_block: `(start, stop) -> z_NB`, the latents of all rows in that range.
+        encode_block: `(start, stop) -> z_NB`, the latents of all rows in that range, finite.
         d_sae: Number of latents.
         weights: Splits to rank for.
         num_latents: How many to keep; all of them where the SAE has fewer.
         ranking: See `score`.
-        block: Latents encoded at once.
+        block: Latents encoded at once; by default as many as fit `BLOCK_BYTES`.
+
+    Returns:
+        What `score` of the whole z_NS and a stable sort would give.
     """
-    num_splits = weights.pos_PN.shape[0]
-    top = Top(jnp.zeros((num_splits, 0)), jnp.zeros((num_splits, 0), jnp.int32))
+    checks.check_choice("ranking", ranking, RANKINGS)
+    block = block or block_size(weights.pos_PN.shape[1])
+    num_latents = min(num_latents, d_sae)
+    best = _Best(weights, num_latents, ranking)
+    on_device = _DeviceWeights.of(weights)
+    fires_TS = np.zeros((len(weights.train_TN), d_sae), bool)
+    ahead = None
     for start in range(0, d_sae, block):
-        stop = min(start + block, d_sae)
-        top = _merge(top, encode_block(start, stop), weights, start, num_latents, ranking)
-    return top
+        z_NB = jnp.asarray(encode_block(start, min(start + block, d_sae)))
+        floor_P = _padded(best.floor(), np.inf)
+        bound = _bound(z_NB, on_device, floor_P, ranking=ranking)
+        # The device works on this block while the host scores the one before.
+        if ahead is not None:
+            best.absorb(*ahead, fires_TS)
+        ahead = start, z_NB, bound
+    if ahead is not None:
+        best.absorb(*ahead, fires_TS)
+    return Top(np.stack(best.score), np.stack(best.index), fires_TS)
 
 
-def _merge(top: Top, z_NB, weights: Weights, start: int, num_latents: int, ranking: str) -> Top:
-    # top_k keeps the first of equals, and earlier blocks stand first: ties go to the lower index.
-    score_PB = score(z_NB, weights, ranking)
-    index_B = start + jnp.arange(z_NB.shape[1], dtype=jnp.int32)
-    index_PB = jnp.broadcast_to(index_B, score_PB.shape)
-    score_PC = jnp.concatenate([top.score_PK, score_PB], axis=1)
-    index_PC = jnp.concatenate([top.index_PK, index_PB], axis=1)
-    best_PK, where_PK = jax.lax.top_k(score_PC, min(num_latents, score_PC.shape[1]))
-    return Top(best_PK, jnp.take_along_axis(index_PC, where_PK, axis=1))
+def block_size(num_rows: int) -> int:
+    """How many latents of so many rows fit `BLOCK_BYTES`: a power of two, so few are compiled."""
+    fitting = max(1, BLOCK_BYTES // (4 * max(1, num_rows)))
+    return min(1 << 14, max(128, 1 << (fitting.bit_length() - 1)))
+
+
+class _Best:
+    """The best latents so far."""
+
+    def __init__(self, weights: Weights, num_latents: int, ranking: str):
+        self.weights, self.num_latents, self.ranking = weights, num_latents, ranking
+        self.score = [np.zeros(0) for _ in weights.pos_PN]
+        self.index = [np.zeros(0, np.int32) for _ in weights.pos_PN]
+
+    def floor(self) -> np.ndarray:
+        """float32, not above the scores that a latent must beat."""
+        floor_P = np.array([self._floor(p) for p in range(len(self.score))], np.float64)
+        with np.errstate(over="ignore"):
+            low_P = floor_P.astype(np.float32)
+        return np.where(low_P > floor_P, np.nextafter(low_P, np.float32(-np.inf)), low_P)
+
+    def _floor(self, p: int) -> float:
+        return self.score[p][-1] if len(self.score[p]) == self.num_latents else -np.inf
+
+    def absorb(self, start: int, z_NB: jax.Array, bound, fires_TS: np.ndarray) -> None:
+        """Scores the latents of a block that may be among the best, and keeps those that are."""
+        hopeful_B, fires_TB = (np.asarray(part) for part in bound)
+        fires_TS[:, start : start + fires_TB.shape[1]] = fires_TB[: len(fires_TS)]
+        column_U = np.flatnonzero(hopeful_B)
+        if not len(column_U):
+            return
+        dense_NB = np.asarray(z_NB)
+        for part in _chunks(column_U):
+            score_PU = score(dense_NB[:, part], self.weights, self.ranking)
+            index_U = (start + part).astype(np.int32)
+            for p, score_U in enumerate(score_PU):
+                self._keep(p, score_U, index_U)
+
+    def _keep(self, p: int, score_U: np.ndarray, index_U: np.ndarray) -> None:
+        # Latents come in rising order: one that only equals the last of the best loses the tie.
+        better_U = score_U > self._floor(p)
+        if not better_U.any():
+            return
+        score_C = np.concatenate([self.score[p], score_U[better_U]])
+        index_C = np.concatenate([self.index[p], index_U[better_U]])
+        order_K = np.argsort(-score_C, kind="stable")[: self.num_latents]
+        self.score[p], self.index[p] = score_C[order_K], index_C[order_K]
+
+
+class _DeviceWeights(NamedTuple):
+    """`Weights` as one matrix per product."""
+
+    sum_RN: jax.Array  # rows of pos_PN, then of train_TN
+    train_TN: jax.Array  # for counting
+    set_P: jax.Array
+    num_pos_P: jax.Array
+    num_neg_P: jax.Array
+
+    @classmethod
+    def of(cls, weights: Weights) -> "_DeviceWeights":
+        # bfloat16 holds whole numbers up to 256; counts of rows are summed in float32, so exactly.
+        exact = weights.train_TN.max(initial=0) <= 256
+        pos_PN, train_TN = _padded(weights.pos_PN), _padded(weights.train_TN)
+        return cls(
+            sum_RN=jnp.asarray(np.concatenate([pos_PN, train_TN])),
+            train_TN=jnp.asarray(train_TN, jnp.bfloat16 if exact else jnp.float32),
+            set_P=jnp.asarray(_padded(weights.set_P)),
+            num_pos_P=jnp.asarray(_padded(weights.num_pos_P, 1), jnp.float32),
+            num_neg_P=jnp.asarray(_padded(weights.num_neg_P, 1), jnp.float32),
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("ranking",))
+def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
+    """Which latents of a block some split may want, and on which training sets each fires."""
+    z_NB = z_NB.astype(jnp.float32)
+    product = functools.partial(
+        jnp.matmul, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
+    sum_RB = product(weights.sum_RN, z_NB)
+    count_TB = product(weights.train_TN, (z_NB != 0).astype(weights.train_TN.dtype))
+    pos_PB, sum_TB = jnp.split(sum_RB, [weights.set_P.shape[0]])
+    size_TB = jax.lax.cond(
+        jnp.any(z_NB < 0),
+        lambda: product(weights.train_TN.astype(jnp.float32), jnp.abs(z_NB)),
+        lambda: sum_TB,
+    )
+    # A sum of n float32 terms is off by at most n roundings of the sum of their sizes; zeros add none.
+    off_TB = (count_TB + 8) * _ROUNDING
+    size_PB, off_PB = size_TB[weights.set_P], off_TB[weights.set_P]
+    pos_1, neg_1 = weights.num_pos_P[:, None], weights.num_neg_P[:, None]
+    gap_PB = jnp.abs(pos_PB / pos_1 - (sum_TB[weights.set_P] - pos_PB) / neg_1)
+    most_PB = gap_PB + off_PB * (size_PB / pos_1 + 2 * size_PB / neg_1)
+    if ranking == "normalised":
+        norm_TB = size_TB / (count_TB + 1e-6) + 1e-6
+        most_PB = most_PB / norm_TB[weights.set_P]
+    most_PB = most_PB * (1 + 2 * off_PB)
+    return jnp.any(most_PB > floor_P[:, None], axis=0), count_TB > 0
+
+
+def _padded(array: np.ndarray, value: float = 0) -> np.ndarray:
+    """Filled up to a multiple of `PAD_SPLITS`: a program per number of splits would be too many."""
+    width = [(0, -len(array) % PAD_SPLITS), *((0, 0) for _ in array.shape[1:])]
+    return np.pad(array, width, constant_values=value)
+
+
+def _chunks(column_U: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(column_U), SCORED_AT_ONCE):
+        yield column_U[start : start + SCORED_AT_ONCE]

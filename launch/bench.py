@@ -2,6 +2,9 @@
 
 Reads the work directory of a finished run (default: the quickstart's) and prints a table a suite.
 Both sides of a comparison run in the same process, one after the other, on the same rows.
+
+`--suite=select` needs no run and no --config, and is not part of `all`: it ranks the latents of a random
+bfloat16 encoder for all splits of one dataset. Its sizes are flags; the default takes 11 GB.
 """
 
 import time
@@ -11,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags
+from bench_select import select_suite
 from job import config_and_workdir, finish
 from overrides import parse_flags
 
@@ -19,11 +23,16 @@ from jaxprobe.probes import grid
 from jaxprobe.stages import encode, extract, run
 from jaxprobe.store import ActivationStore
 
-_SUITE = flags.DEFINE_enum("suite", "all", ["forward", "encode", "fit", "all"], "What to measure.")
+_SUITE = flags.DEFINE_enum(
+    "suite", "all", ["forward", "encode", "fit", "select", "all"], "What to measure."
+)
 
 
 def main(argv: list[str]) -> None:
     """Runs the suites asked for."""
+    if _SUITE.value == "select":
+        print(f"select: {run.device()}")
+        return finish(select_suite)
     config, workdir = config_and_workdir(argv)
     suites = {"forward": forward_suite, "encode": encode_suite, "fit": fit_suite}
     for name, suite in suites.items():
@@ -95,8 +104,8 @@ def fit_suite(config: run.RunConfig, workdir) -> None:
         split = regimes.splits(dataset, seed=config.encode.seed)[0]
         x_ND = store.read(site, dataset.texts)
         identity = encode.latents_identity(config.encode, store, sae, dataset)
-        latents = encode.read(encode.latents_path(workdir, sae.id, name), identity)
-        z_NK = latents.z_NU[:, latents.top_PK[0]]
+        kept = encode.read(encode.latents_path(workdir, sae.id, name), identity)
+        z_NK = kept.rows.dense(kept.top_PK[0])
         problem = grid.problem(split)
         for work, features, ours in (
             ("L2", x_ND, lambda x=x_ND, p=problem: grid.fit_activations(x, x, p)),

@@ -15,6 +15,7 @@ import jax
 from absl import flags, logging
 from ml_collections import config_flags
 from overrides import FLAGS
+from shard_flag import with_shard
 
 from jaxprobe.assets import AssetError, cache_dir
 from jaxprobe.stages import run
@@ -41,7 +42,7 @@ def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     # Compiled programs are kept: a second run, or a resumed one, starts at once.
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-    config = finish(lambda: run.RunConfig.from_mapping(_CONFIG.value.to_dict()))
+    config = finish(lambda: with_shard(run.RunConfig.from_mapping(_CONFIG.value.to_dict())))
     stem = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     return config, Path(_WORKDIR.value or Path("runs") / stem)
 

@@ -9,7 +9,7 @@ from absl import app
 
 from jaxprobe import checks
 
-FLAGS = "flags are --config=FILE, --workdir=DIR and --config.KEY=VALUE"
+FLAGS = "flags are --config=FILE, --workdir=DIR, --shard=I/N and --config.KEY=VALUE"
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,17 +1,25 @@
-"""Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR]."""
+"""Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR] [--shard=I/N].
+
+With --shard=0/4 it does the first of four independent parts, by dataset; when all four are done, the
+same command without --shard merges their tables and writes the report.
+"""
 
 from absl import app
 from job import config_and_workdir, finish
 from overrides import parse_flags
 
-from jaxprobe.stages import run
+from jaxprobe.stages import estimate, run
 
 
 def main(argv: list[str]) -> None:
     """Every stage, resuming what is there."""
     config, workdir = config_and_workdir(argv)
+    plan = finish(lambda: estimate.plan(config, workdir))
+    print(plan.describe(), flush=True)
     print(finish(lambda: run.run(config, workdir)))
-    print(f"\nThe report is {workdir / 'report' / 'index.html'}")
+    plan.learn()
+    if config.shard is None:
+        print(f"\nThe report is {workdir / 'report' / 'index.html'}")
 
 
 if __name__ == "__main__":

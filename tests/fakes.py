@@ -95,6 +95,21 @@ def write_csv(folder: Path, data: TextDataset) -> str:
     return str(path)
 
 
+def write_source(
+    folder: Path, data: Sequence[TextDataset], shifted: Sequence[TextDataset] = ()
+) -> str:
+    """Writes datasets in the published layout, and the shifted sets of some; returns the folder."""
+    lines = ["Dataset save name,Data type"]
+    for part, parent, end in ((data, "cleaned_data", ""), (shifted, "OOD data", "_OOD")):
+        (folder / parent).mkdir(parents=True, exist_ok=True)
+        for one in part:
+            written = Path(write_csv(folder / parent, one))
+            written.rename(written.with_name(f"{one.name}{end}.csv"))
+    lines += [f"cleaned_data/{one.name}.csv,Binary Classification" for one in data]
+    (folder / "probing_datasets_MASTER.csv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
 def loaded_sae(site: Site, d_sae: int = 96, seed: int = 0, name: str = "sae") -> LoadedSae:
     """An SAE with random directions for the fake's activations; about a third of latents active."""
     rng = np.random.default_rng(seed)

@@ -35,7 +35,7 @@ def test_every_stage_has_a_script_and_a_section_of_its_name():
         assert f"{name}.py" in SCRIPTS
         assert (ROOT / "jaxprobe" / "stages" / f"{name}.py").exists()
         assert name in fields
-    for name in {*SCRIPTS} - {"bench.py"}:
+    for name in {*SCRIPTS} - {"bench.py", "bench_select.py"}:
         text = (ROOT / "launch" / name).read_text()
         assert len(text.splitlines()) <= 60, f"{name} is more than flags and a call"
 
@@ -81,6 +81,27 @@ def test_a_users_error_is_one_line_that_names_the_way_out(arguments, message, tm
     assert re.search(message, shown), shown
     assert "Traceback" not in shown
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("shard", ["4/4", "first"])
+def test_a_bad_shard_is_refused_with_an_example(shard, tmp_path):
+    got = launch("run.py", TINY, f"--shard={shard}", f"--workdir={tmp_path / 'w'}")
+    shown = got.stdout + got.stderr
+    assert got.returncode != 0
+    assert f"got {shard!r}" in shown
+    assert "e.g. 0/4 for the first of four and 3/4 for the last" in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_select_suite_ranks_a_small_encoder_without_a_run():
+    small = ("--select_latents=3000", "--select_rows=400", "--select_width=64", "--select_l0=20")
+    got = launch("bench.py", "--suite=select", *small)
+    assert got.returncode == 0, got.stderr
+    assert "3,000 latents, 400 rows of 64, 48 splits" in got.stdout
+    assert re.search(r"selection [\d.]+ s \([\d.]+ s of CPU\), ratio [\d.]+", got.stdout)
+    assert re.search(r"with [\d,]+ kept columns \([\d,]+ entries\)", got.stdout)
+    assert "beyond the weights" in got.stdout
 
 
 def test_an_override_reaches_the_job(tmp_path):

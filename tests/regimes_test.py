@@ -171,6 +171,13 @@ def test_a_dataset_that_is_too_small_has_no_split():
     assert regimes.splits(dataset(balanced(90)), "scarcity") == ()
 
 
+def test_a_level_that_leaves_one_class_to_train_on_is_skipped():
+    found = regimes.splits(dataset(balanced(220)), "imbalance")  # 15 rows: 14.25 positives are 15
+    levels = [split.level for split in found]
+    assert levels == pytest.approx(np.linspace(0.05, 0.95, 19)[:-1])
+    assert all(set(split.y_train_N) == {0, 1} for split in found)
+
+
 def test_bad_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="unknown regime 'scarce'; known: scarcity"):
         regimes.splits(dataset(balanced(300)), "scarce")

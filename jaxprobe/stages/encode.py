@@ -4,27 +4,32 @@ One pass over blocks of latents ranks all splits of a dataset; a second pass enc
 the columns that any split kept. The dense [N, d_sae] array never exists.
 """
 
+import collections
 import dataclasses
+import functools
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
-from safetensors import safe_open
+from absl import logging
 from tqdm import tqdm
 
 from jaxprobe import base, datasets, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.saes import jump_relu
-from jaxprobe.store import ActivationStore, replace_file
+from jaxprobe.stages.extract import CONTROL_ROWS
+from jaxprobe.stages.latents import FOLDER as FOLDER
+from jaxprobe.stages.latents import Columns, DatasetLatents, is_done, latents_path, write
+from jaxprobe.stages.latents import read as read
+from jaxprobe.store import ActivationStore
 
-FOLDER = "latents"  # below the work directory
+VERSION = 2  # raised when a change to the code changes what is kept
+ROW_STEP = 512  # rows are padded to its multiples: few sizes, few compiled programs
+COLUMNS_AT_ONCE = 1024  # of the second pass
 RANDOM_SAE = "random_sae"  # the control's id, and its `features` in result rows
-CONTROL_ROWS = 2048  # activations on which the random SAE's thresholds are matched
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class EncodeConfig:
         max_latents: Latents kept per split: the largest k of a probe.
         ranking: `normalised` or `raw`, see `selection.score`.
         random_sae: Whether to encode the control too.
+        control_datasets: Datasets on whose prompts that control's thresholds are matched; none
+            means `datasets`.
         random_latents: Latents of the random-latents control; 0 leaves it out.
     """
 
@@ -51,24 +58,8 @@ class EncodeConfig:
     max_latents: int = 512
     ranking: str = "normalised"
     random_sae: bool = True
+    control_datasets: tuple[str, ...] = ()
     random_latents: int = 128
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DatasetLatents:
-    """The latents of one dataset that some split kept.
-
-    Attributes:
-        z_NU: float32 latents of all rows, at the union of kept columns.
-        top_PK: Columns of `z_NU` per split, best latent first.
-        random_PK: Columns of `z_NU` per split: latents drawn from those active in training.
-        latent_U: The SAE's latent in each column.
-    """
-
-    z_NU: np.ndarray
-    top_PK: np.ndarray
-    random_PK: np.ndarray
-    latent_U: np.ndarray
 
 
 def encode(
@@ -87,16 +78,19 @@ def encode(
     """
     names = config.datasets or datasets.names(config.source)
     by_id = with_control(config, store, saes)
+    found: collections.Counter[tuple[str, str]] = collections.Counter()
     with tqdm(total=len(by_id) * len(names), desc="encode", unit="set") as bar:
         for name in names:
             dataset = datasets.load(name, config.source)
             splits = dataset_splits(config, dataset)
+            found.update((split.regime, split.protocol) for split in splits)
             for sae in by_id.values():
                 path = latents_path(workdir, sae.id, name)
                 identity = latents_identity(config, store, sae, dataset)
-                if splits and not _is_done(path, identity):
-                    _write(path, identity, _encode_dataset(config, store, sae, dataset, splits))
+                if splits and not is_done(path, identity):
+                    write(path, identity, _encode_dataset(config, store, sae, dataset, splits))
                 bar.update()
+    _tell_skipped(config, names, found)
     return by_id
 
 
@@ -117,63 +111,70 @@ def with_control(
             )
         by_id[sae.id] = sae
     if config.random_sae and saes:
-        names = config.datasets or datasets.names(config.source)
+        names = config.control_datasets or config.datasets or datasets.names(config.source)
         by_id[RANDOM_SAE] = _random_twin(config, store, saes[0], names)
     return by_id
 
 
 def dataset_splits(config: EncodeConfig, dataset: base.TextDataset) -> tuple[base.Split, ...]:
-    """Every split that the config asks of a dataset, in a fixed order."""
-    return tuple(
-        split
-        for regime in config.regimes
-        for protocol in config.protocols
-        for split in regimes.splits(dataset, regime, protocol=protocol, seed=config.seed)
-    )
+    """Every split that the config asks of a dataset, in a fixed order.
 
-
-def latents_path(workdir: Path | str, sae_id: str, dataset: str) -> Path:
-    """Where a dataset's latents lie; user files are told apart by a hash of their path."""
-    folder = hashlib.sha256(sae_id.encode()).hexdigest()[:12]
-    stem = Path(dataset).stem if dataset.endswith((".csv", ".zst")) else dataset
-    digest = hashlib.sha256(dataset.encode()).hexdigest()[:8]
-    return Path(workdir) / FOLDER / folder / f"{stem}-{digest}.safetensors"
-
-
-def read(path: Path, identity: Mapping[str, object]) -> DatasetLatents:
-    """Reads what `encode` wrote.
-
-    Args:
-        path: From `latents_path`.
-        identity: From `latents_identity`: latents of other splits, or of another SAE, are of no use.
-
-    Raises:
-        FileNotFoundError: The encode stage has not been here.
-        ValueError: It has been here with another SAE, dataset or config.
+    Levels that the dataset is too small for have none, nor has covariate shift where the source
+    has no shifted set.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no latents at {path}; run the encode stage first")
-    if not _is_done(path, identity):
-        raise ValueError(
-            f"{path} was made with another SAE, dataset, activations or config; run the encode stage"
-            " again"
-        )
-    return DatasetLatents(**safetensors.numpy.load_file(path))
+    found: list[base.Split] = []
+    for regime in config.regimes:
+        shifted = shifted_set(config, dataset) if regime == "covariate_shift" else None
+        if regime == "covariate_shift" and shifted is None:
+            continue
+        for protocol in config.protocols:
+            found += regimes.splits(
+                dataset, regime, protocol=protocol, seed=config.seed, shifted=shifted
+            )
+    return tuple(found)
+
+
+def shifted_set(config: EncodeConfig, dataset: base.TextDataset) -> base.TextDataset | None:
+    """The shifted test set that some split of the dataset tests on; None where there is none."""
+    if "covariate_shift" not in config.regimes:
+        return None
+    return datasets.shifted_of(dataset, config.source)
+
+
+def test_texts(
+    config: EncodeConfig, dataset: base.TextDataset, split: base.Split
+) -> tuple[str, ...]:
+    """The prompts that the split's `test_N` numbers: the dataset's, or its shifted set's."""
+    shifted = shifted_set(config, dataset) if split.regime == "covariate_shift" else None
+    return dataset.texts if shifted is None else shifted.texts
+
+
+def _tell_skipped(config: EncodeConfig, names: Sequence[str], found: collections.Counter) -> None:
+    """Logs how many splits there are, and how many levels found their dataset too small."""
+    for regime in config.regimes:
+        for protocol in config.protocols:
+            have, levels = found[regime, protocol], regimes.num_levels(regime)
+            if regime == "covariate_shift":
+                logging.info("%s, %s: %d datasets with a shifted set", regime, protocol, have)
+            elif have < levels * len(names):
+                logging.info(
+                    "%s, %s: %d splits; %d levels skipped, their datasets are too small",
+                    *(regime, protocol, have, levels * len(names) - have),
+                )
 
 
 def weights_digest(sae: LoadedSae) -> str:
     """Hex SHA-256 of an SAE's encoder, the part that latents depend on."""
     digest = hashlib.sha256()
     for array in (sae.sae.W_enc_DS, sae.sae.b_enc_S, sae.sae.threshold_S):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        for start in range(0, array.shape[0], 256):  # in parts: a large encoder is not copied whole
+            digest.update(np.ascontiguousarray(array[start : start + 256]).tobytes())
     return digest.hexdigest()
 
 
 def _random_twin(config, store, sae: LoadedSae, names: Sequence[str]) -> LoadedSae:
     """An SAE of the same shape and frequencies with random directions."""
-    texts = {text: None for name in names for text in datasets.load(name, config.source).texts}
-    # Rows by hash order: addressed, so that the sample does not follow the datasets' order.
-    chosen = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:CONTROL_ROWS]
+    chosen = datasets.sample_texts(names, config.source, CONTROL_ROWS)
     x_ND = store.read(_site(sae), chosen)
     twin = jump_relu.random_like(sae.sae, jnp.asarray(x_ND), jax.random.key(config.seed))
     return LoadedSae(
@@ -186,41 +187,88 @@ def _random_twin(config, store, sae: LoadedSae, names: Sequence[str]) -> LoadedS
 
 
 def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLatents:
-    x_ND = jnp.asarray(store.read(_site(sae), dataset.texts))
-    d_sae = sae.sae.d_sae
+    shifted = shifted_set(config, dataset)
+    x_ND = store.read(_site(sae), dataset.texts)
+    x_MD = store.read(_site(sae), shifted.texts if shifted else ())
+    encoder, d_sae = prepare(sae.sae, _padded(x_ND)), sae.sae.d_sae
     rows = [(split.train_N, split.y_train_N) for split in splits]
-    weights = selection.class_weights(len(dataset.texts), rows)
-    alive_PS = np.zeros((len(splits), d_sae), bool)
-
-    def encode_block(start: int, stop: int):
-        z_NB = _encode_columns(sae.sae, x_ND, jnp.arange(start, stop))
-        alive_PS[:, start:stop] = np.asarray(weights.train_PN @ (z_NB > 0).astype(jnp.float32)) > 0
-        return z_NB
-
+    weights = selection.class_weights(len(_padded(x_ND)), rows)
     width = min(config.max_latents, d_sae)
-    top = selection.top_latents(encode_block, d_sae, weights, width, config.ranking)
-    top_PK = np.asarray(top.index_PK)
+    top = selection.top_latents(encoder, d_sae, weights, width, config.ranking)
     random_PK = np.stack(
         [
-            _random_latents(config, dataset.name, split, alive_S)
-            for split, alive_S in zip(splits, alive_PS, strict=True)
+            _random_latents(config, dataset.name, split, top.fires_TS[number])
+            for split, number in zip(splits, weights.set_P, strict=True)
         ]
     )
-    latent_U = np.union1d(top_PK, random_PK).astype(np.int32)
-    # A program per number of columns would be compiled per dataset: pad to a few sizes.
-    padded_U = np.pad(latent_U, (0, -len(latent_U) % 256), mode="edge")
-    z_NU = np.asarray(_encode_columns(sae.sae, x_ND, jnp.asarray(padded_U)))[:, : len(latent_U)]
+    latent_U = np.union1d(top.index_PK, random_PK).astype(np.int32)
+    shifted_encoder = prepare(sae.sae, _padded(x_MD))
     return DatasetLatents(
-        z_NU=np.ascontiguousarray(z_NU),
-        top_PK=np.searchsorted(latent_U, top_PK).astype(np.int32),
+        rows=Columns.of(kept_columns(encoder, len(x_ND), latent_U), len(x_ND)),
+        shifted=Columns.of(kept_columns(shifted_encoder, len(x_MD), latent_U), len(x_MD)),
+        top_PK=np.searchsorted(latent_U, top.index_PK).astype(np.int32),
         random_PK=np.searchsorted(latent_U, random_PK).astype(np.int32),
         latent_U=latent_U,
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockEncoder:
+    """Any latents of fixed rows, float32; narrower weights are widened for those latents alone."""
+
+    sae: jump_relu.JumpReluSae
+    x_ND: jax.Array
+
+    def __call__(self, start: int, stop: int) -> jax.Array:
+        """z_NB, the latents of all rows from `start` to before `stop`."""
+        return _encode_range(self.sae, self.x_ND, start, stop - start)
+
+    def columns(self, index_K) -> jax.Array:
+        """z_NK, these latents of all rows."""
+        return _encode_columns(self.sae, self.x_ND, jnp.asarray(index_K))
+
+
+def prepare(sae: jump_relu.JumpReluSae, x_ND: np.ndarray) -> BlockEncoder:
+    """Makes rows ready to be encoded by blocks of latents."""
+    return BlockEncoder(sae=sae, x_ND=jnp.asarray(x_ND))
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _encode_range(sae, x_ND, start, size: int):
+    return _encode_part(
+        sae, x_ND, lambda array, axis: jax.lax.dynamic_slice_in_dim(array, start, size, axis)
+    )
+
+
 @jax.jit
 def _encode_columns(sae, x_ND, index_K):
-    return jump_relu.encode(jump_relu.take(sae, index_K), x_ND)
+    return _encode_part(sae, x_ND, lambda array, axis: jnp.take(array, index_K, axis=axis))
+
+
+def _encode_part(sae, x_ND, cut):
+    part = dataclasses.replace(
+        sae,
+        W_enc_DS=cut(sae.W_enc_DS, 1).astype(jnp.float32),
+        b_enc_S=cut(sae.b_enc_S, 0).astype(jnp.float32),
+        threshold_S=cut(sae.threshold_S, 0).astype(jnp.float32),
+    )
+    return jump_relu.encode(part, x_ND)
+
+
+def kept_columns(encoder: BlockEncoder, num_rows: int, latent_U) -> Iterator[np.ndarray]:
+    """Latents of the first rows at these columns, a block of columns at a time."""
+    if num_rows == 0:
+        yield np.zeros((0, len(latent_U)), np.float32)
+        return
+    for start in range(0, len(latent_U), COLUMNS_AT_ONCE):
+        index_B = latent_U[start : start + COLUMNS_AT_ONCE]
+        # A program per number of columns would be compiled per dataset: pad to a few sizes.
+        padded_B = np.pad(index_B, (0, -len(index_B) % 256), mode="edge")
+        yield np.asarray(encoder.columns(padded_B))[:num_rows, : len(index_B)]
+
+
+def _padded(x_ND: np.ndarray) -> np.ndarray:
+    return np.pad(x_ND, ((0, -len(x_ND) % ROW_STEP), (0, 0)))
 
 
 def _random_latents(config, name: str, split: base.Split, alive_S) -> np.ndarray:
@@ -247,14 +295,18 @@ def latents_identity(
     config: EncodeConfig, store: ActivationStore, sae: LoadedSae, dataset: base.TextDataset
 ) -> dict[str, object]:
     """Everything that decides a dataset's latents, and in what order their splits stand."""
-    elsewhere = ("datasets", "source", "random_sae")  # they decide which files, not what is in one
+    # They decide which files there are, not what is in one.
+    elsewhere = ("datasets", "source", "random_sae", "control_datasets")
+    shifted = shifted_set(config, dataset)
     settings = dataclasses.asdict(config).items()
     fields = {name: value for name, value in settings if name not in elsewhere}
     return {
         **fields,
+        "version": VERSION,
         "store": store.digest,
         "sae": weights_digest(sae),
         "dataset": dataset_digest(dataset),
+        "shifted": None if shifted is None else dataset_digest(shifted),
     }
 
 
@@ -264,20 +316,3 @@ def dataset_digest(dataset: base.TextDataset) -> str:
     for text, label in zip(dataset.texts, dataset.y_N.tolist(), strict=True):
         digest.update(hashlib.sha256(text.encode()).digest() + bytes([label]))
     return digest.hexdigest()
-
-
-def _is_done(path: Path, identity: Mapping[str, object]) -> bool:
-    """Whether the file was made in this very way; one made otherwise is made again."""
-    if not path.exists():
-        return False
-    with safe_open(path, "numpy") as file:
-        return (file.metadata() or {}).get("identity") == json.dumps(dict(identity), sort_keys=True)
-
-
-def _write(path: Path, identity: Mapping[str, object], latents: DatasetLatents) -> None:
-    arrays = {
-        field.name: getattr(latents, field.name) for field in dataclasses.fields(DatasetLatents)
-    }
-    metadata = {"identity": json.dumps(dict(identity), sort_keys=True)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, safetensors.numpy.save(arrays, metadata))

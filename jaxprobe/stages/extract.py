@@ -22,6 +22,7 @@ from jaxprobe.checks import check_positive
 from jaxprobe.store import MANIFEST, ActivationStore, Segment, StoreWriter, Tap, sha256_of
 
 FOLDER = "activations"  # below the work directory
+CONTROL_ROWS = 2048  # prompts on which the random SAE's thresholds are matched
 BATCHES_IN_FLIGHT = 2  # computed ahead of the one that is being written
 SEGMENT_PROMPTS = (
     16384  # planned together: one dataset's rows lie near each other, few batches are part-filled
@@ -42,6 +43,7 @@ class ExtractConfig:
         source: Where the published datasets come from.
         datasets: Names or paths of CSV files; none means all of the source.
         shifted: Datasets whose covariate-shifted test set is run too.
+        control_datasets: Datasets of which the random SAE's sample of prompts is run too.
         token_sites: Where the activations of every token are read, for training SAEs.
         token_datasets: Datasets whose tokens are read there; None means all of `datasets`.
         token_dtype: Number format of tokens on disk. bfloat16 halves 17.9M tokens' 46 GB (d_model 640); its
@@ -57,6 +59,7 @@ class ExtractConfig:
     source: str = datasets.DEFAULT_SOURCE
     datasets: tuple[str, ...] = ()
     shifted: tuple[str, ...] = ()
+    control_datasets: tuple[str, ...] = ()
     token_sites: tuple[str, ...] = ()
     token_datasets: tuple[str, ...] | None = None
     token_dtype: str = "bfloat16"
@@ -115,6 +118,7 @@ def extract(
     config: ExtractConfig,
     workdir: Path | str,
     *,
+    shared: Path | None = None,
     model: ExtractModel | None = None,
     identify: Identify | None = models.identify,
     make_forward: MakeForward = models.make_forward,
@@ -124,6 +128,7 @@ def extract(
     Args:
         config: What to run.
         workdir: The store is its folder `activations`.
+        shared: Another work directory, whose store is taken as it is if it lacks nothing.
         model: A loaded model in place of `config.model`.
         identify: Tells the identity of (model, dtype) without loading weights, from the hash of the file
             that holds weights and tokenizer. With it, a finished store is recognised at once; without it,
@@ -139,14 +144,27 @@ def extract(
     """
     root, request = Path(workdir) / FOLDER, _request(config)
     if model is None:
-        if identify is not None and (root / MANIFEST).exists():
-            store = _finished(root, config, request, identify(config.model, config.dtype))
-            if store is not None:
-                return store
+        for place in (*((shared / FOLDER,) if shared else ()), root):
+            if identify is not None and (place / MANIFEST).exists():
+                store = _finished(place, config, request, identify(config.model, config.dtype))
+                if store is not None:
+                    return store
         model = models.load_model(config.model, config.dtype)
     with StoreWriter(root, fingerprint(config, model)) as writer:
         _fill(writer, request, config, model, make_forward)
         return writer.store()
+
+
+def outstanding(config: ExtractConfig, *workdirs: Path) -> tuple[int, list[str]]:
+    """How many distinct prompts the config names, and those that no work directory's store holds whole."""
+    request, missing = _request(config), None
+    for workdir in workdirs:
+        if (workdir / FOLDER / MANIFEST).exists():
+            work = request.missing(ActivationStore.open(workdir / FOLDER))
+            here = {int(index) for _, members in work for index in members}
+            missing = here if missing is None else missing & here
+    left = range(len(request.texts)) if missing is None else sorted(missing)
+    return len(request.texts), [request.texts[index] for index in left]
 
 
 def extract_texts(
@@ -228,6 +246,8 @@ def _request(config: ExtractConfig) -> _Request:
         for text in texts:
             position.setdefault(text, len(position))
         in_tokens.update(texts if name in token_names else ())
+    for text in datasets.sample_texts(config.control_datasets, config.source, CONTROL_ROWS):
+        position.setdefault(text, len(position))
     for name in config.shifted:
         for text in datasets.load_shifted(name, config.source).texts:
             position.setdefault(text, len(position))

@@ -167,12 +167,15 @@ class Planner:
         splits = encoding.dataset_splits(self.encode_config, dataset)
         digest = encoding.dataset_digest(dataset)
         x = functools.cache(lambda: self.store.read(self.site, dataset.texts))
+        texts = functools.partial(encoding.test_texts, self.encode_config, dataset)
         latents = {
             sae_id: functools.cache(functools.partial(self._latents, sae_id, dataset, name))
             for sae_id in self.saes
         }
         for p, split in enumerate(splits):
-            yield from self._activation_jobs(split, digest, x)
+            shifts = split.regime == "covariate_shift"
+            x_test = (lambda s=split: self.store.read(self.site, texts(s))) if shifts else x
+            yield from self._activation_jobs(split, digest, x, x_test)
             for sae_id, read in latents.items():
                 yield from self._latent_jobs(split, p, sae_id, digest, read)
 
@@ -224,7 +227,7 @@ class Planner:
         identity = encoding.latents_identity(self.encode_config, self.store, sae, dataset)
         return encoding.read(path, identity)
 
-    def _activation_jobs(self, split: base.Split, digest: str, x) -> Iterator[Job]:
+    def _activation_jobs(self, split: base.Split, digest: str, x, x_test) -> Iterator[Job]:
         labels = {"logistic": None}
         if self.config.controls:
             labels["logistic_shuffled_labels"] = shuffled_labels(split)
@@ -232,7 +235,7 @@ class Planner:
 
             def run(y_N=y_N):
                 problem = grid.problem(split, y_N)
-                return grid.fit_activations(x(), x(), problem, self.config.dtype)
+                return grid.fit_activations(x(), x_test(), problem, self.config.dtype)
 
             yield Job(
                 split=split,
@@ -264,10 +267,10 @@ class Planner:
             random = method.endswith("random_latents")
             columns_K = (latents.random_PK if random else latents.top_PK)[p]
             y_N = shuffled_labels(split) if method.endswith("shuffled_labels") else None
-            z_NK = latents.z_NU[:, columns_K]
+            z_NK, z_MK = latents.of_split(split, columns_K)
             problem = grid.problem(split, y_N)
             penalty = method.split("_")[1]
-            return grid.fit_latents(z_NK, z_NK, problem, counts, penalty, self.config.dtype)
+            return grid.fit_latents(z_NK, z_MK, problem, counts, penalty, self.config.dtype)
 
         return Job(
             split=split,
@@ -290,6 +293,15 @@ class Planner:
         if sae is not None:
             parts |= {"sae": self._weights[sae], "ranking": self.encode_config.ranking}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def num_probes(config: FitConfig, regime: str, num_saes: int, random_sae: bool) -> int:
+    """Rows that a split yields: what `Planner.jobs` lists, counted without features."""
+    counts = config.num_latents if regime == "standard" else config.regime_num_latents
+    total = 1 + config.controls + num_saes * len(config.penalties) * len(counts)
+    if config.controls:
+        total += (2 * num_saes + random_sae) * len(config.regime_num_latents)
+    return total
 
 
 def shuffled_labels(split: base.Split) -> np.ndarray:

@@ -17,12 +17,12 @@ from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
 from jaxprobe.stages import report as reporting
+from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
-# Covariate shift tests on another dataset, which no stage after extract reads yet.
-REGIMES = tuple(regime for regime in base.REGIMES if regime != "covariate_shift")
+SHARDED = ("extract", "encode", "fit")  # what a shard does alone
 RECORD = "run.json"
 SAES = "saes"  # folder below the work directory
 PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
@@ -37,6 +37,7 @@ class RunConfig:
             where no SAE is trained.
         site: Where baselines read.
         saes: SAEs to load besides the trained one: folders, files or `hf://` addresses.
+        shard: The part of the job to do; None is all of it.
     """
 
     extract: extraction.ExtractConfig
@@ -46,6 +47,7 @@ class RunConfig:
     report: reporting.ReportConfig
     site: str
     saes: tuple[str, ...] = ()
+    shard: sharding.Shard | None = None
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> "RunConfig":
@@ -105,19 +107,78 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     for stage in stages:
         checks.check_choice("stage", stage, STAGES)
     workdir = Path(workdir)
+    if config.shard is not None:
+        return _run_shard(config, config.shard, workdir, stages)
     workdir.mkdir(parents=True, exist_ok=True)
+    if "report" in stages and sharding.found(workdir):
+        sharding.merge(workdir, _names(config))
+        stages = ("report",)  # the shards have done the rest
     record = Record(workdir, config)
     text = ""
     if set(stages) <= {"report"}:
         return (
             record.timed("report", stages, lambda: reporting.report(config.report, workdir)) or ""
         )
-    store = record.timed("extract", stages, lambda: extraction.extract(config.extract, workdir))
+    store = record.timed("extract", stages, lambda: extraction.extract(to_extract(config), workdir))
     store = store or ActivationStore.open(workdir / extraction.FOLDER)
     if set(stages) <= {"extract"}:
         return text
     trained = record.timed("train_sae", stages, lambda: _train(config, store, workdir))
     saes = load_saes(config, workdir, trained)
+    _encode_and_fit(config, record, store, saes, workdir, stages)
+    if "report" in stages:
+        text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
+    return text or ""
+
+
+def _run_shard(config: RunConfig, shard: sharding.Shard, root: Path, stages: Sequence[str]) -> str:
+    """The shard's own part: extract, encode and fit, in its own folder."""
+    parts = [stage for stage in stages if stage in SHARDED]
+    if not parts:
+        raise ValueError(
+            f"a shard runs {', '.join(SHARDED)}; {' and '.join(stages)} works on the whole job: leave"
+            " --shard out"
+        )
+    config, workdir = sharded(config, shard), shard.folder(root)
+    trained = trained_sae(config, root) if set(parts) != {"extract"} else None
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = Record(workdir, config)
+    request = to_extract(config)
+    store = record.timed(
+        "extract", parts, lambda: extraction.extract(request, workdir, shared=root)
+    )
+    if set(parts) == {"extract"}:
+        return ""
+    own = workdir / extraction.FOLDER
+    store = store or ActivationStore.open(own if own.exists() else root / extraction.FOLDER)
+    (workdir / sharding.DONE).unlink(missing_ok=True)
+    saes = load_saes(config, root, trained)
+    _encode_and_fit(config, record, store, saes, workdir, parts)
+    return sharding.finish(shard, root, config.encode.datasets) if "fit" in parts else ""
+
+
+def sharded(config: RunConfig, shard: sharding.Shard) -> RunConfig:
+    """The job with the shard's datasets only, and the same control SAE as every other shard.
+
+    Raises:
+        ValueError: There are fewer datasets than shards.
+    """
+    names = _names(config)
+    own = shard.part(names)
+    control = names if config.encode.random_sae else ()
+    # Training reads the tokens of all datasets, so it comes before, on the whole.
+    extract = dataclasses.replace(
+        config.extract, datasets=own, control_datasets=control, token_sites=()
+    )
+    encode = dataclasses.replace(config.encode, datasets=own, control_datasets=control)
+    return dataclasses.replace(config, extract=extract, encode=encode)
+
+
+def _names(config: RunConfig) -> tuple[str, ...]:
+    return config.encode.datasets or datasets.names(config.encode.source)
+
+
+def _encode_and_fit(config, record, store, saes, workdir: Path, stages) -> None:
     record.describe(store, saes)
     by_id = record.timed(
         "encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir)
@@ -130,9 +191,17 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
             stages,
             lambda: fitting.fit(config.fit, config.encode, store, site, by_id, workdir),
         )
-    if "report" in stages:
-        text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
-    return text or ""
+
+
+def to_extract(config: RunConfig) -> extraction.ExtractConfig:
+    """The extract stage's config with the shifted sets that covariate shift tests on."""
+    if "covariate_shift" not in config.encode.regimes:
+        return config.extract
+    known = datasets.shifted_names(config.encode.source)
+    wanted = {*config.extract.shifted, *_names(config)}
+    return dataclasses.replace(
+        config.extract, shifted=tuple(name for name in known if name in wanted)
+    )
 
 
 class Record:
@@ -199,11 +268,14 @@ class Record:
 def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSae | None:
     if config.train_sae is None:
         return None
-    return training.train_sae(config.train_sae, store, _trained_dir(config.train_sae, workdir))
+    return training.train_sae(config.train_sae, store, trained_dir(config, workdir))
 
 
-def _trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
-    return workdir / SAES / f"{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
+def trained_dir(config: RunConfig, workdir: Path) -> Path:
+    """Where the train_sae stage leaves its SAE; only for a config that trains one."""
+    wanted = config.train_sae
+    assert wanted is not None
+    return workdir / SAES / f"{wanted.site}_width_{wanted.d_sae}_l0_{wanted.target_l0:g}"
 
 
 def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
@@ -214,9 +286,12 @@ def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
     """
     if config.train_sae is None:
         return None
-    folder = _trained_dir(config.train_sae, workdir)
+    folder = trained_dir(config, workdir)
     if not (folder / native.FILE_NAME).exists():
-        raise FileNotFoundError(f"there is no SAE in {folder}; run the train_sae stage first")
+        raise FileNotFoundError(
+            f"there is no SAE in {folder}; run the train_sae stage first"
+            " (on the whole job, before any shard)"
+        )
     return load_sae(folder)
 
 
@@ -238,7 +313,7 @@ def _check(config: RunConfig) -> None:
     for protocol in config.encode.protocols:
         checks.check_choice("protocol", protocol, base.PROTOCOLS)
     for regime in config.encode.regimes:
-        checks.check_choice("regime", regime, REGIMES)
+        checks.check_choice("regime", regime, base.REGIMES)
     fitting.check_config(config.fit, config.encode)
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -194,3 +196,106 @@ def test_saes_without_a_site_or_with_one_id_are_refused(setting, tmp_path):
         stage.encode(config, store, [sae, fakes.loaded_sae(SITE, seed=1)], tmp_path)
     with pytest.raises(FileNotFoundError, match="run the encode stage first"):
         read(config, store, sae, config.datasets[0], tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shifting(tmp_path_factory):
+    """A source of two datasets of which one has a shifted set, and a store of them all."""
+    folder = tmp_path_factory.mktemp("shift")
+    sets = [fakes.dataset(name, 200) for name in ("a", "b")]
+    source = fakes.write_source(folder / "source", sets, [fakes.dataset("b", 60, seed=1)])
+    config = stage.EncodeConfig(
+        source=source,
+        regimes=("standard", "covariate_shift"),
+        max_latents=MAX_LATENTS,
+        random_latents=RANDOM_LATENTS,
+    )
+    store = extract.extract(
+        extract.ExtractConfig(source=source, shifted=("b",), sites=(str(SITE),), batch_tokens=256),
+        folder,
+        model=fakes.FakeModel(),
+        make_forward=fakes.make_forward,
+    )
+    return store, config
+
+
+def test_a_shifted_set_is_encoded_at_the_columns_that_training_rows_chose(shifting, tmp_path):
+    store, config = shifting
+    sae = fakes.loaded_sae(SITE)
+    stage.encode(config, store, [sae], tmp_path)
+    shifted = datasets.load_shifted("b", config.source)
+    assert (
+        len(shifted.texts) == 60 and shifted.texts[0] != datasets.load("b", config.source).texts[0]
+    )
+    z_MS = dense(sae, store.read(SITE, shifted.texts))
+    for name, num_splits in (("a", 2), ("b", 4)):
+        dataset = datasets.load(name, config.source)
+        splits = stage.dataset_splits(config, dataset)
+        assert len(splits) == num_splits
+        identity = stage.latents_identity(config, store, sae, dataset)
+        got = stage.read(stage.latents_path(tmp_path, sae.id, name), identity)
+        assert got.z_MU.shape[0] == (60 if name == "b" else 0)
+        z_NS = dense(sae, store.read(SITE, dataset.texts))
+        for p, split in enumerate(splits):
+            column_K = got.top_PK[p]
+            z_NK, z_MK = got.of_split(split, column_K)
+            tested = z_MS if split.regime == "covariate_shift" else z_NS
+            np.testing.assert_allclose(z_NK, z_NS[:, got.latent_U[column_K]], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(
+                z_MK, tested[:, got.latent_U[column_K]], rtol=1e-3, atol=1e-3
+            )
+            texts = shifted.texts if split.regime == "covariate_shift" else dataset.texts
+            assert stage.test_texts(config, dataset, split) == texts
+            # Only training rows of the dataset itself rank.
+            z_TS, y_T = z_NS[split.train_N], split.y_train_N
+            score_S = np.abs(z_TS[y_T == 1].mean(0) - z_TS[y_T == 0].mean(0))
+            score_S /= z_TS.sum(0) / ((z_TS != 0).sum(0) + 1e-6) + 1e-6
+            best_K = np.sort(score_S)[::-1][:MAX_LATENTS]
+            np.testing.assert_allclose(
+                score_S[got.latent_U[column_K]], best_K, rtol=1e-3, atol=1e-5
+            )
+
+
+def test_latents_of_another_shifted_set_are_made_again(shifting, tmp_path):
+    store, config = shifting
+    sae, dataset = fakes.loaded_sae(SITE), datasets.load("b", config.source)
+    with_shift = stage.latents_identity(config, store, sae, dataset)
+    fakes.write_source(
+        tmp_path,
+        [fakes.dataset(name, 200) for name in ("a", "b")],
+        [fakes.dataset("b", 60, seed=2)],
+    )
+    moved = dataclasses.replace(config, source=str(tmp_path))
+    other = stage.latents_identity(moved, store, sae, datasets.load("b", moved.source))
+    assert {key for key in other if other[key] != with_shift[key]} == {"shifted"}
+
+
+def test_a_users_file_of_a_published_name_has_no_shifted_set(shifting, tmp_path):
+    _, config = shifting
+    path = fakes.write_csv(tmp_path, fakes.dataset("b", 200))
+    splits = stage.dataset_splits(config, datasets.load(path, config.source))
+    assert {split.regime for split in splits} == {"standard"}
+
+
+def test_levels_that_a_dataset_is_too_small_for_are_counted(setting, tmp_path, caplog):
+    store, config = setting
+    config = dataclasses.replace(config, regimes=("scarcity",), random_sae=False)
+    with caplog.at_level("INFO", logger="absl"):
+        stage.encode(config, store, [fakes.loaded_sae(SITE)], tmp_path)
+    # 160 rows leave 60 for training: 2 3 4 5 7 10 14 20 28 38 53, eleven of twenty levels.
+    shown = [record.getMessage() for record in caplog.records]
+    assert "scarcity, paper: 22 splits; 18 levels skipped, their datasets are too small" in shown
+
+
+def test_narrow_weights_are_widened_block_by_block(setting):
+    store, config = setting
+    x_ND = store.read(SITE, datasets.load(config.datasets[0]).texts)
+    sae = fakes.loaded_sae(SITE)
+    narrow = jax.tree.map(lambda array: array.astype(jnp.bfloat16), sae.sae)
+    wide = jax.tree.map(lambda array: array.astype(jnp.float32), narrow)
+    wanted_NS = dense(dataclasses.replace(sae, sae=wide), x_ND)
+    encoder = stage.prepare(narrow, x_ND)
+    got_NS = np.concatenate([encoder(0, 40), encoder(40, 96)], axis=1)
+    assert got_NS.dtype == np.float32
+    np.testing.assert_allclose(got_NS, wanted_NS, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(encoder.columns([7, 3]), got_NS[:, [7, 3]], rtol=1e-5, atol=1e-4)

@@ -1,15 +1,18 @@
 """The main job on fakes: its config, its record, its subsets of stages, its second start."""
 
+import collections
 import dataclasses
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from jaxprobe import models, table
+from jaxprobe import base, datasets, models, regimes, table
+from jaxprobe import probes as probes_room
 from jaxprobe.stages import run as stage
-from jaxprobe.store import StoreError
+from jaxprobe.store import ActivationStore, StoreError
 from tests import fakes
 
 TRAINED = "jump_relu/blocks.1.resid_post/width_64/l0_6"
@@ -141,6 +144,76 @@ def test_an_sae_from_a_file_needs_no_training(loads, paths, tmp_path):
     assert not (tmp_path / "second" / "saes").exists()
 
 
+def test_covariate_shift_goes_through_all_stages(loads, tmp_path):
+    sets = [fakes.dataset(name, 220, gap=0.5) for name in ("a", "b")]
+    shifted = fakes.dataset("b", 60, seed=1, gap=0.5)
+    source = fakes.write_source(tmp_path / "source", sets, [shifted])
+    job = mapping(
+        (),
+        source=source,
+        encode={
+            **{"regimes": ("standard", "covariate_shift"), "protocols": ("paper",)},
+            **{"max_latents": 4, "random_latents": 4},
+        },
+        fit={"num_latents": (4,), "regime_num_latents": (4,), "controls": False},
+    )
+    stage.run(stage.RunConfig.from_mapping(job), tmp_path / "run")
+    rows = table.read_rows(tmp_path / "run" / "results.parquet")
+    probes = [row for row in rows if row.method == "logistic"]
+    counts = collections.Counter((row.dataset, row.regime) for row in probes)
+    assert counts == {("a", "standard"): 1, ("b", "standard"): 1, ("b", "covariate_shift"): 1}
+    assert len(rows) == 2 * len(probes)  # the baseline and the SAE
+    moved = {row.features: row for row in rows if row.regime == "covariate_shift"}
+    assert len(moved) == 2
+    assert {(row.num_train, row.num_test) for row in moved.values()} == {(220, 60)}
+    # The baseline once more, by hand, from the store.
+    store = ActivationStore.open(tmp_path / "run" / "activations")
+    data = datasets.load("b", source)
+    (split,) = regimes.splits(data, "covariate_shift", seed=7, shifted=shifted)
+    site = base.Site.parse("blocks.1.resid_post")
+    x_train = store.read(site, [data.texts[row] for row in split.train_N])
+    score = probes_room.fit_probe(
+        "logistic", x_train, split.y_train_N, store.read(site, shifted.texts), shifted.y_N, seed=7
+    )
+    assert moved["activations"].test_auroc == pytest.approx(score.test_auroc, abs=1e-6)
+    assert moved["activations"].valid_auroc == pytest.approx(score.valid_auroc, abs=1e-6)
+
+
+def test_shards_make_the_rows_of_the_whole_job(loads, tmp_path):
+    sets = [fakes.dataset(name, 300, gap=0.5) for name in ("a", "b", "c")]
+    source = fakes.write_source(tmp_path / "source", sets)
+    config = stage.RunConfig.from_mapping(mapping((), source=source))
+    whole, root = tmp_path / "whole", tmp_path / "parts"
+    text = stage.run(config, whole)
+    shards = [
+        dataclasses.replace(config, shard=stage.sharding.Shard(index=index, count=2))
+        for index in range(2)
+    ]
+    with pytest.raises(FileNotFoundError, match="on the whole job, before any shard"):
+        stage.run(shards[0], root)
+    stage.run(config, root, ("extract",))
+    stage.run(config, root, ("train_sae",))
+    with pytest.raises(ValueError, match="leave --shard out"):
+        stage.run(shards[0], root, ("report",))
+    assert "Shard 1/2 is done" in stage.run(shards[1], root)
+    with pytest.raises(ValueError, match=r"1 of 2 shards in .* are missing or not done: 0/2"):
+        stage.run(config, root)
+    # The other one on another machine: no activations there, but the trained SAE.
+    alone = tmp_path / "alone"
+    shutil.copytree(root / "saes", alone / "saes")
+    for name in ("extract", "encode", "fit"):
+        stage.run(shards[0], alone, (name,))
+    assert not (root / "shard-1-of-2" / "activations").exists()
+    assert (alone / "shard-0-of-2" / "activations").exists()
+    shutil.copytree(alone / "shard-0-of-2", root / "shard-0-of-2")
+    merged = stage.run(config, root)
+    assert merged.splitlines()[-1] == text.splitlines()[-1]
+    paths = [folder / "results.parquet" for folder in (whole, root)]
+    first, second = (table.merge([path]) for path in paths)
+    assert len(first) > 10
+    assert repr(first.to_pylist()) == repr(second.to_pylist())
+
+
 def test_a_damaged_record_is_written_anew(loads, paths, tmp_path):
     (tmp_path / "run.json").write_text('{"times": ')
     stage.run(stage.RunConfig.from_mapping(mapping(paths)), tmp_path, ("extract",))
@@ -169,7 +242,10 @@ def test_what_stages_share_is_said_once(paths):
         ({"fit": {"num_latent": 3}}, "unknown key of config.fit 'num_latent'; known: num_latents"),
         ({"site": "blocks.one"}, "a site is `embed` or"),
         ({"encode": {"regimes": ("standart",)}}, "unknown regime 'standart'; known: standard"),
-        ({"encode": {"regimes": ("covariate_shift",)}}, "unknown regime 'covariate_shift'"),
+        (
+            {"encode": {"regimes": ("covariate",)}},
+            "unknown regime 'covariate'; known: covariate_shift",
+        ),
         ({"encode": {"protocols": ("papers",)}}, "unknown protocol 'papers'; known: paper"),
         ({"encode": {"max_latents": 3}}, "must lie between 1 and encode.max_latents = 3, got 4"),
         ({"encode": {"random_latents": 3, "max_latents": 8}}, "more than encode.random_latents"),

@@ -1,0 +1,87 @@
+"""The estimate before a run: its counts are what the run then does, its rates those of the last run."""
+
+import dataclasses
+import functools
+import json
+
+import pytest
+
+from jaxprobe import datasets, models, table
+from jaxprobe.stages import estimate as stage
+from jaxprobe.stages import run
+from tests import fakes
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path):
+    """A job on two fake datasets of which one has a shifted set, and an empty cache for rates."""
+    monkeypatch.setenv("JAXPROBE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "load_model", lambda source, dtype: fakes.FakeModel())
+    monkeypatch.setattr(models, "identify", lambda source, dtype: fakes.FakeModel())
+    extract = functools.partial(
+        run.extraction.extract,
+        identify=lambda source, dtype: fakes.FakeModel(),
+        make_forward=fakes.make_forward,
+    )
+    monkeypatch.setattr(run.extraction, "extract", extract)
+    sets = [fakes.dataset(name, 220, gap=0.5) for name in ("a", "b")]
+    source = fakes.write_source(tmp_path / "source", sets, [fakes.dataset("b", 60, seed=1)])
+    return run.RunConfig.from_mapping(
+        {
+            **{"model": "fake", "dtype": "float32", "site": "blocks.1.resid_post"},
+            **{"source": source, "extract": {"batch_tokens": 512}},
+            "train_sae": {"d_sae": 64, "target_l0": 6.0, "num_tokens": 2048, "batch_size": 128},
+            "encode": {
+                **{"regimes": ("standard", "covariate_shift"), "protocols": ("paper",)},
+                **{"max_latents": 4, "random_latents": 4},
+            },
+            "fit": {"num_latents": (2, 4), "regime_num_latents": (4,)},
+        }
+    )
+
+
+def test_the_estimate_counts_what_the_run_then_does(job, tmp_path):
+    before = stage.plan(job, tmp_path)
+    source = job.encode.source
+    texts = {text for name in "ab" for text in datasets.load(name, source).texts}
+    texts |= {*datasets.load_shifted("b", source).texts}
+    shown = before.describe()
+    assert f"of {len(texts)} of {len(texts)} distinct prompts" in shown
+    assert "on 3 splits of 2 datasets" in shown
+    assert "a guess" in shown and "earlier run" not in shown
+    run.run(job, tmp_path, ("extract", "train_sae", "encode", "fit"))
+    rows = table.read_rows(tmp_path / "results.parquet")
+    assert before.parts["fit"].count == len(rows)
+    after = stage.plan(job, tmp_path)
+    assert {name: part.count for name, part in after.parts.items()} == dict.fromkeys(
+        ("extract", "train_sae", "encode", "fit"), 0
+    )
+    assert after.describe().count("nothing left") == 4
+    more = dataclasses.replace(job, fit=dataclasses.replace(job.fit, num_latents=(1, 2, 4)))
+    assert stage.plan(more, tmp_path).parts["fit"].count == 2
+
+
+def test_a_finished_run_teaches_the_next_estimate(job, tmp_path):
+    plan = stage.plan(job, tmp_path)
+    work = plan.parts["extract"].work
+    (tmp_path / "run.json").write_text(json.dumps({"times": {"extract": 100.0, "fit": 0.5}}))
+    plan.learn()
+    again = stage.plan(job, tmp_path / "elsewhere")
+    assert again.rates["extract"] == pytest.approx(work / 100)
+    assert "100 s" not in again.describe()  # two minutes are minutes
+    assert "2 min, as in an earlier run" in again.describe()
+    assert again.learned == {"extract"}  # half a second of fits says nothing
+    (tmp_path / "cache" / stage.RATES).write_text("{")
+    assert stage.plan(job, tmp_path / "elsewhere").learned == frozenset()
+
+
+def test_a_shards_estimate_is_of_its_datasets(job, tmp_path):
+    shard = dataclasses.replace(job, shard=run.sharding.Shard.parse("1/2"))
+    assert "on 2 splits of 1 datasets" in stage.plan(shard, tmp_path).describe()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
+)
+def test_durations_are_rounded_as_people_do(seconds, shown):
+    assert stage.duration(seconds) == shown
