@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxprobe import base, checks
+from jaxprobe.probes.host import HostProbe
 from jaxprobe.probes.probe import Probe, Problem, Scores, run
 
 # (training rows, folds) of a program: leave-two-out has up to 36 folds, six-fold 6, hold-out one.
@@ -22,6 +23,7 @@ BUCKETS = ((16, 36), (64, 6), (128, 6), (256, 1), (512, 1), (1024, 1))
 ROW_BUCKET = 1024  # beyond the last bucket, training rows are padded to multiples of this
 TEST_BUCKET = 5120  # rows of features and of tests are padded to multiples of this
 LATENT_BUCKETS = (16, 128, 512)
+UNION_BUCKET = 1024  # columns of latents that several splits read are padded to multiples of this
 MAX_VALUES = 10  # candidates of a hyperparameter
 MEMORY_GIB = 4.0
 MAX_LANES = 64
@@ -30,7 +32,7 @@ TINY = 16
 
 
 def fit_grid(
-    probe: Probe,
+    probe: Probe | HostProbe,
     x_ND,
     splits: Sequence[base.Split],
     *,
@@ -62,29 +64,39 @@ def fit_grid(
         ValueError: Shapes that disagree, or a memory budget that is too small for one lane.
     """
     checks.check_shape("x_ND", x_ND, (None, None))
+    if x_shift_MD is not None:
+        checks.check_shape("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
     dtype = resolve_dtype(dtype)
     counts = tuple(num_latents) if columns is not None else (0,)
+    if isinstance(probe, HostProbe):
+        scores = _on_host(probe, x_ND, x_shift_MD, splits, columns, counts)
+        return _shaped(scores, len(splits), columns, counts)
     lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        x_MD = _padded_features(x_ND, x_shift_MD, dtype)
-        found: list[Scores | None] = [None] * len(lanes)
+        x_MD = _padded_features(x_ND, x_shift_MD, columns is not None, dtype)
+        if mesh is not None:
+            x_MD = jax.device_put(x_MD, NamedSharding(mesh, PartitionSpec()))
+        running: list[tuple[list[int], Scores]] = []
         for shape, members in _by_shape(lanes).items():
-            size = num_lanes(shape, x_MD.shape, memory_gib, mesh)
+            size = num_lanes(shape, (x_MD.shape[0], x_MD.shape[1]), memory_gib, mesh)
             for start in range(0, len(members), size):
                 chunk = members[start : start + size]
                 # The last chunk is filled up with repeats: one program serves all.
                 filled = [lanes[i] for i in (chunk * size)[:size]]
                 stacked = jax.tree.map(lambda *fields: np.stack(fields), *filled)
-                scores = _program(probe, mesh)(x_MD, stacked)
-                for i, lane in enumerate(chunk):
-                    found[lane] = jax.tree.map(lambda field, i=i: field[i], scores)
-        stacked = jax.tree.map(lambda *fields: _stack(fields), *found)
-    shape = (len(splits), len(counts)) if columns is not None else (len(splits),)
-    return jax.tree.map(lambda field: field.reshape(shape), stacked)
+                if mesh is not None:
+                    stacked = jax.device_put(stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+                running.append((chunk, _program(probe, mesh)(x_MD, stacked)))
+        return _shaped(_by_lane(running), len(splits), columns, counts)
 
 
 def lane(
-    probe: Probe, split: base.Split, num_features: int, column_K: np.ndarray, count: int, offset: int
+    probe: Probe,
+    split: base.Split,
+    num_features: int,
+    column_K: np.ndarray,
+    count: int,
+    offset: int,
 ) -> Problem:
     """One probe of one split in padded arrays.
 
@@ -155,7 +167,7 @@ def _program(probe: Probe, mesh: Mesh | None):
     """The compiled function of (features, stacked lanes): one program a shape of lane."""
 
     def one(x_MD, problem: Problem) -> Scores:
-        return run(probe, x_MD, problem, _map_folds)
+        return run(probe, x_MD, problem, map_folds)
 
     def many(x_MD, stacked: Problem) -> Scores:
         if stacked.count.shape[0] == 1:
@@ -166,19 +178,18 @@ def _program(probe: Probe, mesh: Mesh | None):
     if mesh is None:
         return jax.jit(many)
     lanes = PartitionSpec(mesh.axis_names)
-    return jax.jit(
-        jax.shard_map(
-            many, mesh=mesh, in_specs=(PartitionSpec(), lanes), out_specs=lanes, check_vma=False
-        )
+    spread = jax.shard_map(
+        many, mesh=mesh, in_specs=(PartitionSpec(), lanes), out_specs=lanes, check_vma=False
     )
+    return jax.jit(spread)
 
 
 def num_programs(probe: Probe, mesh: Mesh | None = None) -> int:
     """Programs compiled so far for a probe: one a shape of lane."""
-    return _program(probe, mesh)._cache_size()
+    return _program(probe, mesh)._cache_size()  # type: ignore[missing-attribute]
 
 
-def _map_folds(fold, valid_FN):
+def map_folds(fold, valid_FN):
     """All folds at once where that is cheap or the device is wide, else one after the other.
 
     Under vmap a choice between two programs runs both, so one fold alone is not mapped at all.
@@ -216,15 +227,26 @@ def _by_shape(lanes: Sequence[Problem]) -> dict[tuple, list[int]]:
     return groups
 
 
-def _padded_features(x_ND, x_shift_MD, dtype: str):
+def _padded_features(x_ND, x_shift_MD, on_latents: bool, dtype: str):
     """Rows of the dataset, then of the shifted set, then zeros up to a bucket; once a call."""
     x_MD = jnp.asarray(x_ND).astype(dtype)
     if x_shift_MD is not None:
-        checks.check_shape("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
         x_MD = jnp.concatenate([x_MD, jnp.asarray(x_shift_MD).astype(dtype)])
-    # Columns too: the number of latents that some split kept differs from dataset to dataset.
-    rows = -x_MD.shape[0] % TEST_BUCKET
-    return jnp.pad(x_MD, ((0, rows), (0, 0)))
+    # The number of latents that some split kept differs from dataset to dataset.
+    columns = -x_MD.shape[1] % UNION_BUCKET if on_latents else 0
+    return jnp.pad(x_MD, ((0, -x_MD.shape[0] % TEST_BUCKET), (0, columns)))
+
+
+def _on_host(probe: HostProbe, x_ND, x_shift_MD, splits, columns, counts) -> list[Scores]:
+    """Fits one after the other; a library brings its own threads."""
+    found = []
+    for s, split in enumerate(splits):
+        test = x_shift_MD if split.regime == "covariate_shift" else x_ND
+        for count in counts:
+            column_K = slice(None) if columns is None else columns[s][:count]
+            train_ND, test_MD = (np.asarray(x, np.float32)[:, column_K] for x in (x_ND, test))
+            found.append(probe.fit(train_ND, split, test_MD, split.seed))
+    return found
 
 
 def _lane_gib(shape: tuple, features: tuple[int, int]) -> float:
@@ -249,10 +271,22 @@ def _first_at_least(size: int, buckets: Sequence[int]) -> int:
     return next((bucket for bucket in buckets if bucket >= size), size)
 
 
-def _stack(fields):
-    if any(isinstance(field, jax.core.Tracer) for field in fields):
-        return jnp.stack(fields)
-    return np.stack(jax.device_get(fields))
+def _by_lane(running: Sequence[tuple[list[int], Scores]]) -> list[Scores]:
+    """Scores in the lanes' order; waits for the devices, except where everything is traced."""
+    found = {}
+    for chunk, scores in running:
+        if not isinstance(scores.test_auroc, jax.core.Tracer):
+            scores = jax.device_get(scores)
+        for i, number in enumerate(chunk):
+            found[number] = Scores(*(field[i] for field in scores))
+    return [found[number] for number in sorted(found)]
+
+
+def _shaped(scores: Sequence[Scores], num_splits: int, columns, counts) -> Scores:
+    traced = any(isinstance(one.test_auroc, jax.core.Tracer) for one in scores)
+    stack = jnp.stack if traced else np.stack
+    shape = (num_splits, len(counts)) if columns is not None else (num_splits,)
+    return Scores(*(stack(field).reshape(shape) for field in zip(*scores, strict=True)))
 
 
 def _pad(array, size: int, dtype) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import logistic, newton, path, probe, reduction
+from jaxprobe.probes import logistic, newton, path, reduction
 from jaxprobe.probes.path import Fit
 
 MAX_STEPS = 60
@@ -115,9 +115,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) ->
 
     logit_N = z_NK @ v_K
     infinity = jnp.array(jnp.inf, v_K.dtype)
-    start = _State(
-        v_K, logit_N, objective(v_K, logit_N), infinity, jnp.array(0), jnp.array(False)
-    )
+    start = _State(v_K, logit_N, objective(v_K, logit_N), infinity, jnp.array(0), jnp.array(False))
     end = jax.lax.while_loop(unfinished, advance, start)
     return path.finish(end.v_K, end.objective, end.residual, end.steps)
 
@@ -145,8 +143,8 @@ def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, target):
     """
     pull_K = jnp.where((v_K != 0) | (penalty_K == 0), jnp.inf, jnp.abs(gradient_K))
     sizes = _working_sets(*z_NK.shape)
-    most = MAY_GROW * jnp.sum(jnp.isinf(pull_K)) + MAY_ENTER
-    count = jnp.minimum(jnp.sum(pull_K > MAY_MOVE), most.astype(jnp.int32))
+    most = MAY_GROW * jnp.sum(jnp.isinf(pull_K)).astype(pull_K.dtype) + MAY_ENTER
+    count = jnp.minimum(jnp.sum(pull_K > MAY_MOVE).astype(jnp.int32), most.astype(jnp.int32))
 
     def restricted(size, _):
         _, index_A = jax.lax.top_k(pull_K, size)

@@ -86,7 +86,9 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) ->
         move_N = z_NK @ d_K
         along = _along(z_NK.dtype, ridge_K, state.v_K, d_K)
         step = newton.search(
-            lambda t: along(t) + c * newton.logistic_loss(state.logit_N + t * move_N, y_N, weight_N),
+            lambda t: (
+                along(t) + c * newton.logistic_loss(state.logit_N + t * move_N, y_N, weight_N)
+            ),
             state.objective,
         )
         decrement = jnp.maximum(-gradient_K @ d_K, 0)

@@ -1,12 +1,14 @@
 """The whole protocol of a probe against a plain loop over scikit-learn's fits."""
 
+import dataclasses
 import math
 
+import jax
 import numpy as np
 import pytest
 
 from jaxprobe import base, regimes
-from jaxprobe.probes import grid
+from jaxprobe.probes import grid, l1_logistic, logistic
 
 pytest.importorskip("sklearn", reason="scikit-learn is the reference")
 from sklearn.linear_model import LogisticRegression
@@ -34,6 +36,9 @@ def make_split(num_train: int, num_rows: int = 400, d_model: int = 12, seed: int
     return x_ND.astype(np.float32), split
 
 
+PROBE = {"l1": l1_logistic.PROBE, "l2": logistic.PROBE}
+
+
 def plain(x_ND, split: base.Split, penalty: str) -> tuple[np.ndarray, float, dict]:
     """Valid AUROC by rising C, the chosen C and the test metrics, a fit at a time."""
 
@@ -46,8 +51,8 @@ def plain(x_ND, split: base.Split, penalty: str) -> tuple[np.ndarray, float, dic
         return model.fit(x_N[rows], split.y_train_N[rows])
 
     x_N = x_ND[split.train_N].astype(np.float64)
-    valid_R = np.zeros(len(grid.C_GRID))
-    for r, c in enumerate(grid.C_GRID):
+    valid_R = np.zeros(len(logistic.C_GRID))
+    for r, c in enumerate(logistic.C_GRID):
         scores = []
         for fold in split.folds:
             one_class = len(np.unique(split.y_train_N[fold.train])) < 2
@@ -61,7 +66,7 @@ def plain(x_ND, split: base.Split, penalty: str) -> tuple[np.ndarray, float, dic
             )
             scores.append(score)
         valid_R[r] = np.mean(scores) if scores else math.nan
-    best_c = grid.C_GRID[::-1][np.argmax(valid_R[::-1])] if split.folds else 1.0
+    best_c = logistic.C_GRID[::-1][np.argmax(valid_R[::-1])] if split.folds else 1.0
     model = fitted(best_c, slice(None))
     # Not the probability, which rounds to 1 and ties where the score is above 37.
     score = model.decision_function(x_ND[split.test_N])
@@ -81,15 +86,11 @@ def plain(x_ND, split: base.Split, penalty: str) -> tuple[np.ndarray, float, dic
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 def test_protocol_agrees_with_a_loop_over_scikit_learn(num_train, penalty):
     x_ND, split = make_split(num_train)
-    problem = grid.problem(split)
-    if penalty == "l2":
-        scores = grid.fit_activations(x_ND, x_ND, problem)
-    else:
-        scores = grid.fit_latents(x_ND, x_ND, problem, (x_ND.shape[1],))
+    scores = grid.fit_grid(PROBE[penalty], x_ND, [split])
     valid_R, best_c, test = plain(x_ND, split, penalty)
     assert np.all(scores.converged)
     np.testing.assert_allclose(scores.valid_auroc, np.max(valid_R), atol=1e-9)
-    np.testing.assert_allclose(scores.best_c, best_c, rtol=1e-9)
+    np.testing.assert_allclose(scores.best_value, best_c, rtol=1e-9)
     for name, wanted in test.items():
         np.testing.assert_allclose(getattr(scores, name), wanted, atol=2e-3, err_msg=name)
 
@@ -102,45 +103,83 @@ def test_ties_go_to_the_larger_c():
     labels = np.zeros(400)
     labels[split.train_N], labels[split.test_N] = split.y_train_N, split.y_test_N
     x_ND[:, 0] = 50 * labels  # every C is perfect
-    scores = grid.fit_activations(
-        x_ND.astype(np.float32), x_ND.astype(np.float32), grid.problem(split)
-    )
+    scores = grid.fit_grid(logistic.PROBE, x_ND.astype(np.float32), [split])
     assert scores.valid_auroc == 1
-    np.testing.assert_allclose(scores.best_c, 1e5)
+    np.testing.assert_allclose(scores.best_value, 1e5)
 
 
 def test_every_k_equals_that_k_alone():
     rng = np.random.default_rng(0)
     x_ND, split = make_split(150, d_model=60)
-    z_NK = np.maximum(x_ND, 0)[:, rng.permutation(60)]
-    problem = grid.problem(split)
-    together = grid.fit_latents(z_NK, z_NK, problem, (1, 4, 32, 60))
+    z_NS = np.maximum(x_ND, 0)
+    column_K = rng.permutation(60)
+    together = grid.fit_grid(
+        l1_logistic.PROBE, z_NS, [split], columns=[column_K], num_latents=(1, 4, 32, 60)
+    )
+    assert together.test_auroc.shape == (1, 4)
     for i, k in enumerate((1, 4, 32, 60)):
-        alone = grid.fit_latents(z_NK[:, :k], z_NK[:, :k], problem, (k,))
-        np.testing.assert_allclose(together.valid_auroc[i], alone.valid_auroc[0], atol=1e-9)
-        np.testing.assert_allclose(together.test_auroc[i], alone.test_auroc[0], atol=1e-4)
+        alone = grid.fit_grid(l1_logistic.PROBE, z_NS[:, column_K[:k]], [split])
+        np.testing.assert_allclose(together.valid_auroc[0, i], alone.valid_auroc[0], atol=1e-9)
+        np.testing.assert_allclose(together.test_auroc[0, i], alone.test_auroc[0], atol=1e-4)
 
 
 def test_more_latents_asked_than_there_are_reads_all():
     x_ND, split = make_split(40)
-    problem = grid.problem(split)
-    scores = grid.fit_latents(x_ND, x_ND, problem, (12, 500))
-    np.testing.assert_allclose(scores.test_auroc[0], scores.test_auroc[1], atol=1e-6)
+    scores = grid.fit_grid(
+        l1_logistic.PROBE, x_ND, [split], columns=[np.arange(12)], num_latents=(12, 500)
+    )
+    np.testing.assert_allclose(scores.test_auroc[0, 0], scores.test_auroc[0, 1], atol=1e-6)
 
 
-def test_few_programs_serve_many_sizes():
-    grid._fit_activations.clear_cache()
-    for num_train in (200, 210, 230, 250):
-        x_ND, split = make_split(num_train)
-        grid.fit_activations(x_ND, x_ND, grid.problem(split))
-    assert grid._fit_activations._cache_size() == 1
+def test_a_whole_grid_needs_few_programs_and_each_split_is_as_alone():
+    sizes = (2, 3, 4, 5, 7, 10, 14, 20, 28, 38, 53, 74, 103, 143, 198, 230, 250)
+    x_ND, _ = make_split(2)
+    splits = [make_split(size)[1] for size in sizes]
+    grid._program.cache_clear()
+    together = grid.fit_grid(logistic.PROBE, x_ND, splits)
+    assert grid.num_programs(logistic.PROBE) == 4
+    for s in (1, 5, 9, 16):
+        alone = grid.fit_grid(logistic.PROBE, x_ND, [splits[s]])
+        for field in ("valid_auroc", "test_auroc", "best_value"):
+            assert getattr(together, field)[s] == getattr(alone, field)[0]
+    assert grid.num_programs(logistic.PROBE) == 4
 
 
 def test_float32_gives_the_same_aurocs():
     x_ND, split = make_split(150)
-    problem = grid.problem(split)
-    double = grid.fit_activations(x_ND, x_ND, problem, dtype="float64")
-    single = grid.fit_activations(x_ND, x_ND, problem, dtype="float32")
+    double = grid.fit_grid(logistic.PROBE, x_ND, [split], dtype="float64")
+    single = grid.fit_grid(logistic.PROBE, x_ND, [split], dtype="float32")
     assert single.converged
     np.testing.assert_allclose(single.valid_auroc, double.valid_auroc, atol=2e-3)
     np.testing.assert_allclose(single.test_auroc, double.test_auroc, atol=3e-3)
+
+
+def test_a_split_under_shift_is_tested_on_the_shifted_rows():
+    x_ND, split = make_split(150)
+    shifted_MD, other = make_split(150, seed=1)
+    test_N, y_test_N = np.arange(50, 90), np.arange(40) % 2
+    shift = dataclasses.replace(
+        split, regime="covariate_shift", test_N=test_N, y_test_N=y_test_N
+    )
+    scores = grid.fit_grid(logistic.PROBE, x_ND, [shift, split], x_shift_MD=shifted_MD)
+    moved = dataclasses.replace(split, test_N=test_N + len(x_ND), y_test_N=y_test_N)
+    wanted = grid.fit_grid(logistic.PROBE, np.concatenate([x_ND, shifted_MD]), [moved])
+    assert scores.test_auroc[0] == wanted.test_auroc[0] != scores.test_auroc[1]
+    del other
+
+
+def test_a_budget_that_is_too_small_says_what_is_needed():
+    x_ND, split = make_split(150)
+    with pytest.raises(ValueError, match=r"`memory_gib` must be at least 0\.\d+ for a probe of 256"):
+        grid.fit_grid(logistic.PROBE, x_ND, [split], memory_gib=1e-4)
+
+
+@pytest.mark.parametrize("probe", [logistic.PROBE, l1_logistic.PROBE])
+def test_lanes_spread_over_devices_give_the_same_numbers(probe):
+    x_ND, _ = make_split(2)
+    splits = [make_split(size)[1] for size in (5, 7, 10, 40, 53)]
+    alone = grid.fit_grid(probe, x_ND, splits)
+    mesh = jax.make_mesh((2,), ("probes",))
+    spread = grid.fit_grid(probe, x_ND, splits, mesh=mesh)
+    for field in ("valid_auroc", "test_auroc", "best_value", "converged"):
+        np.testing.assert_array_equal(getattr(spread, field), getattr(alone, field), field)

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxprobe.probes import grid, l1_logistic, logistic, reduction
+from jaxprobe.probes import l1_logistic, logistic, reduction
 
 linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the reference")
 
-C_R = grid.C_GRID
+C_R = logistic.C_GRID
 FIT = {solver: jax.jit(solver.fit) for solver in (logistic, l1_logistic)}
 PATH = {solver: jax.jit(solver.fit_path) for solver in (logistic, l1_logistic)}
 

@@ -1,0 +1,366 @@
+"""Which probes there are to fit: methods by name, and the calls of the probe engine that fit them."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxprobe import base, checks, regimes
+from jaxprobe.checkpoints import LoadedSae
+from jaxprobe.probes import PROBES, Scores, grid
+from jaxprobe.stages import encode as encoding
+from jaxprobe.stages import latents as kept
+from jaxprobe.store import ActivationStore
+
+VERSION = 2  # raised when a change to the code changes results
+SPLITS_AT_ONCE = 16  # of one call of the engine: what a progress bar waits for
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Which probes to fit.
+
+    Attributes:
+        baselines: Methods on activations, keys of `probes.PROBES`.
+        standard_only: Those of them that run in the standard regime alone.
+        num_latents: Values of k in the standard regime.
+        regime_num_latents: Values of k in the other regimes, and of the controls.
+        penalties: Of logistic SAE probes: `l1`, `l2`.
+        latent_methods: Further methods on the best k latents, keys of `probes.PROBES`.
+        controls: Whether to fit shuffled labels, random latents and the random SAE.
+        solver: Of L1 probes: `converged`, or `saga`: scikit-learn's as published, stopped early.
+        dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
+        memory_gib: What the probes of one compiled program may take together on a device.
+        workers: Calls of the probe engine at once.
+    """
+
+    baselines: tuple[str, ...] = ("logistic",)
+    standard_only: tuple[str, ...] = ("xgboost",)
+    num_latents: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    regime_num_latents: tuple[int, ...] = (16, 128)
+    penalties: tuple[str, ...] = ("l1",)
+    latent_methods: tuple[str, ...] = ()
+    controls: bool = True
+    solver: str = "converged"
+    dtype: str = "auto"
+    memory_gib: float = grid.MEMORY_GIB
+    workers: int = 1
+
+
+def check_config(config: FitConfig, encode_config: encoding.EncodeConfig) -> None:
+    """Raises ValueError for a choice that does not exist, or more latents than are encoded."""
+    checks.check_choice("solver", config.solver, ("converged", "saga"))
+    checks.check_choice("dtype", config.dtype, ("auto", "float32", "float64"))
+    checks.check_positive("workers", config.workers)
+    checks.check_positive("memory_gib", config.memory_gib)
+    for penalty in config.penalties:
+        checks.check_choice("penalty", penalty, ("l1", "l2"))
+    for method in (*config.baselines, *config.standard_only, *config.latent_methods):
+        checks.check_choice("method", method, PROBES)
+    for name in ("num_latents", "regime_num_latents"):
+        for count in getattr(config, name):
+            if not 0 < count <= encode_config.max_latents:
+                raise ValueError(
+                    f"`{name}` must lie between 1 and encode.max_latents ="
+                    f" {encode_config.max_latents}, got {count}; encode more, or ask for fewer"
+                )
+    most = max(config.regime_num_latents, default=0)
+    if config.controls and most > encode_config.random_latents:
+        raise ValueError(
+            f"`regime_num_latents` asks the random-latents control for {most} latents, more than"
+            f" encode.random_latents = {encode_config.random_latents}; encode more, or set"
+            " fit.controls to False"
+        )
+
+
+def num_probes(config: FitConfig, regime: str, num_saes: int, random_sae: bool) -> int:
+    """Rows that a split yields: what `Planner.jobs` lists, counted without features."""
+    arrows = _arrows(config, regime == "standard", config.controls)
+    total = sum(len(arrow.counts) for arrow in arrows if not arrow.on_latents)
+    total += num_saes * sum(len(arrow.counts) for arrow in arrows if arrow.on_latents)
+    if config.controls and random_sae:
+        total += len(config.regime_num_latents)
+    return total
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arrow:
+    """A method as the results know it.
+
+    Attributes:
+        method: Its name in result rows.
+        probe: Its key in `probes.PROBES`.
+        on_latents: Whether it reads an SAE's latents, not activations.
+        counts: Values of k; (0,) on activations.
+        control: ``, `shuffled_labels` or `random_latents`.
+    """
+
+    method: str
+    probe: str
+    on_latents: bool
+    counts: tuple[int, ...]
+    control: str = ""
+
+
+def _arrows(config: FitConfig, standard: bool, controls: bool) -> list[Arrow]:
+    """Every method of a split."""
+    found = [
+        Arrow(method=name, probe=name, on_latents=False, counts=(0,))
+        for name in config.baselines
+        if standard or name not in config.standard_only
+    ]
+    counts = config.num_latents if standard else config.regime_num_latents
+    latent = {f"logistic_{penalty}": penalty for penalty in config.penalties}
+    probes = {"l1": "logistic_l1", "l2": "logistic"}
+    if config.solver == "saga":
+        latent = {f"{name}_saga" if p == "l1" else name: p for name, p in latent.items()}
+        probes["l1"] = "logistic_l1_saga"
+    methods = {name: probes[penalty] for name, penalty in latent.items()}
+    methods |= {name: name for name in config.latent_methods}
+    found += [
+        Arrow(method=method, probe=probe, on_latents=True, counts=counts)
+        for method, probe in methods.items()
+    ]
+    if controls:
+        few, l1 = config.regime_num_latents, probes["l1"]
+        shuffled, random = "shuffled_labels", "random_latents"
+        name = f"logistic_{shuffled}"
+        found.append(
+            Arrow(method=name, probe="logistic", on_latents=False, counts=(0,), control=shuffled)
+        )
+        found += [
+            Arrow(method=f"{l1}_{control}", probe=l1, on_latents=True, counts=few, control=control)
+            for control in (shuffled, random)
+        ]
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of the probe engine, and the rows that it yields.
+
+    Attributes:
+        features: As in result rows.
+        arrow: The method.
+        splits: What it is fitted on.
+        rows: Makes result rows, by split and then by k, from scores; without scores, rows that only
+            name the probes.
+        run: Fits and scores.
+    """
+
+    features: str
+    arrow: Arrow
+    splits: tuple[base.Split, ...]
+    rows: Callable[[Scores | None], list[base.ResultRow]]
+    run: Callable[[], Scores]
+
+
+class Planner:
+    """Lists the jobs of a dataset."""
+
+    def __init__(self, config, encode_config, store, site, saes, workdir: Path):
+        """Remembers what all datasets share; see `fit.fit` for the arguments."""
+        self.config: FitConfig = config
+        self.encode_config: encoding.EncodeConfig = encode_config
+        self.store: ActivationStore = store
+        self.site: base.Site = site
+        self.saes: Mapping[str, LoadedSae] = saes
+        self.workdir = workdir
+        self._weights = {name: encoding.weights_digest(sae) for name, sae in saes.items()}
+
+    def jobs(self, dataset: base.TextDataset, name: str) -> Iterator[Job]:
+        """Every job of a dataset: baselines, SAE probes, controls.
+
+        Features are read from disk only when a job runs.
+        """
+        read = _Features(self, dataset, name)
+        numbered = list(enumerate(encoding.dataset_splits(self.encode_config, dataset)))
+        for standard in (True, False):
+            of_kind = [(p, s) for p, s in numbered if (s.regime == "standard") == standard]
+            for start in range(0, len(of_kind), SPLITS_AT_ONCE):
+                part = of_kind[start : start + SPLITS_AT_ONCE]
+                for arrow in _arrows(self.config, standard, self.config.controls):
+                    for features in self._read_by(arrow):
+                        yield self._job(arrow, features, part, read)
+
+    def missing(self, dataset: base.TextDataset, name: str, done: set[tuple]) -> list[Job]:
+        """The jobs of a dataset, cut down to the splits of which some row is not in the table."""
+        found = []
+        for job in self.jobs(dataset, name):
+            keys = [row.key() for row in job.rows(None)]
+            width = len(job.arrow.counts)
+            lacking = [
+                s
+                for s in range(len(job.splits))
+                if any(key not in done for key in keys[s * width : (s + 1) * width])
+            ]
+            if lacking:
+                counts = tuple(
+                    count
+                    for c, count in enumerate(job.arrow.counts)
+                    if any(keys[s * width + c] not in done for s in lacking)
+                )
+                found.append(self._narrowed(job, lacking, counts, dataset, name))
+        return found
+
+    def _narrowed(self, job: Job, lacking, counts, dataset, name: str) -> Job:
+        if len(lacking) == len(job.splits) and counts == job.arrow.counts:
+            return job
+        splits = encoding.dataset_splits(self.encode_config, dataset)
+        number = {_address(split): p for p, split in enumerate(splits)}
+        part = [(number[_address(job.splits[s])], job.splits[s]) for s in lacking]
+        arrow = dataclasses.replace(job.arrow, counts=counts)
+        return self._job(arrow, job.features, part, _Features(self, dataset, name))
+
+    def _read_by(self, arrow: Arrow) -> Sequence[str]:
+        """The `features` that a method is fitted on."""
+        if not arrow.on_latents:
+            return (base.ACTIVATIONS,)
+        plain = [name for name in self.saes if name != encoding.RANDOM_SAE]
+        l1 = _arrows(self.config, False, False)
+        twins = self.config.controls and encoding.RANDOM_SAE in self.saes
+        first = next((other.method for other in l1 if other.on_latents), None)
+        if twins and arrow.method == first and not arrow.control:
+            return (*plain, encoding.RANDOM_SAE)
+        return plain
+
+    def _job(self, arrow: Arrow, features: str, part, read: "_Features") -> Job:
+        if features == encoding.RANDOM_SAE:
+            arrow = dataclasses.replace(arrow, counts=self.config.regime_num_latents)
+        splits = tuple(_with_control(split, arrow.control) for _, split in part)
+        numbers = [p for p, _ in part]
+
+        def run() -> Scores:
+            x_ND, x_shift_MD, columns = read(features, arrow, numbers, splits)
+            return grid.fit_grid(
+                PROBES[arrow.probe],
+                x_ND,
+                splits,
+                x_shift_MD=x_shift_MD,
+                columns=columns,
+                num_latents=arrow.counts,
+                dtype=self.config.dtype,
+                memory_gib=self.config.memory_gib,
+            )
+
+        rows = functools.partial(self._rows, arrow, features, splits, read.digests(splits))
+        return Job(features=features, arrow=arrow, splits=splits, rows=rows, run=run)
+
+    def _rows(self, arrow: Arrow, features: str, splits, digests, scores: Scores | None):
+        return [
+            self._row(arrow, features, split, digest, scores, s, c)
+            for s, (split, digest) in enumerate(zip(splits, digests, strict=True))
+            for c in range(len(arrow.counts))
+        ]
+
+    def _row(self, arrow, features, split, digest, scores, s: int, c: int) -> base.ResultRow:
+        # Rounded, so that equal AUROCs summed in another order still tie.
+        at = s * len(arrow.counts) + c
+        got = [math.nan] * 5
+        if scores is not None:
+            got = [round(float(np.ravel(field)[at]), 12) for field in scores[:5]]
+        return base.ResultRow(
+            model=str(self.store.fingerprint["model"]),
+            site=str(self.site),
+            features=features,
+            method=arrow.method,
+            num_latents=arrow.counts[c],
+            dataset=split.dataset,
+            regime=split.regime,
+            level=split.level,
+            protocol=split.protocol,
+            seed=split.seed,
+            num_train=len(split.train_N),
+            num_test=len(split.test_N),
+            valid_auroc=got[0],
+            test_auroc=got[1],
+            test_f1=got[2],
+            test_accuracy=got[3],
+            best_c=got[4] if arrow.probe.startswith("logistic") else math.nan,
+            converged=scores is not None and bool(np.ravel(scores.converged)[at]),
+            fingerprint=self._fingerprint(digest, None if not arrow.on_latents else features),
+        )
+
+    def _fingerprint(self, digest: str, sae: str | None) -> str:
+        """Twelve hex digits of everything that decides a row's numbers and is not a column."""
+        parts = {
+            "version": VERSION,
+            "store": self.store.digest,
+            "dataset": digest,
+            "dtype": grid.resolve_dtype(self.config.dtype),
+        }
+        if sae is not None:
+            parts |= {"sae": self._weights[sae], "ranking": self.encode_config.ranking}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class _Features:
+    """What the probes of one dataset read, from disk, once each."""
+
+    def __init__(self, plan: Planner, dataset: base.TextDataset, name: str):
+        self._plan, self._dataset, self._name = plan, dataset, name
+        self._shifted = encoding.shifted_set(plan.encode_config, dataset)
+        self._digest = encoding.dataset_digest(dataset)
+
+    def __call__(self, features: str, arrow: Arrow, numbers, splits):
+        """Features of the dataset's rows, of the shifted set's, and the columns of each split."""
+        shifts = any(split.regime == "covariate_shift" for split in splits)
+        if not arrow.on_latents:
+            return self._activations, self._shifted_activations if shifts else None, None
+        latents = self._latents(features)
+        table_PK = latents.random_PK if arrow.control == "random_latents" else latents.top_PK
+        columns = [table_PK[p][: max(arrow.counts)] for p in numbers]
+        union_U = np.unique(np.concatenate(columns))
+        z_NU = latents.rows.dense(union_U)
+        z_MU = latents.shifted.dense(union_U) if shifts else None
+        return z_NU, z_MU, [np.searchsorted(union_U, column_K) for column_K in columns]
+
+    def digests(self, splits: Sequence[base.Split]) -> list[str]:
+        """Per split, a digest of the texts and labels that its rows stand for."""
+        shifted = encoding.dataset_digest(self._shifted) if self._shifted else ""
+        return [
+            self._digest + (shifted if split.regime == "covariate_shift" else "")
+            for split in splits
+        ]
+
+    @functools.cached_property
+    def _activations(self) -> np.ndarray:
+        return self._plan.store.read(self._plan.site, self._dataset.texts)
+
+    @functools.cached_property
+    def _shifted_activations(self) -> np.ndarray | None:
+        texts = self._shifted.texts if self._shifted else ()
+        return self._plan.store.read(self._plan.site, texts)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 (an instance lives as long as its dataset's jobs)
+    def _latents(self, sae_id: str) -> kept.DatasetLatents:
+        plan = self._plan
+        path = kept.latents_path(plan.workdir, sae_id, self._name)
+        sae = plan.saes[sae_id]
+        identity = encoding.latents_identity(plan.encode_config, plan.store, sae, self._dataset)
+        return kept.read(path, identity)
+
+
+def shuffled_labels(split: base.Split) -> np.ndarray:
+    """The control's labels: the split's own in an order that has nothing to do with the texts."""
+    address = f"{split.seed}/{split.dataset}/{split.regime}/{split.level}/{split.protocol}/shuffle"
+    entropy = int.from_bytes(hashlib.sha256(address.encode()).digest()[:8], "little")
+    return np.random.default_rng(entropy).permutation(split.y_train_N)
+
+
+def _with_control(split: base.Split, control: str) -> base.Split:
+    if control != "shuffled_labels":
+        return split
+    y_N = shuffled_labels(split)
+    folds = regimes.validation_folds(y_N, split.seed)
+    return dataclasses.replace(split, y_train_N=y_N, folds=folds)
+
+
+def _address(split: base.Split) -> tuple:
+    level = None if math.isnan(split.level) else split.level
+    return split.regime, level, split.protocol
