@@ -158,9 +158,7 @@ def test_a_split_under_shift_is_tested_on_the_shifted_rows():
     x_ND, split = make_split(150)
     shifted_MD, other = make_split(150, seed=1)
     test_N, y_test_N = np.arange(50, 90), np.arange(40) % 2
-    shift = dataclasses.replace(
-        split, regime="covariate_shift", test_N=test_N, y_test_N=y_test_N
-    )
+    shift = dataclasses.replace(split, regime="covariate_shift", test_N=test_N, y_test_N=y_test_N)
     scores = grid.fit_grid(logistic.PROBE, x_ND, [shift, split], x_shift_MD=shifted_MD)
     moved = dataclasses.replace(split, test_N=test_N + len(x_ND), y_test_N=y_test_N)
     wanted = grid.fit_grid(logistic.PROBE, np.concatenate([x_ND, shifted_MD]), [moved])
@@ -170,14 +168,16 @@ def test_a_split_under_shift_is_tested_on_the_shifted_rows():
 
 def test_a_budget_that_is_too_small_says_what_is_needed():
     x_ND, split = make_split(150)
-    with pytest.raises(ValueError, match=r"`memory_gib` must be at least 0\.\d+ for a probe of 256"):
+    with pytest.raises(
+        ValueError, match=r"`memory_gib` must be at least 0\.\d+ for a probe of 256"
+    ):
         grid.fit_grid(logistic.PROBE, x_ND, [split], memory_gib=1e-4)
 
 
 @pytest.mark.parametrize("probe", [logistic.PROBE, l1_logistic.PROBE])
 def test_lanes_spread_over_devices_give_the_same_numbers(probe):
     x_ND, _ = make_split(2)
-    splits = [make_split(size)[1] for size in (5, 7, 10, 40, 53)]
+    splits = [make_split(size)[1] for size in (5, 7, 10)]
     alone = grid.fit_grid(probe, x_ND, splits)
     mesh = jax.make_mesh((2,), ("probes",))
     spread = grid.fit_grid(probe, x_ND, splits, mesh=mesh)

@@ -67,15 +67,14 @@ def fitted(setting):
 def calls(monkeypatch):
     """Counts calls of the probe engine."""
     made = []
-    for name in ("fit_activations", "fit_latents"):
-        monkeypatch.setattr(grid, name, _counted(getattr(grid, name), made))
+    monkeypatch.setattr(grid, "fit_grid", _counted(grid.fit_grid, made))
     return made
 
 
 def _counted(call, made):
-    def counting(*args):
+    def counting(*args, **kwargs):
         made.append(1)
-        return call(*args)
+        return call(*args, **kwargs)
 
     return counting
 
@@ -255,9 +254,12 @@ def test_shuffled_labels_find_nothing_and_true_ones_do(setting, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"solver": "fast"}, "unknown solver 'fast'; known: converged"),
+        ({"solver": "fast"}, "unknown solver 'fast'; known: .*converged"),
         ({"dtype": "float16"}, "unknown dtype 'float16'; known: float64"),
         ({"penalties": ("l3",)}, "unknown penalty 'l3'"),
+        ({"baselines": ("logit",)}, "unknown method 'logit'; known: logistic"),
+        ({"latent_methods": ("kn",)}, "unknown method 'kn'; known: knn"),
+        ({"memory_gib": 0.0}, "`memory_gib` must be above zero"),
         ({"num_latents": (16,)}, r"`num_latents` must lie between 1 and encode.max_latents = 8"),
         ({"num_latents": (0,)}, "got 0"),
     ],
