@@ -21,6 +21,7 @@ from jaxprobe.published.cells import Cells, read_rows
 
 BASELINES, SAES = "baseline_probes_", "sae_probes_"  # folder names, followed by the model's
 SEED = 42
+MARK = "published-"  # how the fingerprint of every such row begins
 METHODS = {"logreg": "logistic"}  # ours, where it is another word than theirs
 # The block that all regimes beyond standard read, where no SAE file says it (PROTOCOL section 2).
 REGIME_BLOCKS = {"gemma-2-9b": 20, "llama-3.1-8b": 16, "gemma-2-2b": 12}
@@ -134,7 +135,7 @@ class _Reader:
             saes = [row for row in saes if row.regime != "covariate_shift"]
         rows = self._distinct(sorted([*rows, *shift, *saes], key=_place))
         digest = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()[:12]
-        mark = f"published-{digest}"
+        mark = f"{MARK}{digest}"
         rows = [dataclasses.replace(row, fingerprint=mark) for row in rows]
         return Published(
             rows=tuple(rows), site=site, files=dict(self.files), notes=tuple(self.notes)

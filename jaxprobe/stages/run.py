@@ -11,13 +11,14 @@ from typing import Any
 
 import jax
 
-from jaxprobe import base, checks, datasets, regimes
+from jaxprobe import base, checks, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import train_sae as training
+from jaxprobe.stages.reporting import leaks
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
@@ -130,6 +131,7 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
             stages,
             lambda: fitting.fit(config.fit, config.encode, store, site, by_id, workdir),
         )
+        record.results(workdir / fitting.FILE_NAME)
     if "report" in stages:
         text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
     return text or ""
@@ -178,19 +180,14 @@ class Record:
         }
         self._write()
 
+    def results(self, path: Path) -> None:
+        """Records whose results the table holds, so that the report knows another run's file."""
+        self._content[reporting.RESULTS] = reporting.fingerprints(table.read_rows(path))
+        self._write()
+
     def _leaks(self, config: encoding.EncodeConfig) -> None:
-        """Leak rate of the paper's standard split, and how many rows the dedup split may use."""
-        leaks = {}
-        for name in config.datasets or datasets.names(config.source):
-            dataset = datasets.load(name, config.source)
-            for split in regimes.splits(dataset, seed=config.seed):
-                distinct_N = regimes.distinct_rows(dataset.texts, dataset.y_N)
-                leaks[dataset.name] = {
-                    "rows": len(dataset.texts),
-                    "rows after dedup": len(distinct_N),
-                    "leak rate": regimes.leak_rate(dataset.texts, split),
-                }
-        self._content["leaks"] = leaks
+        """Leaks of the paper's standard split of each dataset."""
+        self._content["leaks"] = leaks.measure(config.datasets, config.source, config.seed)
 
     def _write(self) -> None:
         replace_file(self._path, json.dumps(self._content, indent=2, default=str).encode())

@@ -16,6 +16,7 @@ from jaxprobe.stages.reporting import per_dataset
 
 WIDTH, HEIGHT = 440, 330
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 44
+MAX_CURVES = 4  # as many as there are colours
 
 
 class Scale(NamedTuple):
@@ -59,7 +60,12 @@ def nice_scale(values, start: float, end: float, *, top: float | None = None, co
 def curve_figure(curve: per_dataset.Curve, figure_id: str, title: str) -> str:
     """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control."""
     x = Scale(0, len(curve.num_latents) - 1, LEFT + 14, WIDTH - RIGHT - 10, ())
-    values = np.concatenate([*(a.ravel() for a in curve.auroc_GK.values()), curve.base_G])
+    shown = [
+        curve.auroc_GK[name]
+        for name in (*shown_saes(curve), quiver.RANDOM_SAE)
+        if name in curve.auroc_GK
+    ]
+    values = np.concatenate([*(auroc_GK.ravel() for auroc_GK in shown), curve.base_G])
     y = nice_scale([*values, 1.0], HEIGHT - BOTTOM, TOP, top=1.0, count=7)
     parts = [_grid_y(y, 2), _axis_label_y("Test AUROC")]
     parts += [
@@ -69,7 +75,7 @@ def curve_figure(curve: per_dataset.Curve, figure_id: str, title: str) -> str:
     parts.append(
         _text((LEFT + WIDTH) / 2, HEIGHT - 6, "Latents read by the probe, k", "label", "middle")
     )
-    trained = [name for name in curve.auroc_GK if name != quiver.RANDOM_SAE]
+    trained = shown_saes(curve)
     said = []
     if len(trained) == 1:
         for dataset, auroc_K in zip(curve.datasets, curve.auroc_GK[trained[0]], strict=True):
@@ -77,9 +83,9 @@ def curve_figure(curve: per_dataset.Curve, figure_id: str, title: str) -> str:
     for name in [quiver.RANDOM_SAE, *trained]:
         if name in curve.auroc_GK:
             tone = "random" if name == quiver.RANDOM_SAE else f"sae sae{trained.index(name) % 4}"
-            mean_K, drawn = _mean_band(x, y, curve.auroc_GK[name], tone)
-            parts += drawn
-            said.append(f"{name} from {mean_K[0]:.3f} to {mean_K[-1]:.3f}")
+            effects = _mean_effects(curve.auroc_GK[name])
+            parts += _band(x, y, effects, tone)
+            said.append(f"{name} from {effects[0].mean:.3f} to {effects[-1].mean:.3f}")
     level = float(np.mean(curve.base_G))
     parts.append(_path(f"M{x.start - 8:.1f} {y(level):.1f}H{x.end + 8:.1f}", "baseline"))
     said.append(f"best baseline {level:.3f}")
@@ -88,23 +94,17 @@ def curve_figure(curve: per_dataset.Curve, figure_id: str, title: str) -> str:
     )
 
 
-def _mean_band(x: Scale, y: Scale, auroc_GK: np.ndarray, tone: str):
+def shown_saes(curve: per_dataset.Curve) -> list[str]:
+    """The SAEs whose curves are drawn."""
+    return [name for name in curve.auroc_GK if name != quiver.RANDOM_SAE][:MAX_CURVES]
+
+
+def _mean_effects(auroc_GK: np.ndarray) -> list[quiver.Effect]:
     effects = []
     for auroc_G in auroc_GK.T:
         kept = np.flatnonzero(np.isfinite(auroc_G))
         effects.append(quiver.estimate(auroc_G[kept], [str(i) for i in kept]))
-    mean_K = [effect.mean for effect in effects]
-    banded = [(i, e) for i, e in enumerate(effects) if not math.isnan(e.low)]
-    ring = [(i, e.low) for i, e in banded] + [(i, e.high) for i, e in reversed(banded)]
-    drawn = []
-    if len(banded) > 1:
-        points = " ".join(f"{x(i):.1f},{min(max(y(v), y.end), y.start):.1f}" for i, v in ring)
-        drawn.append(f'<polygon class="band {tone}" points="{points}"/>')
-    drawn.append(_line(x, y, mean_K, f"mean {tone}"))
-    for i, mean in enumerate(mean_K):
-        if not math.isnan(mean):
-            drawn.append(_mark(x(i), y(mean), tone))
-    return mean_K, drawn
+    return effects
 
 
 def scatter_figure(
@@ -198,34 +198,78 @@ def effect_figure(
     return _svg(figure_id, title, "; ".join(said) + ".", parts, size)
 
 
+class Series(NamedTuple):
+    """One line of a level figure: its label, its tone (CSS classes) and an effect per level."""
+
+    label: str
+    tone: str
+    effects: Sequence[quiver.Effect]
+
+
 def level_figure(
-    levels: Sequence[tuple[float, quiver.Effect]], figure_id: str, title: str, axis: str
+    levels: Sequence[float],
+    series: Sequence[Series],
+    figure_id: str,
+    title: str,
+    axis: str,
+    scaled: Sequence[quiver.Effect],
+    *,
+    signed: bool,
 ) -> str:
-    """The quiver's difference by level, with its interval, around a line at zero."""
+    """Lines by level, each with the band of its intervals.
+
+    Args:
+        levels: Where the points stand, evenly spaced.
+        series: The lines.
+        figure_id: Unique id on the page.
+        title: Title for screen readers.
+        axis: What a level is.
+        scaled: Effects that the axis must hold, so that several figures can share it.
+        signed: Whether the values are changes around zero, else AUROCs.
+    """
     x = Scale(0, max(len(levels) - 1, 1), LEFT + 14, WIDTH - RIGHT - 10, ())
-    ends = [v for _, e in levels for v in (e.low, e.high, e.mean)]
-    y = nice_scale([*ends, 0.0], HEIGHT - BOTTOM, TOP)
+    ends = [v for e in scaled for v in (e.low, e.high, e.mean)]
+    more, top = ([0.0], None) if signed else ([], 1.0)
+    y = nice_scale([*ends, *more], HEIGHT - BOTTOM, TOP, top=top)
     every = math.ceil(len(levels) / 10)
     parts = [
-        _grid_y(y, 3),
-        _path(f"M{LEFT} {y(0):.1f}H{WIDTH - RIGHT}", "zero"),
-        _axis_label_y("Change of test AUROC"),
+        _grid_y(y, 3 if signed else 2),
+        _axis_label_y("Change of test AUROC" if signed else "Test AUROC"),
         _text((LEFT + WIDTH) / 2, HEIGHT - 6, axis, "label", "middle"),
     ]
+    if signed:
+        parts.append(_path(f"M{LEFT} {y(0):.1f}H{WIDTH - RIGHT}", "zero"))
     parts += [
-        _text(x(i), HEIGHT - BOTTOM + 18, f"{level:g}", "tick", "middle")
-        for i, (level, _) in enumerate(levels)
+        _text(
+            x(i),
+            HEIGHT - BOTTOM + 18,
+            f"{level:.3g}" if level < 100 else f"{level:g}",
+            "tick",
+            "middle",
+        )
+        for i, level in enumerate(levels)
         if i % every == 0
     ]
-    banded = [(i, e) for i, (_, e) in enumerate(levels) if not math.isnan(e.low)]
+    said = []
+    for one in series:
+        parts += _band(x, y, one.effects, one.tone)
+        show = quiver.signed if signed else "{:.3f}".format
+        numbers = zip(levels, one.effects, strict=True)
+        said.append(f"{one.label}: " + ", ".join(f"{show(e.mean)} at {at:g}" for at, e in numbers))
+    return _svg(figure_id, title, "; ".join(said) + ".", parts)
+
+
+def _band(x: Scale, y: Scale, effects: Sequence[quiver.Effect], tone: str) -> list[str]:
+    """A line of means with its marks, over the band of its intervals."""
+    banded = [(i, e) for i, e in enumerate(effects) if not math.isnan(e.low)]
     ring = [(i, e.low) for i, e in banded] + [(i, e.high) for i, e in reversed(banded)]
+    drawn = []
     if len(banded) > 1:
-        points = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in ring)
-        parts.append(f'<polygon class="band sae sae0" points="{points}"/>')
-    parts.append(_line(x, y, [e.mean for _, e in levels], "mean sae sae0"))
-    parts += [_mark(x(i), y(e.mean), "sae sae0") for i, (_, e) in enumerate(levels)]
-    said = "; ".join(f"{level:g}: {quiver.signed(e.mean)}" for level, e in levels)
-    return _svg(figure_id, title, said + ".", parts)
+        points = " ".join(f"{x(i):.1f},{min(max(y(v), y.end), y.start):.1f}" for i, v in ring)
+        drawn.append(f'<polygon class="band {tone}" points="{points}"/>')
+    drawn.append(_line(x, y, [effect.mean for effect in effects], f"mean {tone}"))
+    marks = [(i, e.mean) for i, e in enumerate(effects) if not math.isnan(e.mean)]
+    return drawn + [_mark(x(i), y(mean), tone) for i, mean in marks]
 
 
 # --- pieces of SVG

@@ -1,0 +1,108 @@
+"""Does the answer rest on a rule? Both tie rules and both protocols, side by side."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxprobe import quiver
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One regime read in every way.
+
+    Attributes:
+        regime: Its name.
+        effects: The quiver's effect by (protocol, tie rule).
+        protocol_gaps: By tie rule, the dedup difference minus the paper's on the cases that both
+            protocols have; empty where only one protocol was run.
+        rule_gaps: By protocol, the difference with ties to the SAEs minus that with ties to the
+            baselines.
+    """
+
+    regime: str
+    effects: Mapping[tuple[str, str], quiver.Effect]
+    protocol_gaps: Mapping[str, quiver.Effect]
+    rule_gaps: Mapping[str, quiver.Effect]
+
+    def sentence(self) -> str:
+        """What changes with the rule and the protocol, and what does not."""
+        told = {key: effect for key, effect in self.effects.items() if effect.num_datasets > 1}
+        if not told:
+            return "There are too few datasets to tell."
+        directions = {key: quiver.direction(effect) for key, effect in told.items()}
+        if len(set(directions.values())) == 1:
+            only = next(iter(directions.values()))
+            words = {
+                0: "no difference can be told apart from chance",
+                1: "SAE probes raise the mean test AUROC",
+                -1: "SAE probes lower the mean test AUROC",
+            }[only]
+            readings = "the reading" if len(told) == 1 else f"all {len(told)} readings"
+            return f"In {readings}: {words}."
+        moved = [
+            name
+            for place, name in ((0, "the protocol"), (1, "the tie rule"))
+            if _moves(directions, place)
+        ]
+        return f"The answer rests on {' and '.join(moved)}: read the rows before quoting one."
+
+
+def _moves(directions: Mapping[tuple[str, str], int], place: int) -> bool:
+    """Whether the direction differs between two readings that differ in this part of their key."""
+    return any(
+        directions[one] != directions[other]
+        for one in directions
+        for other in directions
+        if one[1 - place] == other[1 - place]
+    )
+
+
+def read(
+    regime: str,
+    comparisons: Mapping[tuple[str, str], quiver.Comparison],
+    effects: Mapping[tuple[str, str], quiver.Effect],
+) -> Reading:
+    """Puts one regime's comparisons beside each other.
+
+    Args:
+        regime: Its name.
+        comparisons: By (protocol, tie rule).
+        effects: Their effects, corrected as elsewhere.
+    """
+    protocols = list(dict.fromkeys(protocol for protocol, _ in comparisons))
+    protocol_gaps = {}
+    if len(protocols) > 1:
+        one, other = protocols[:2]
+        for rule in quiver.TIE_RULES:
+            pair = comparisons[other, rule], comparisons[one, rule]
+            protocol_gaps[rule] = _difference(*pair)
+    first, second = quiver.TIE_RULES
+    rule_gaps = {
+        protocol: _difference(comparisons[protocol, second], comparisons[protocol, first])
+        for protocol in protocols
+    }
+    return Reading(regime=regime, effects=effects, protocol_gaps=protocol_gaps, rule_gaps=rule_gaps)
+
+
+def _difference(one: quiver.Comparison, other: quiver.Comparison) -> quiver.Effect:
+    """Effect of `one.delta - other.delta` over the cases that both have."""
+    ones, others = _by_case(one), _by_case(other)
+    shared = [case for case in ones if case in others]
+    delta_G = np.array([ones[case] - others[case] for case in shared])
+    return quiver.estimate(delta_G, [dataset for dataset, *_ in shared])
+
+
+def _by_case(comparison: quiver.Comparison) -> dict[tuple[str, object, int], float]:
+    found: dict[tuple[str, object, int], float] = {}
+    keys: Sequence = [
+        (dataset, None if np.isnan(level) else round(float(level), 6))
+        for dataset, level in zip(comparison.datasets, comparison.level_G, strict=True)
+    ]
+    for key, delta in zip(keys, comparison.delta_G, strict=True):
+        nth = 0  # several seeds of one case, in order
+        while (*key, nth) in found:
+            nth += 1
+        found[*key, nth] = float(delta)
+    return found

@@ -1,0 +1,67 @@
+"""Names and sentences that several parts of the report share."""
+
+import math
+from collections.abc import Sequence
+
+from jaxprobe import quiver
+from jaxprobe.stages.reporting import findings
+
+RULE_NAMES = {"baselines_first": "baselines first", "saes_first": "SAEs first"}
+PROTOCOL_NAMES = {"paper": "Paper split", "dedup": "Dedup split"}
+LEVEL_NAMES = {
+    "scarcity": "Training rows",
+    "imbalance": "Fraction of positives",
+    "label_noise": "Fraction of flipped training labels",
+}
+
+
+def regime_name(regime: str) -> str:
+    """`label_noise` as `Label noise`."""
+    return regime.replace("_", " ").capitalize()
+
+
+def interval(effect: quiver.Effect) -> str:
+    """`-0.006 to +0.001`, or `n/a`."""
+    if math.isnan(effect.low):
+        return "n/a"
+    return f"{quiver.signed(effect.low)} to {quiver.signed(effect.high)}"
+
+
+def span(effect: quiver.Effect) -> str:
+    """An interval of AUROCs, which have no sign: `.912 to .945`."""
+    return "n/a" if math.isnan(effect.low) else f"{effect.low:.3f} to {effect.high:.3f}"
+
+
+def p_value(p: float) -> str:
+    """`0.041`, `< 0.001`, or `n/a`."""
+    if math.isnan(p):
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
+def alone_verdict(effect: quiver.Effect) -> str:
+    """The verdict on the best SAE probe against the best baseline."""
+    return quiver.verdict(effect, "using the best SAE probe in place of the best baseline")
+
+
+def alone_only(part: findings.Part) -> bool:
+    """Whether there is no quiver, but baselines and SAE probes can be compared with each other."""
+    joined = part.effects[findings.FIRST_RULE]
+    return joined.num_datasets == 0 and part.alone_effect.num_datasets > 0
+
+
+def tie_sentence(part: findings.Part) -> str:
+    """How the answer moves when ties go to the SAE probes."""
+    other = part.effects["saes_first"]
+    if other.num_datasets == 0:
+        return ""
+    same = quiver.direction(other) == quiver.direction(part.effects["baselines_first"])
+    then = "the verdict is the same" if same else "the verdict changes, so it rests on the tie rule"
+    between = f" ({interval(other)})" if other.num_datasets > 1 else ""
+    return f"With ties given to the SAE probes: {quiver.signed(other.mean)}{between}; {then}."
