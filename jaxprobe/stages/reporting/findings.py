@@ -216,11 +216,11 @@ def _beside(
     random = [name for name in reversed(random_names) if name.rpartition("k=")[2] in used]
     both = (*choice.baselines, *choice.extended)
     sets: list[tuple[str, Sequence[str], Sequence[str]]] = [
-        ("random SAE joins (control)", choice.baselines, random)
+        ("random SAE (control)", choice.baselines, random)
     ]
     if choice.extended:
-        sets.append(("extended baselines join", choice.baselines, choice.extended))
-        sets.append(("SAE probes join all baselines", both, choice.saes))
+        sets.append(("extended baselines", choice.baselines, choice.extended))
+        sets.append(("SAE probes, beside all baselines", both, choice.saes))
     for label, baselines, guests in sets:
         if baselines and guests:
             arrows = quiver.gather(scores, baselines, guests)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-NOTHING = '<span class="none">n/a</span>'
+TALL = 25  # rows; longer tables scroll inside their container
 
 
 class Cell(NamedTuple):
@@ -21,6 +21,9 @@ class Cell(NamedTuple):
     tone: str = ""
 
 
+NOTHING = Cell('<span class="none">n/a</span>', "", "num")
+
+
 def text(words: object) -> Cell:
     """A cell of plain text."""
     return Cell(html.escape(str(words), quote=True))
@@ -29,7 +32,7 @@ def text(words: object) -> Cell:
 def number(x: float, decimals: int = 3, sign: str = "", tone: str = "") -> Cell:
     """A cell of one number, right-aligned; NaN is shown as n/a and sorts last."""
     if math.isnan(x):
-        return Cell(NOTHING, "", "num")
+        return NOTHING
     return Cell(f"{x:{sign}.{decimals}f}", repr(float(x)), f"num {tone}".strip())
 
 
@@ -64,7 +67,7 @@ def table(
         sortable: Whether headers become sort buttons.
         foot: A last row of means.
     """
-    above = ""
+    rows, above = list(rows), ""
     if groups:
         spans = (
             f'<th scope="colgroup" colspan="{span}">{escape(name)}</th>'
@@ -81,7 +84,7 @@ def table(
     end = f"<tfoot>{_row(foot)}</tfoot>" if foot else ""
     name = f' id="{table_id}"' if table_id else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<div class="scroll{" tall" if len(rows) > TALL else ""}" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f"<table{name}{_class(tone)}><caption>{escape(caption)}</caption><thead>{above}<tr>{titles}</tr></thead>"
         f"<tbody>{body}</tbody>{end}</table></div>"
     )

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from jaxprobe import base
 from jaxprobe.stages.reporting import findings, terminal, words
 from jaxprobe.stages.reporting import leaks as leak_report
-from jaxprobe.stages.reporting.html_table import Cell, escape, number, table, text
+from jaxprobe.stages.reporting.html_table import NOTHING, Cell, escape, number, table, text
 from jaxprobe.stages.reporting.regime_section import search
 
 MAX_FLAGGED = 100
-NOTHING = Cell('<span class="none">n/a</span>', "", "num")
 # run.json's keys by the titles of their tables; any other key is shown as it is.
 TITLES = {
     "sae_quality": "Quality of the SAE",

@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from jaxprobe import quiver
 from jaxprobe.stages.reporting import figures, findings, per_dataset, probe_means, words
-from jaxprobe.stages.reporting.html_table import Cell, difference, escape, number, table, text
-from jaxprobe.stages.reporting.verdict import effect_cells
+from jaxprobe.stages.reporting.html_table import (
+    NOTHING,
+    Cell,
+    difference,
+    escape,
+    number,
+    table,
+    text,
+)
+from jaxprobe.stages.reporting.verdict import effect_cells, interval_cell
 
 
 def section(found: findings.Findings, regime: str, leaks: Mapping[str, float]) -> str:
@@ -134,7 +142,7 @@ def level_table(regime: str, parts: Sequence[findings.Part]) -> str:
     values = sorted({value for levels in by_protocol for value in levels})
     if not values:
         return ""
-    heads, groups = [(words.LEVEL_NAMES.get(regime, "Level"), "num")], [("", 1)]
+    heads, groups = [(words.LEVEL_NAMES.get(regime, "Level"), "")], [("", 1)]
     for part in parts:
         heads += [("n", "num"), ("Baselines", "num"), ("With SAEs", "num")]
         heads += [("Difference", "num"), ("95 % interval", "num"), ("Ties to SAEs", "num")]
@@ -146,7 +154,7 @@ def level_table(regime: str, parts: Sequence[findings.Part]) -> str:
         for levels in by_protocol:
             level = levels.get(value)
             if level is None:
-                cells += [Cell("n/a", "", "num")] * 7
+                cells += [NOTHING] * 7
                 continue
             cells += [number(level.base.num_cases, 0), number(level.base.mean)]
             cells.append(number(level.with_sae.mean))
@@ -176,11 +184,11 @@ def dataset_table(
         heads += [("Baseline", "num"), ("SAE probe", "num"), ("Difference", "num")]
         heads += [(kind.capitalize().replace("sae", "SAE"), "num") for kind in mine]
         groups.append((words.PROTOCOL_NAMES[part.protocol], 3 + len(mine)))
-    rows = []
+    rows, short = [], words.short_names(name for part in parts for name in part.choice.wide)
     for dataset in datasets:
         cells = [text(dataset), *([_percent(leaks.get(dataset, math.nan))] if leaking else [])]
         for lines, mine in zip(by_protocol, kinds, strict=True):
-            cells += _line_cells(lines.get(dataset), several, mine)
+            cells += _line_cells(lines.get(dataset), several, mine, short)
         rows.append(cells)
     foot = [text("Mean")]
     if leaking:
@@ -192,15 +200,18 @@ def dataset_table(
 
 
 def _line_cells(
-    line: per_dataset.Line | None, several_methods: bool, kinds: Sequence[str]
+    line: per_dataset.Line | None,
+    several_methods: bool,
+    kinds: Sequence[str],
+    short: Mapping[str, str],
 ) -> list[Cell]:
     if line is None:
-        return [Cell("n/a", "", "num")] * (3 + len(kinds))
+        return [NOTHING] * (3 + len(kinds))
     baseline, sae = number(line.base), number(line.sae)
     if several_methods and line.base_method:
         baseline = _remark(baseline, line.base_method)
     if line.num_latents:
-        sae = _remark(sae, f"k {line.num_latents}")
+        sae = _remark(sae, f"{short.get(line.sae_arrow, '')} k {line.num_latents}".strip())
     controls = [number(line.controls.get(kind, math.nan)) for kind in kinds]
     return [baseline, sae, difference(line.sae - line.base, told_apart=False), *controls]
 
@@ -230,18 +241,19 @@ def _mean(values: Sequence[float]) -> float:
 
 def probe_table(regime: str, parts: Sequence[findings.Part]) -> str:
     """Each probe by itself: mean, distance from the reference, and what it adds to the baselines."""
-    heads = [("Probe", ""), ("Kind", ""), ("Split", ""), ("n", "num"), ("Test AUROC", "num")]
+    heads = [("Probe", ""), ("Kind", ""), ("Split", ""), ("n", "num")]
+    heads += [("mean", "num"), ("95 % interval", "num")] * 3
     references = dict.fromkeys(part.reference for part in parts if part.reference)
-    heads += [("95 % interval", "num"), (f"Minus {' or '.join(references) or 'reference'}", "num")]
-    heads += [("95 % interval", "num"), ("Added to the baselines", "num"), ("95 % interval", "num")]
+    minus = f"Minus {' or '.join(references)}" if references else "Minus the reference"
+    groups = [("", 4), ("Test AUROC", 2), (minus, 2), ("Added to the baselines", 2)]
     nothing = [Cell("", "", "num")] * 2
     rows = [
         [
             text(mean.name),
             *(text(mean.kind)._replace(tone="key"), text(part.protocol)),
             *(number(mean.auroc.num_cases, 0), number(mean.auroc.mean)),
-            Cell(words.span(mean.auroc), "", "num"),
-            *effect_cells(mean.gap, claim=False),
+            interval_cell(words.span(mean.auroc), mean.auroc.low),
+            *(nothing if mean.name == part.reference else effect_cells(mean.gap, claim=False)),
             *(nothing if mean.joined is None else effect_cells(mean.joined, claim=False)),
         ]
         for kind in probe_means.KINDS
@@ -250,7 +262,7 @@ def probe_table(regime: str, parts: Sequence[findings.Part]) -> str:
         if mean.kind == kind
     ]
     caption = f"{words.regime_name(regime)}: mean test AUROC of each probe, controls among them"
-    return table(caption, heads, rows, table_id=f"{regime}-probes", sortable=True)
+    return table(caption, heads, rows, groups=groups, table_id=f"{regime}-probes", sortable=True)
 
 
 def _controls(regime: str, parts: Sequence[findings.Part]) -> str:

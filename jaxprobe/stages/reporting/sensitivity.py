@@ -39,8 +39,10 @@ class Reading:
                 1: "SAE probes raise the mean test AUROC",
                 -1: "SAE probes lower the mean test AUROC",
             }[only]
-            readings = "the reading" if len(told) == 1 else f"all {len(told)} readings"
-            return f"In {readings}: {words}."
+            readings = {1: "The one reading", 2: "Both readings"}.get(
+                len(told), f"All {len(told)} readings"
+            )
+            return f"{readings}: {words}."
         moved = [
             name
             for place, name in ((0, "the protocol"), (1, "the tie rule"))

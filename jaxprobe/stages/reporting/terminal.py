@@ -78,10 +78,10 @@ def _quiver_table(found: findings.Findings) -> list[str]:
                 continue
             for rule, comparison in part.comparisons.items():
                 x = quiver.summarise(comparison)
-                record = f"{x.wins}/{x.ties}/{x.losses}"
+                record, delta = f"{x.wins}/{x.ties}/{x.losses}", _six(x.delta, "+")
                 table.append(
                     f"{part.regime:<17}{rule.removesuffix('_first'):<11}{x.n:>5}{_six(x.base):>10}"
-                    f"{_six(x.with_sae):>10}{_six(x.delta, '+'):>11}{_six(x.se):>10}{x.sae_chosen:>6}{record:>17}"
+                    f"{_six(x.with_sae):>10}{delta:>11}{_six(x.se):>10}{x.sae_chosen:>6}{record:>17}"
                 )
     return table
 

@@ -1,10 +1,11 @@
 """The first section of the page: the verdict per regime, the quiver's numbers, what they rest on."""
 
+import math
 from collections.abc import Sequence
 
 from jaxprobe import quiver
 from jaxprobe.stages.reporting import figures, findings, words
-from jaxprobe.stages.reporting.html_table import Cell, difference, escape, number, table, text
+from jaxprobe.stages.reporting.html_table import NOTHING, Cell, escape, number, table, text
 
 RULE_TO = {"baselines_first": "baselines", "saes_first": "SAEs"}
 TONES = {1: "up", -1: "down", 0: "even"}
@@ -17,6 +18,7 @@ def section(found: findings.Findings) -> str:
     figure = "".join(_effect_figure(found, protocol, effects) for protocol in found.protocols)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in found.notes)
     return (
+        f'<p class="overall">{escape(words.overall(found))}</p>'
         f'<div class="cards">{cards}</div>{notes}<div class="figures">{figure}</div>'
         f"{quiver_table(found)}<h3>What the answer rests on</h3>{sensitivity_table(found)}"
     )
@@ -75,8 +77,16 @@ def _effect_figure(found: findings.Findings, protocol: str, scaled: Sequence[qui
 
 def effect_cells(effect: quiver.Effect, *, claim: bool = True) -> list[Cell]:
     """A difference and its interval; coloured only where it may be claimed."""
-    told_apart = claim and quiver.direction(effect) != 0
-    return [difference(effect.mean, told_apart=told_apart), Cell(words.interval(effect), "", "num")]
+    tone = TONES[quiver.direction(effect)] if claim else ""
+    mean = number(effect.mean)
+    if not math.isnan(effect.mean):
+        mean = Cell(quiver.signed(effect.mean), repr(effect.mean), f"num {tone}".strip())
+    return [mean, interval_cell(words.interval(effect), effect.low)]
+
+
+def interval_cell(shown: str, low: float) -> Cell:
+    """An interval, sorted by its lower end."""
+    return NOTHING if math.isnan(low) else Cell(escape(shown), repr(float(low)), "num")
 
 
 def quiver_table(found: findings.Findings) -> str:
@@ -88,7 +98,7 @@ def quiver_table(found: findings.Findings) -> str:
     rows = []
     for part in found.parts:
         lines = [
-            ("SAE probes join", rule, comparison, part.effects[rule])
+            ("SAE probes", rule, comparison, part.effects[rule])
             for rule, comparison in part.comparisons.items()
         ]
         lines += [
@@ -125,32 +135,37 @@ def _quiver_row(
 
 def sensitivity_table(found: findings.Findings) -> str:
     """The quiver's difference under each tie rule and protocol, and how far they lie apart."""
-    rules = list(quiver.TIE_RULES)
-    heads, groups = [("Regime", "")], [("", 1)]
+    heads, groups = [("Regime", ""), ("Reading", "")], [("", 2)]
     for protocol in found.protocols:
-        for rule in rules:
-            heads += [(f"Ties: {words.RULE_NAMES[rule]}", "num"), ("95 % interval", "num")]
-        groups.append((words.PROTOCOL_NAMES[protocol], 2 * len(rules)))
+        heads += [(f"ties: {words.RULE_NAMES[rule]}", "num") for rule in quiver.TIE_RULES]
+        groups.append((words.PROTOCOL_NAMES[protocol], len(quiver.TIE_RULES)))
     both = len(found.protocols) > 1
-    heads += [("Change", "num"), ("95 % interval", "num")]
-    groups.append(("SAEs first minus baselines first", 2))
-    if both:
-        heads += [("Change", "num"), ("95 % interval", "num")]
-        groups.append(("Dedup minus paper", 2))
-    heads.append(("Reading", ""))
-    groups.append(("", 1))
-    nothing = [Cell("n/a", "", "num")] * 2
+    heads += [("SAEs first minus baselines first", "num")]
+    heads += [("dedup minus paper", "num")] if both else []
+    groups.append(("Change from rule to rule", 1 + both))
     rows = []
     for reading in found.readings:
         cells = [text(words.regime_name(reading.regime))]
+        cells.append(text(reading.sentence())._replace(tone="wide"))
         for protocol in found.protocols:
-            for rule in rules:
-                effect = reading.effects.get((protocol, rule))
-                cells += effect_cells(effect) if effect else nothing
-        cells += effect_cells(next(iter(reading.rule_gaps.values())), claim=False)
+            for rule in quiver.TIE_RULES:
+                cells.append(_stacked(reading.effects.get((protocol, rule)), claim=True))
+        cells.append(_stacked(next(iter(reading.rule_gaps.values())), claim=False))
         if both:
-            gap = reading.protocol_gaps.get(findings.FIRST_RULE)
-            cells += effect_cells(gap, claim=False) if gap else nothing
-        rows.append([*cells, text(reading.sentence())._replace(tone="wide")])
-    caption = "Change of the mean test AUROC under both tie rules and both split protocols"
-    return table(caption, heads, rows, groups=groups, tone="compact")
+            cells.append(_stacked(reading.protocol_gaps.get(findings.FIRST_RULE), claim=False))
+        rows.append(cells)
+    caption = (
+        "Change of the mean test AUROC under both tie rules and both split protocols, with 95 %"
+        " intervals"
+    )
+    return table(caption, heads, rows, groups=groups, tone="compact wrap")
+
+
+def _stacked(effect: quiver.Effect | None, *, claim: bool) -> Cell:
+    """A difference above its interval."""
+    if effect is None:
+        return NOTHING
+    mean, between = effect_cells(effect, claim=claim)
+    if mean == NOTHING:
+        return NOTHING
+    return mean._replace(body=f"{mean.body}<br><small>{between.body}</small>")

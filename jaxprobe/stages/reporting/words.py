@@ -1,7 +1,7 @@
 """Names and sentences that several parts of the report share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxprobe import quiver
 from jaxprobe.stages.reporting import findings
@@ -48,6 +48,45 @@ def some(names: Sequence[str], most: int = 4) -> str:
 def alone_verdict(effect: quiver.Effect) -> str:
     """The verdict on the best SAE probe against the best baseline."""
     return quiver.verdict(effect, "using the best SAE probe in place of the best baseline")
+
+
+def short_names(arrows: Iterable[str]) -> dict[str, str]:
+    """A word for each SAE arrow that tells its SAE from the others; none where there is one SAE."""
+    sae_of = {arrow: arrow.rpartition(" k=")[0] for arrow in arrows}
+    ids = list(dict.fromkeys(sae_of.values()))
+    if len(ids) < 2:
+        return {}
+    pieces = [name.split("/") for name in ids]
+    short = dict(zip(ids, ids, strict=True))
+    if len({len(parts) for parts in pieces}) == 1:
+        for column in zip(*pieces, strict=True):  # the first part of the path that differs in all
+            if len(set(column)) == len(ids):
+                short = dict(zip(ids, column, strict=True))
+                break
+    return {arrow: short[sae] for arrow, sae in sae_of.items()}
+
+
+def overall(found: findings.Findings) -> str:
+    """One sentence over all regimes of the first protocol: which way each one's interval points."""
+    said: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for regime in found.regimes:
+        part = found.of_regime(regime)[0]
+        effect = part.alone_effect if alone_only(part) else part.effects[findings.FIRST_RULE]
+        if effect.num_datasets > 1:
+            said[quiver.direction(effect)].append(regime_name(regime).lower())
+    parts = [
+        f"{what} in {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))}"
+        for what, names in (
+            ("SAE probes raise the mean test AUROC", said[1]),
+            ("SAE probes lower the mean test AUROC", said[-1]),
+            ("no difference can be told apart from chance", said[0]),
+        )
+        if names
+    ]
+    if not parts:
+        return "There are too few datasets for a verdict."
+    sentence = "; ".join(parts) + "."
+    return sentence[0].upper() + sentence[1:]
 
 
 def alone_only(part: findings.Part) -> bool:
