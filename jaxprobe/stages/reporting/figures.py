@@ -302,7 +302,9 @@ def _line(x: Scale, y: Scale, values: Sequence[float], tone: str, name: str = ""
 
 
 def _mark(x: float, y: float, tone: str) -> str:
-    if "random" in tone or "alone" in tone:  # shape as well as colour tells them apart
+    if {"random", "alone", "dashed"} & set(
+        tone.split()
+    ):  # shape as well as colour tells them apart
         return (
             f'<rect class="mark {tone}" x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7"/>'
         )

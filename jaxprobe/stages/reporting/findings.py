@@ -220,7 +220,7 @@ def _beside(
     ]
     if choice.extended:
         sets.append(("extended baselines", choice.baselines, choice.extended))
-        sets.append(("SAE probes, beside all baselines", both, choice.saes))
+        sets.append(("SAE probes (all baselines)", both, choice.saes))
     for label, baselines, guests in sets:
         if baselines and guests:
             arrows = quiver.gather(scores, baselines, guests)

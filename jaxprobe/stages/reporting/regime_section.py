@@ -87,7 +87,7 @@ def _level_figures(
         figures.Series(
             f"ties: {words.RULE_NAMES[rule]}", tone, [x.effects[rule] for x in part.levels]
         )
-        for rule, tone in zip(quiver.TIE_RULES, ("sae sae0", "sae sae1"), strict=True)
+        for rule, tone in zip(quiver.TIE_RULES, ("sae sae0", "sae sae1 dashed"), strict=True)
     ]
     scaled = [effect for level in every for effect in level.effects.values()]
     at = [level.level for level in part.levels]

@@ -91,7 +91,7 @@ def interval_cell(shown: str, low: float) -> Cell:
 
 def quiver_table(found: findings.Findings) -> str:
     """The quiver of arrows: every regime, protocol and tie rule, and what stands beside it."""
-    heads = [("Regime", ""), ("Split", ""), ("Who joins", ""), ("Ties", "")]
+    heads = [("Regime", ""), ("Split", ""), ("Who joins", ""), ("Ties to", "")]
     heads += [(name, "num") for name in ("n", "Baselines", "Joined", "Difference")]
     heads += [("95 % interval", "num"), ("p (Holm)", "num"), ("Chosen", "num")]
     heads += [("Win / tie / loss", "num")]
@@ -122,7 +122,7 @@ def _quiver_row(
         text(words.regime_name(part.regime)),
         text(part.protocol),
         text(label)._replace(tone="key"),
-        text(words.RULE_NAMES[rule])._replace(tone="key"),
+        text(RULE_TO[rule]),
         number(summary.n, 0),
         number(summary.base),
         number(summary.with_sae),
@@ -137,12 +137,12 @@ def sensitivity_table(found: findings.Findings) -> str:
     """The quiver's difference under each tie rule and protocol, and how far they lie apart."""
     heads, groups = [("Regime", ""), ("Reading", "")], [("", 2)]
     for protocol in found.protocols:
-        heads += [(f"ties: {words.RULE_NAMES[rule]}", "num") for rule in quiver.TIE_RULES]
+        heads += [(f"ties to {RULE_TO[rule]}", "num") for rule in quiver.TIE_RULES]
         groups.append((words.PROTOCOL_NAMES[protocol], len(quiver.TIE_RULES)))
     both = len(found.protocols) > 1
-    heads += [("SAEs first minus baselines first", "num")]
-    heads += [("dedup minus paper", "num")] if both else []
-    groups.append(("Change from rule to rule", 1 + both))
+    heads += [("ties to SAEs", "num")]
+    heads += [("dedup split", "num")] if both else []
+    groups.append(("How far it moves with", 1 + both))
     rows = []
     for reading in found.readings:
         cells = [text(words.regime_name(reading.regime))]

@@ -1,6 +1,7 @@
 """Names and sentences that several parts of the report share."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from jaxprobe import quiver
@@ -56,14 +57,22 @@ def short_names(arrows: Iterable[str]) -> dict[str, str]:
     ids = list(dict.fromkeys(sae_of.values()))
     if len(ids) < 2:
         return {}
-    pieces = [name.split("/") for name in ids]
     short = dict(zip(ids, ids, strict=True))
-    if len({len(parts) for parts in pieces}) == 1:
-        for column in zip(*pieces, strict=True):  # the first part of the path that differs in all
-            if len(set(column)) == len(ids):
-                short = dict(zip(ids, column, strict=True))
-                break
-    return {arrow: short[sae] for arrow, sae in sae_of.items()}
+    for separators in ("/", "[-_/]"):
+        pieces = [re.split(separators, name) for name in ids]
+        same_length = len({len(parts) for parts in pieces}) == 1
+        # The first part that differs in all of them.
+        columns = zip(*pieces, strict=True) if same_length else ()
+        telling = next((column for column in columns if len(set(column)) == len(ids)), None)
+        if telling is not None:
+            short = dict(zip(ids, telling, strict=True))
+            break
+    return {arrow: shortened(short[sae], 24) for arrow, sae in sae_of.items()}
+
+
+def shortened(name: str, most: int) -> str:
+    """A name with its middle left out where it is too long."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def overall(found: findings.Findings) -> str:
