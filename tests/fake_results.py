@@ -1,10 +1,12 @@
 """Seeded result rows and a run record that look like a real run's."""
 
+import json
 import math
 
 import numpy as np
 
-from jaxprobe import base
+from jaxprobe import base, table
+from jaxprobe.stages import report
 
 DATASETS = (
     *("5_hist_fig_ismale", "21_headline_istrump", "66_living-room", "87_glue_cola"),
@@ -113,3 +115,15 @@ def run_record():
         },
         "fingerprints": {"model": "a5fd3b62", "store": "<b>not markup</b>"},
     }
+
+
+def reported(root, rows, **config):
+    """Writes rows and a run's record into a work directory and reports them.
+
+    Returns:
+        The directory, and the terminal's text.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    table.append(root / "results.parquet", rows)
+    (root / "run.json").write_text(json.dumps(run_record()))
+    return root, report.report(report.ReportConfig(**config), root)

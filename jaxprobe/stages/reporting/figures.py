@@ -16,6 +16,7 @@ from jaxprobe.stages.reporting import per_dataset
 
 WIDTH, HEIGHT = 440, 330
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 44
+MANY = 30  # single lines; more of them are drawn fainter
 MAX_CURVES = 4  # as many as there are colours
 
 
@@ -77,9 +78,10 @@ def curve_figure(curve: per_dataset.Curve, figure_id: str, title: str) -> str:
     )
     trained = shown_saes(curve)
     said = []
+    thin = "thin many" if len(curve.datasets) > MANY else "thin"
     if len(trained) == 1:
         for dataset, auroc_K in zip(curve.datasets, curve.auroc_GK[trained[0]], strict=True):
-            parts.append(_line(x, y, auroc_K, "thin", dataset))
+            parts.append(_line(x, y, auroc_K, thin, dataset))
     for name in [quiver.RANDOM_SAE, *trained]:
         if name in curve.auroc_GK:
             tone = "random" if name == quiver.RANDOM_SAE else f"sae sae{trained.index(name) % 4}"

@@ -43,7 +43,7 @@ def _card(parts: Sequence[findings.Part]) -> str:
         other = part.effects[findings.FIRST_RULE]
         told = words.alone_verdict(part.alone_effect) if alone_only else quiver.verdict(other)
         said.append(f"{words.PROTOCOL_NAMES[part.protocol]}: {told}")
-    more = "".join(f"<li>{escape(one)}</li>" for one in said if one)
+    more = "".join(f"<li>{escape(one)}</li>" for one in said if one not in ("", sentence))
     return (
         f'<article class="card {TONES[quiver.direction(effect)]}">'
         f"<h3>{escape(words.regime_name(first.regime))}, {escape(first.protocol)} split</h3>"
