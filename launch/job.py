@@ -46,11 +46,6 @@ def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
     return config, Path(_WORKDIR.value or Path("runs") / stem)
 
 
-def workdir_flag() -> str | None:
-    """What `--workdir` says; None where it was not given."""
-    return _WORKDIR.value
-
-
 def finish(work: Callable[[], Result]) -> Result:
     """Does the work; an error that says what to do ends the program without a traceback."""
     try:

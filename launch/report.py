@@ -7,7 +7,7 @@ python launch/report.py --published=DIR --published_model=gemma-2-9b --workdir=O
 import sys
 
 from absl import app, flags
-from job import config_and_workdir, finish, workdir_flag
+from job import config_and_workdir, finish
 from overrides import FLAGS, parse_flags
 
 from jaxprobe import published
@@ -44,7 +44,7 @@ def _report_published(folder: str, model: str | None, argv: list[str]) -> str:
     known = ", ".join(published.models(folder))
     if not model:
         raise ValueError(f"--published_model=MODEL is needed; {folder} has {known}")
-    workdir = workdir_flag() or f"runs/published-{model}"
+    workdir = flags.FLAGS["workdir"].value or f"runs/published-{model}"
     config = report.ReportConfig(site=_SITE.value)
     text = report.report_published(config, folder, model, workdir, source=_SOURCE.value)
     return f"{text}\nThe report is {workdir}/report/index.html"
