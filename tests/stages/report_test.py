@@ -167,20 +167,36 @@ def test_levels_are_paired_and_averaged():
     np.testing.assert_allclose(scarcity.lines[3].base, np.mean(mine))
 
 
-def test_p_values_are_corrected_over_regimes():
-    rows = fake_results.rows(regimes=ALL_REGIMES)
-    alone = {
-        part.regime: part.alone_effect.p_value
-        for part in findings.find(rows).parts
-        if part.protocol == "paper"
-    }
+def _tempting(row):
+    """SAE probes of k = 128 that are chosen everywhere, and the random SAE's too."""
+    if row.method == "logistic_l1" and row.num_latents == 128:
+        return dataclasses.replace(row, valid_auroc=1.0)
+    return row
+
+
+@pytest.mark.parametrize(
+    "effect_of",
+    [
+        lambda part: part.alone_effect,
+        lambda part: part.effects["baselines_first"],
+        lambda part: part.effects["saes_first"],
+        lambda part: part.beside[0].effect,
+    ],
+)
+def test_p_values_are_corrected_over_regimes(effect_of):
+    rows = [_tempting(row) for row in fake_results.rows(regimes=ALL_REGIMES, protocols=("paper",))]
+    together = {part.regime: effect_of(part) for part in findings.find(rows).parts}
     lonely = {
-        regime: findings.find([r for r in rows if r.regime == regime]).parts[0].alone_effect.p_value
+        regime: effect_of(findings.find([r for r in rows if r.regime == regime]).parts[0])
         for regime in ALL_REGIMES
     }
-    first = min(lonely, key=lonely.get)
-    np.testing.assert_allclose(alone[first], min(1, 5 * lonely[first]))
-    assert all(alone[regime] >= lonely[regime] for regime in ALL_REGIMES)
+    # Holm by hand: the smallest times 5, the next times 4 ..., each at least the one before.
+    floor = 0.0
+    for rank, regime in enumerate(sorted(lonely, key=lambda regime: lonely[regime].p_value)):
+        floor = max(floor, min(1.0, (5 - rank) * lonely[regime].p_value))
+        np.testing.assert_allclose(together[regime].p_value, floor)
+        assert together[regime].low == lonely[regime].low
+    assert any(together[regime].p_value > lonely[regime].p_value for regime in ALL_REGIMES)
 
 
 def test_other_k_are_said():
