@@ -62,6 +62,15 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
     path = root / "results.parquet"
     rows, run = table.read_rows(path), _run_record(root / "run.json")
     _check_same_run(path, rows, run)
+    return _write(config, root, rows, run)
+
+
+def _write(
+    config: ReportConfig,
+    root: pathlib.Path,
+    rows: Sequence[base.ResultRow],
+    run: Mapping[str, object],
+) -> str:
     found = findings.find(rows, findings.Selection(**dataclasses.asdict(config)))
     said = run.get("published_notes")
     if isinstance(said, list):
@@ -113,9 +122,9 @@ def report_published(
     _check_own(path, read.rows)
     table.write(path, table.of_rows(read.rows))
     names = tuple(dict.fromkeys(row.dataset for row in read.rows))
-    run = {
+    run: dict[str, object] = {
         "published": {"folder": str(folder), "model": model, "SHA-256 of files": read.files},
-        "published_notes": read.notes,
+        "published_notes": list(read.notes),
         "versions": {"jaxprobe": _version()},
         "solver": PUBLISHED_SOLVER,
         "seeds": {"splits": published.SEED},
@@ -125,7 +134,7 @@ def report_published(
     }
     replace_file(root / "run.json", json.dumps(run, indent=2).encode())
     site = config.site or read.site
-    return report(dataclasses.replace(config, model=model, site=site), root)
+    return _write(dataclasses.replace(config, model=model, site=site), root, read.rows, run)
 
 
 def fingerprints(rows: Iterable[base.ResultRow]) -> dict[str, dict[str, list[str]]]:

@@ -264,6 +264,14 @@ def test_unknown_names_are_refused_nearest_first(config, message):
         findings.find(rows, findings.Selection(**config))
 
 
+def test_a_regime_that_does_not_exist_is_refused():
+    rows = fake_results.rows(datasets=("a",))
+    for field, value in (("regime", "label-noise"), ("protocol", "papr")):
+        odd = [*rows, dataclasses.replace(rows[0], **{field: value})]
+        with pytest.raises(ValueError, match=f"unknown {field} '{value}'; known: {value[:2]}"):
+            findings.find(odd)
+
+
 def test_selected_rows_alone_are_reported(tmp_path):
     rows = fake_results.rows(regimes=ALL_REGIMES, full=True)
     config = {"datasets": ("87_glue_cola", "94_ai_gen"), "regimes": ("scarcity",)}

@@ -137,8 +137,8 @@ def scatter_figure(
         *(_path(f"M{x(t):.1f} {y.start:.1f}V{y.end:.1f}", "grid") for t in x.ticks),
         *(_text(x(t), size - BOTTOM + 18, f"{t:.2f}", "tick", "middle") for t in x.ticks),
         _path(f"M{x.start:.1f} {y.start:.1f}L{x.end:.1f} {y.end:.1f}", "diagonal"),
-        _text(x.start + 8, y.end + 18, "SAE probe better", "region", "start"),
-        _text(x.end - 8, y.start - 10, "baseline better", "region", "end"),
+        _text(x.start + 8, y.end + 18, "SAE probe higher", "region", "start"),
+        _text(x.end - 8, y.start - 10, "baseline higher", "region", "end"),
         _text((LEFT + WIDTH) / 2, size - 6, "Best baseline, test AUROC", "label", "middle"),
         _axis_label_y("Best SAE probe, test AUROC", size),
     ]
@@ -151,7 +151,7 @@ def scatter_figure(
             f' r="5"/></g>'
         )
     above = sum(line.sae > line.base for line in shown)
-    said = f"{len(shown)} datasets; the SAE probe is better on {above}. The table below has the numbers."
+    said = f"{len(shown)} datasets; the SAE probe scores higher on {above}. The table below has the numbers."
     return _svg(figure_id, title, said, parts, size)
 
 

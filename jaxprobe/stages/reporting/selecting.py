@@ -36,6 +36,9 @@ def select(
     """
     if not rows:
         raise ValueError("`rows` must hold results, got no rows at all; run the fit stage first")
+    for field, known in (("regime", base.REGIMES), ("protocol", base.PROTOCOLS)):
+        for value in dict.fromkeys(getattr(row, field) for row in rows):
+            checks.check_choice(field, value, known)
     settings = list(dict.fromkeys((row.model, row.site) for row in rows))
     if selection.model:
         checks.check_choice("model", selection.model, dict(settings))
