@@ -60,7 +60,7 @@ def short_names(arrows: Iterable[str]) -> dict[str, str]:
     short = dict(zip(ids, ids, strict=True))
     for separators in ("/", "[-_/]"):
         pieces = [re.split(separators, name) for name in ids]
-        same_length = len({len(parts) for parts in pieces}) == 1
+        same_length = len({len(parts) for parts in pieces}) == 1 < len(pieces[0])
         # The first part that differs in all of them.
         columns = zip(*pieces, strict=True) if same_length else ()
         telling = next((column for column in columns if len(set(column)) == len(ids)), None)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import datasets, quiver, regimes
-from jaxprobe.stages.reporting import figures, leaks
+from jaxprobe.stages.reporting import figures, leaks, words
 from tests import fake_results
 
 
@@ -164,6 +164,22 @@ def test_page_of_any_subset(tmp_path, left_out):
     root, text = fake_results.reported(tmp_path, kept)
     Document((root / "report/index.html").read_text())
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("ids", "short"),
+    [
+        (("one",), ()),
+        (("layer_20/width_16k/l0_408", "layer_20/width_131k/l0_276"), ("width_16k", "width_131k")),
+        (("block12-4096", "block12-16384"), ("4096", "16384")),
+        (("a/b", "c"), ("a/b", "c")),
+        (("x" * 40 + "/1/2", "y"), ("xxxxxxxxxxx…xxxxxxxx/1/2", "y")),
+    ],
+)
+def test_saes_have_short_names(ids, short):
+    arrows = [f"{name} k={k}" for name in ids for k in (16, 128)]
+    found = words.short_names(arrows)
+    assert [found[f"{name} k=16"] for name in ids if found] == list(short)
 
 
 def test_leaks_are_counted(document):
