@@ -127,3 +127,35 @@ def reported(root, rows, **config):
     table.append(root / "results.parquet", rows)
     (root / "run.json").write_text(json.dumps(run_record()))
     return root, report.report(report.ReportConfig(**config), root)
+
+
+def plain_quiver(rows, protocol, saes_first, whole=True):
+    """The quiver of the standard regime in plain Python loops."""
+    base, chosen, sae_chosen = [], [], 0
+    for dataset in DATASETS:
+        mine = {
+            (row.features, row.method, row.num_latents): row
+            for row in rows
+            if row.dataset == dataset and row.protocol == protocol
+        }
+        baseline = mine["activations", "logistic", 0]
+        saes = [mine[SAE, "logistic_l1", k] for k in (128, 16)]
+        best = None
+        for row in [*saes, baseline] if saes_first else [baseline, *saes]:
+            if best is None or row.valid_auroc > best.valid_auroc:
+                best = row
+        base.append(baseline.test_auroc)
+        chosen.append(best.test_auroc)
+        sae_chosen += best is not baseline
+    delta = [b - a for a, b in zip(base, chosen, strict=True)]
+    if not whole:
+        return delta
+    n, mean = len(delta), sum(delta) / len(delta)
+    se = math.sqrt(sum((d - mean) ** 2 for d in delta) / n) / math.sqrt(n)
+    signs = [sum(d > 0 for d in delta), sum(d == 0 for d in delta), sum(d < 0 for d in delta)]
+    return [n, sum(base) / n, sum(chosen) / n, mean, se, sae_chosen, *signs]
+
+
+def plain_deltas(rows, protocol, saes_first):
+    """Test AUROC with SAE arrows minus that of the baseline, per dataset."""
+    return plain_quiver(rows, protocol, saes_first, whole=False)

@@ -196,7 +196,16 @@ def dataset_table(
     for part, mine in zip(parts, kinds, strict=True):
         foot += _mean_cells(part.lines, mine)
     caption = f"{words.regime_name(regime)}: test AUROC per dataset"
-    return table(caption, heads, rows, groups=groups, table_id=table_id, sortable=True, foot=foot)
+    return table(
+        caption,
+        heads,
+        rows,
+        groups=groups,
+        table_id=table_id,
+        tone="wrap",
+        sortable=True,
+        foot=foot,
+    )
 
 
 def _line_cells(

@@ -131,12 +131,12 @@ def test_page_of_all_regimes(tmp_path):
     rows = fake_results.rows(regimes=fake_results.ALL_REGIMES, full=True)
     root, _ = fake_results.reported(tmp_path, rows)
     document = Document((root / "report/index.html").read_text())
-    for words in (
+    for wanted in (
         *("Covariate shift", "Fraction of flipped training labels", "Training rows"),
         *("extended baseline", "other SAE probe", "mean_difference", "best_latents"),
         *("random SAE (control)", "SAE probes (all baselines)", "How far it moves with"),
     ):
-        assert words in document.text
+        assert wanted in document.text
     ids = [attrs["id"] for _, attrs in document.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert len((root / "quiver.csv").read_text().splitlines()) == 11
