@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxprobe import base, checks, table
+from jaxprobe import base, checks, datasets, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
@@ -131,7 +131,6 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
             stages,
             lambda: fitting.fit(config.fit, config.encode, store, site, by_id, workdir),
         )
-        record.results(workdir / fitting.FILE_NAME)
     if "report" in stages:
         text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
     return text or ""
@@ -167,6 +166,8 @@ class Record:
         result = work()
         times = self._content.setdefault("times", {})
         times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
+        if stage == "fit":
+            self._results()
         self._write()
         return result
 
@@ -180,14 +181,16 @@ class Record:
         }
         self._write()
 
-    def results(self, path: Path) -> None:
+    def _results(self) -> None:
         """Records whose results the table holds, so that the report knows another run's file."""
-        self._content[reporting.RESULTS] = reporting.fingerprints(table.read_rows(path))
-        self._write()
+        path = self._path.with_name(fitting.FILE_NAME)
+        if path.exists():
+            self._content[reporting.RESULTS] = reporting.fingerprints(table.read_rows(path))
 
     def _leaks(self, config: encoding.EncodeConfig) -> None:
         """Leaks of the paper's standard split of each dataset."""
-        self._content["leaks"] = leaks.measure(config.datasets, config.source, config.seed)
+        names = config.datasets or datasets.names(config.source)
+        self._content["leaks"] = leaks.measure(names, config.source, config.seed)
 
     def _write(self) -> None:
         replace_file(self._path, json.dumps(self._content, indent=2, default=str).encode())

@@ -11,7 +11,7 @@ def measure(names: Sequence[str], source: str, seed: int) -> dict[str, dict[str,
     """Leaks of the paper's standard split of each dataset.
 
     Args:
-        names: Datasets; all of the source where empty.
+        names: Datasets.
         source: Where they come from, as for `datasets.load`.
         seed: Seed of the split.
 
@@ -20,7 +20,7 @@ def measure(names: Sequence[str], source: str, seed: int) -> dict[str, dict[str,
         that the dedup split may use, and the share of test prompts that stand among the training rows.
     """
     leaks = {}
-    for name in names or datasets.names(source):
+    for name in names:
         dataset = datasets.load(name, source)
         distinct = len(set(dataset.texts))
         for split in regimes.splits(dataset, seed=seed):
