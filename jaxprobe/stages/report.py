@@ -78,12 +78,9 @@ def _write(
     solver = _solver(run)
     folder = root / "report"
     folder.mkdir(exist_ok=True)
-    files = csv_files.beside(found)
-    for name, text in files.items():
-        replace_file(root / name, text.encode())
-    inside = csv_files.inside(found)
-    for name, text in inside.items():
-        replace_file(folder / name, text.encode())
+    files, inside = csv_files.beside(found), csv_files.inside(found)
+    _replace_all(root, files, csv_files.BESIDE)
+    _replace_all(folder, inside, csv_files.INSIDE)
     downloads = page.Downloads(beside=("results.parquet", *files), inside=files | inside)
     replace_file(folder / "index.html", page.render(found, run, solver, downloads).encode())
     logging.info("report written to %s", folder / "index.html")
@@ -135,6 +132,15 @@ def report_published(
     replace_file(root / "run.json", json.dumps(run, indent=2).encode())
     site = config.site or read.site
     return _write(dataclasses.replace(config, model=model, site=site), root, read.rows, run)
+
+
+def _replace_all(folder: pathlib.Path, files: Mapping[str, str], known: Sequence[str]) -> None:
+    """Writes the files; what an earlier report left under the other known names goes."""
+    for name in known:
+        if name in files:
+            replace_file(folder / name, files[name].encode())
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def fingerprints(rows: Iterable[base.ResultRow]) -> dict[str, dict[str, list[str]]]:

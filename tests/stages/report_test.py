@@ -96,6 +96,15 @@ def test_a_table_of_another_run_is_refused(tmp_path):
     assert "solver" in _report(_workdir(tmp_path / "more", more, run))
 
 
+def test_files_of_an_earlier_report_go(tmp_path):
+    root = _workdir(tmp_path, fake_results.rows(datasets=("a", "b"), regimes=ALL_REGIMES))
+    _report(root)
+    assert (root / "report/levels.csv").exists()
+    _report(root, regimes=("standard",))
+    assert not (root / "report/levels.csv").exists()
+    assert (root / "report/probes.csv").exists()
+
+
 def test_selected_rows_alone_are_reported(tmp_path):
     rows = fake_results.rows(regimes=ALL_REGIMES, full=True)
     config = {"datasets": ("87_glue_cola", "94_ai_gen"), "regimes": ("scarcity",)}

@@ -8,6 +8,8 @@ from jaxprobe import quiver
 from jaxprobe.stages.reporting import findings
 
 QUIVER_COLUMNS = ("regime", "tie_rule", *quiver.Summary._fields)
+BESIDE = ("quiver.csv", "quiver_dedup.csv")
+INSIDE = ("probes.csv", "datasets.csv", "levels.csv")
 WHERE = ("regime", "protocol")
 SPAN = ("low", "high", "num_datasets", "num_cases")
 
