@@ -120,9 +120,10 @@ def report_published(
     table.write(path, table.of_rows(read.rows))
     names = tuple(dict.fromkeys(row.dataset for row in read.rows))
     run: dict[str, object] = {
-        "published": {"folder": str(folder), "model": model, "SHA-256 of files": read.files},
+        "published": {"folder": str(folder), "model": model},
+        "published_files": dict(read.files),
         "published_notes": list(read.notes),
-        "versions": {"jaxprobe": _version()},
+        "versions": {name: _version(name) for name in ("jaxprobe", "numpy", "scipy", "pyarrow")},
         "solver": PUBLISHED_SOLVER,
         "seeds": {"splits": published.SEED},
         "leaks": leaks.measure(names, source, published.SEED) if source else {},
@@ -187,9 +188,9 @@ def _check_own(path: pathlib.Path, rows: Sequence[base.ResultRow]) -> None:
         )
 
 
-def _version() -> str:
+def _version(package: str) -> str:
     try:
-        return importlib.metadata.version("jaxprobe")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 

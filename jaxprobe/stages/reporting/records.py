@@ -16,7 +16,8 @@ TITLES = {
     "times": "Wall time per stage",
     "versions": "Versions",
     "seeds": "Seeds",
-    "published": "Published files",
+    "published": "Published results",
+    "published_files": "Published files, SHA-256 (its start; run.json has all of it)",
     "fingerprints": "Fingerprints",
     "config": "Configuration",
 }
@@ -122,6 +123,8 @@ def _record(title: str, key: str, value: object) -> str:
             stage: f"{x:,.1f} s" if isinstance(x, int | float) else x
             for stage, x in mapping.items()
         }
+    if key == "published_files":
+        mapping = {name: str(digest)[:16] for name, digest in mapping.items()}
     return key_value_table(title, mapping)
 
 

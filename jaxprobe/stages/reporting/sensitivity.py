@@ -26,29 +26,32 @@ class Reading:
     protocol_gaps: Mapping[str, quiver.Effect]
     rule_gaps: Mapping[str, quiver.Effect]
 
+    def rests_on(self) -> list[str]:
+        """What the direction of the answer changes with: the protocol, the tie rule, both or none."""
+        directions = self._directions()
+        named = ((0, "the protocol"), (1, "the tie rule"))
+        return [name for place, name in named if _moves(directions, place)]
+
     def sentence(self) -> str:
         """What changes with the rule and the protocol, and what does not."""
-        told = {key: effect for key, effect in self.effects.items() if effect.num_datasets > 1}
-        if not told:
+        directions = self._directions()
+        if not directions:
             return "There are too few datasets to tell."
-        directions = {key: quiver.direction(effect) for key, effect in told.items()}
-        if len(set(directions.values())) == 1:
-            only = next(iter(directions.values()))
-            words = {
-                0: "no difference can be told apart from chance",
-                1: "SAE probes raise the mean test AUROC",
-                -1: "SAE probes lower the mean test AUROC",
-            }[only]
-            readings = {1: "The one reading", 2: "Both readings"}.get(
-                len(told), f"All {len(told)} readings"
-            )
-            return f"{readings}: {words}."
-        moved = [
-            name
-            for place, name in ((0, "the protocol"), (1, "the tie rule"))
-            if _moves(directions, place)
-        ]
-        return f"The answer rests on {' and '.join(moved)}: read the rows before quoting one."
+        if moved := self.rests_on():
+            return f"The answer rests on {' and '.join(moved)}: read the rows before quoting one."
+        words = {
+            0: "no difference can be told apart from chance",
+            1: "SAE probes raise the mean test AUROC",
+            -1: "SAE probes lower the mean test AUROC",
+        }[next(iter(directions.values()))]
+        readings = {1: "The one reading", 2: "Both readings"}.get(
+            len(directions), f"All {len(directions)} readings"
+        )
+        return f"{readings}: {words}."
+
+    def _directions(self) -> dict[tuple[str, str], int]:
+        told = {key: effect for key, effect in self.effects.items() if effect.num_datasets > 1}
+        return {key: quiver.direction(effect) for key, effect in told.items()}
 
 
 def _moves(directions: Mapping[tuple[str, str], int], place: int) -> bool:

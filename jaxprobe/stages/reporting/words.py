@@ -95,7 +95,16 @@ def overall(found: findings.Findings) -> str:
     if not parts:
         return "There are too few datasets for a verdict."
     sentence = "; ".join(parts) + "."
-    return sentence[0].upper() + sentence[1:]
+    moved = [
+        f"in {regime_name(reading.regime).lower()} it rests on {' and '.join(reading.rests_on())}"
+        for reading in found.readings
+        if reading.rests_on()
+    ]
+    first = found.protocols[0]
+    under = f"This is the {first} split with ties to the baselines"
+    rules = "either" if len(found.protocols) > 1 else "the tie rule"
+    other = f"; {', '.join(moved)}." if moved else f"; no regime's answer rests on {rules}."
+    return f"{sentence[0].upper()}{sentence[1:]} {under}{other}"
 
 
 def alone_only(part: findings.Part) -> bool:
