@@ -322,6 +322,9 @@ def test_damaged_cells_are_named(made):
     path.write_text("\n".join([*lines[:2], lines[2] + ",1"]))
     with pytest.raises(ValueError, match="line 3: 7 fields where the header has 6"):
         published.read(made, "tiny-1b")
+    path.write_bytes(whole.encode() + b"\xff")
+    with pytest.raises(ValueError, match=r"layer7_results.csv is not UTF-8 text"):
+        published.read(made, "tiny-1b")
     path.write_text("")
     with pytest.raises(ValueError, match="got an empty file"):
         published.read(made, "tiny-1b")

@@ -50,7 +50,13 @@ class Cells(dict):
 
 def read_rows(path: Path, data: bytes, columns: Sequence[str]) -> Iterator[Cells]:
     """The rows of a CSV file that must have these columns, among others."""
-    reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error}); restore the file from the authors' repository"
+        ) from None
+    reader = csv.reader(io.StringIO(text, newline=""))
     header = next(reader, [])
     missing = [f"`{name}`" for name in columns if name not in header]
     if missing:
