@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import datasets, quiver, regimes
-from jaxprobe.stages.reporting import figures, leaks, words
+from jaxprobe.stages.reporting import leaks, svg, words
 from tests import fake_results
 
 
@@ -256,6 +256,6 @@ def test_colours_have_contrast(quick):
     ],
 )
 def test_scale_ends_on_round_ticks(values, ticks):
-    scale = figures.nice_scale(values, 100, 0)
+    scale = svg.nice_scale(values, 100, 0)
     np.testing.assert_allclose(scale.ticks, ticks, atol=1e-12)
     assert (scale(ticks[0]), scale(ticks[-1])) == (100, 0)
