@@ -32,6 +32,12 @@ def get_config() -> ConfigDict:
             "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 300_000},
             "encode": {"regimes": ("standard",), "protocols": ("paper", "dedup")},
             "fit": {"num_latents": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "controls": True},
-            "report": {"model": "", "site": ""},  # "": the first one in the results
+            "report": {
+                "model": "",  # "": the first one in the results
+                "site": "",
+                "datasets": (),  # (): all; so for regimes
+                "regimes": (),
+                "baselines": (),  # the quiver's; (): those of the paper's five that were run
+            },
         }
     )

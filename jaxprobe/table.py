@@ -123,6 +123,15 @@ def merge(paths: Iterable[Path | str]) -> pa.Table:
     return merged.sort_by([(name, "ascending") for name in KEY]).combine_chunks()
 
 
+def of_rows(rows: Sequence[ResultRow]) -> pa.Table:
+    """Rows as a table with the columns `COLUMNS`.
+
+    Raises:
+        TypeError: A field of a row has another type than `ResultRow` says.
+    """
+    return _to_table(rows)
+
+
 def write(path: Path | str, table: pa.Table) -> None:
     """Writes a whole table, such as a merged one, in place of whatever is there.
 

@@ -9,7 +9,17 @@ PACKAGE = ROOT / "jaxprobe"
 ROOMS = (
     *("checks", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
-    *("assets", "datasets", "gguf_file", "tokens", "models", "checkpoints", "store", "table"),
+    *(
+        "assets",
+        "datasets",
+        "gguf_file",
+        "tokens",
+        "models",
+        "checkpoints",
+        "store",
+        "table",
+        "published",
+    ),
     "stages",
 )
 STAGES = (

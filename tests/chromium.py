@@ -133,8 +133,9 @@ class Page:
 
     def press(self, key: str) -> None:
         """One key, such as `ArrowRight`."""
+        number = {"windowsVirtualKeyCode": 9} if key == "Tab" else {}  # without it, focus stays
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **number)
 
     def type(self, text: str) -> None:
         """Types into whatever has the focus."""

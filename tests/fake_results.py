@@ -1,10 +1,12 @@
 """Seeded result rows and a run record that look like a real run's."""
 
+import json
 import math
 
 import numpy as np
 
-from jaxprobe import base
+from jaxprobe import base, table
+from jaxprobe.stages import report
 
 DATASETS = (
     *("5_hist_fig_ismale", "21_headline_istrump", "66_living-room", "87_glue_cola"),
@@ -18,10 +20,20 @@ DATASETS = (
 )
 K = tuple(2**i for i in range(10))
 SAE = "gemma3-270m-block12-4096"
+WIDE_SAE = "gemma3-270m-block12-16384"
+BASELINES = ("logistic", "pca", "knn", "xgboost", "mlp")
+EXTENDED = ("logistic_standardised", "mean_difference", "lda", "ridge", "lat")
+ALL_REGIMES = {
+    "standard": (math.nan,),
+    "scarcity": (2.0, 14.0, 103.0),
+    "imbalance": (0.05, 0.5, 0.95),
+    "label_noise": (0.0, 0.25),
+    "covariate_shift": (math.nan,),
+}
 MODEL, SITE = "gemma3-270m-q4-k-m", "blocks.12.resid_post"
 
 
-def rows(datasets=DATASETS, protocols=base.PROTOCOLS, regimes=None, seed=0):
+def rows(datasets=DATASETS, protocols=base.PROTOCOLS, regimes=None, seed=0, full=False):
     """Rows of a run: baseline, SAE, random SAE and shuffled labels, on every dataset.
 
     Args:
@@ -29,6 +41,7 @@ def rows(datasets=DATASETS, protocols=base.PROTOCOLS, regimes=None, seed=0):
         protocols: Some of `base.PROTOCOLS`.
         regimes: Levels by regime; `{"standard": (nan,)}` where None.
         seed: Of the scores.
+        full: Whether to add the other baselines, a second SAE and further probes of its latents.
     """
     rng = np.random.default_rng(seed)
     made = []
@@ -41,11 +54,11 @@ def rows(datasets=DATASETS, protocols=base.PROTOCOLS, regimes=None, seed=0):
                     if not math.isnan(level):
                         top -= 0.1 * abs(rng.normal())
                     where = {"dataset": dataset, "regime": regime, "level": level}
-                    made += _case(rng, top, {**where, "protocol": protocol})
+                    made += _case(rng, top, {**where, "protocol": protocol}, full)
     return made
 
 
-def _case(rng, top, where):
+def _case(rng, top, where, full):
     cells = [("activations", "logistic", 0, top)]
     for k in K:
         cells.append((SAE, "logistic_l1", k, top - 0.004 - 0.24 / k**0.6))
@@ -53,6 +66,14 @@ def _case(rng, top, where):
     cells.append((SAE, "logistic_l1_random_latents", 128, top - 0.09))
     cells.append(("activations", "logistic_shuffled_labels", 0, 0.5))
     cells.append((SAE, "logistic_l1_shuffled_labels", 128, 0.5))
+    if full:
+        for place, method in enumerate((*BASELINES[1:], *EXTENDED)):
+            cells.append(("activations", method, 0, top - 0.004 * (place + 1)))
+        for k in (16, 128):
+            cells.append((WIDE_SAE, "logistic_l1", k, top - 0.006 - 0.2 / k**0.6))
+            cells.append((WIDE_SAE, "logistic_l2", k, top - 0.01 - 0.2 / k**0.6))
+            cells.append((SAE, "logistic_l1_saga", k, top - 0.02 - 0.2 / k**0.6))
+            cells.append((SAE, "best_latents", k, top - 0.05))
     made = []
     for features, method, k, level in cells:
         test = float(np.clip(level + rng.normal(0, 0.012), 0.3, 1))
@@ -89,8 +110,52 @@ def run_record():
         "times": {"extract": 88.21, "train_sae": 131.0, "fit": 40.5, "report": 1.2},
         "sae_quality": {SAE: {"variance_explained": 0.8123, "l0": 61.7, "dead_latents": 212}},
         "leaks": {
-            name: {"test_prompts_shared": 10 * i, "leak_rate": 0.09 * i}
+            name: {"rows": 1000, "prompts under both labels": i % 3, "leak rate": 0.09 * i}
             for i, name in enumerate(DATASETS)
         },
         "fingerprints": {"model": "a5fd3b62", "store": "<b>not markup</b>"},
     }
+
+
+def reported(root, rows, **config):
+    """Writes rows and a run's record into a work directory and reports them.
+
+    Returns:
+        The directory, and the terminal's text.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    table.append(root / "results.parquet", rows)
+    (root / "run.json").write_text(json.dumps(run_record()))
+    return root, report.report(report.ReportConfig(**config), root)
+
+
+def plain_quiver(rows, protocol, saes_first, whole=True):
+    """The quiver of the standard regime in plain Python loops."""
+    base, chosen, sae_chosen = [], [], 0
+    for dataset in DATASETS:
+        mine = {
+            (row.features, row.method, row.num_latents): row
+            for row in rows
+            if row.dataset == dataset and row.protocol == protocol
+        }
+        baseline = mine["activations", "logistic", 0]
+        saes = [mine[SAE, "logistic_l1", k] for k in (128, 16)]
+        best = None
+        for row in [*saes, baseline] if saes_first else [baseline, *saes]:
+            if best is None or row.valid_auroc > best.valid_auroc:
+                best = row
+        base.append(baseline.test_auroc)
+        chosen.append(best.test_auroc)
+        sae_chosen += best is not baseline
+    delta = [b - a for a, b in zip(base, chosen, strict=True)]
+    if not whole:
+        return delta
+    n, mean = len(delta), sum(delta) / len(delta)
+    se = math.sqrt(sum((d - mean) ** 2 for d in delta) / n) / math.sqrt(n)
+    signs = [sum(d > 0 for d in delta), sum(d == 0 for d in delta), sum(d < 0 for d in delta)]
+    return [n, sum(base) / n, sum(chosen) / n, mean, se, sae_chosen, *signs]
+
+
+def plain_deltas(rows, protocol, saes_first):
+    """Test AUROC with SAE arrows minus that of the baseline, per dataset."""
+    return plain_quiver(rows, protocol, saes_first, whole=False)

@@ -124,3 +124,63 @@ def test_a_stage_that_comes_too_early_says_which_one_is_first(tmp_path):
     assert f"error: there are no results at {tmp_path / 'results.parquet'}" in shown
     assert "run the fit stage first" in shown
     assert "Traceback" not in shown
+
+
+def _tiny_published(root):
+    """One file of one model, as the authors lay it out."""
+    path = root / "results/baseline_probes_gemma-2-9b/normal_settings/layer20_results.csv"
+    path.parent.mkdir(parents=True)
+    rows = ["dataset,method,test_f1,test_acc,test_auc,val_auc"]
+    rows += [f"{name},logreg,0.5,0.5,0.75,0.75" for name in ("a", "b")]
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_published_files_are_reported(tmp_path):
+    _tiny_published(tmp_path)
+    asked = (
+        f"--published={tmp_path}",
+        "--published_model=gemma-2-9b",
+        f"--workdir={tmp_path / 'w'}",
+    )
+    got = launch("report.py", *asked)
+    assert got.returncode == 0, got.stderr
+    assert "0.750000" in got.stdout
+    assert (tmp_path / "w/report/index.html").exists()
+    assert (tmp_path / "w/quiver.csv").read_text().startswith("regime,tie_rule,n,base,with_sae")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--published=DIR",), r"error: --published_model=MODEL is needed; .* has gemma-2-9b"),
+        (
+            ("--published=DIR", "--published_model=gema-2-9b"),
+            r"error: unknown published model 'gema-2-9b'; known: gemma-2-9b",
+        ),
+        (("--published_model=x",), r"error: --published_model, .* need --published=DIR"),
+        (("--published=DIR", TINY, "--published_model=x"), r"exclude each other"),
+        (
+            ("--published=DIR", "--published_model=gemma-2-9b", "--published_site=blocks.9"),
+            r"error: unknown site 'blocks.9'; known: blocks.20.resid_post",
+        ),
+    ],
+)
+def test_errors_about_published_files_name_the_way_out(arguments, message, tmp_path):
+    _tiny_published(tmp_path)
+    given = [part.replace("DIR", str(tmp_path)) for part in arguments]
+    got = launch("report.py", *given, f"--workdir={tmp_path / 'w'}")
+    shown = got.stdout + got.stderr
+    assert got.returncode != 0
+    assert re.search(message, shown), shown
+    assert "Traceback" not in shown
+
+
+def test_a_published_file_without_a_column_is_named(tmp_path):
+    path = _tiny_published(tmp_path)
+    path.write_text(path.read_text().replace("val_auc", "validation"))
+    got = launch("report.py", f"--published={tmp_path}", "--published_model=gemma-2-9b")
+    shown = got.stdout + got.stderr
+    assert got.returncode != 0
+    assert "layer20_results.csv lacks the column `val_auc`" in shown
+    assert "Traceback" not in shown

@@ -56,7 +56,7 @@ class Arrows:
         is_sae_A: Which arrows read SAE latents.
         datasets: G dataset names; one name occurs once per level and seed.
         level_G: Levels, NaN where the regime has none.
-        valid_GA: Valid AUROC; NaN marks a missing arrow.
+        valid_GA: Valid AUROC; NaN where it is missing or the arrow is.
         test_GA: Test AUROC; NaN marks a missing arrow.
     """
 
@@ -112,19 +112,24 @@ def gather(scores: Iterable[Score], baselines: Sequence[str], saes: Sequence[str
     )
 
 
-def shoot(valid_GA: np.ndarray, order_A: np.ndarray) -> np.ndarray:
+def shoot(arrows: Arrows, order_A: np.ndarray) -> np.ndarray:
     """The arrow with the best valid AUROC of each case, the first in `order_A` among equals.
 
     Args:
-        valid_GA: Valid AUROC; NaN marks a missing arrow.
+        arrows: Their scores. Without valid AUROC an arrow is chosen only where it is the one arrow
+            there: published covariate-shift results have test AUROC alone.
         order_A: Numbers of the arrows that may be chosen, most preferred first.
 
     Returns:
-        int [G], the chosen arrow's column; -1 where every arrow of `order_A` is missing.
+        int [G], the chosen arrow's column; -1 where no arrow can be chosen.
     """
     if not len(order_A):
-        return np.full(len(valid_GA), -1)
-    seen_GA = np.where(np.isnan(valid_GA), -np.inf, valid_GA)[:, order_A]
+        return np.full(len(arrows.datasets), -1)
+    there_GA = ~np.isnan(arrows.test_GA[:, order_A])
+    valid_GA = arrows.valid_GA[:, order_A]
+    seen_GA = np.where(there_GA & ~np.isnan(valid_GA), valid_GA, -np.inf)
+    only_G = there_GA.sum(axis=1) == 1
+    seen_GA[only_G] = np.where(there_GA[only_G], 0.0, -np.inf)
     first_G = np.argmax(seen_GA, axis=1)  # argmax returns the first of equals
     return np.where(np.isneginf(seen_GA.max(axis=1)), -1, order_A[first_G])
 
@@ -172,21 +177,24 @@ def compare(arrows: Arrows, tie_rule: str) -> Comparison:
     checks.check_choice("tie rule", tie_rule, TIE_RULES)
     sae_A, baseline_A = np.flatnonzero(arrows.is_sae_A), np.flatnonzero(~arrows.is_sae_A)
     blocks = (baseline_A, sae_A) if tie_rule == "baselines_first" else (sae_A, baseline_A)
-    return _pair(arrows, baseline_A, np.concatenate(blocks), sae_A)
+    base_arrow_G = shoot(arrows, baseline_A)
+    arrow_G = shoot(arrows, np.concatenate(blocks))
+    # A baseline that was chosen without valid AUROC cannot compete with SAE arrows that have one.
+    known_G = ~np.isnan(arrows.valid_GA[np.arange(len(arrow_G)), base_arrow_G])
+    return _pair(arrows, base_arrow_G, arrow_G, known_G & (shoot(arrows, sae_A) >= 0))
 
 
 def compare_alone(arrows: Arrows) -> Comparison:
     """Compares the best baseline with the best SAE arrow, the baselines left out."""
     sae_A, baseline_A = np.flatnonzero(arrows.is_sae_A), np.flatnonzero(~arrows.is_sae_A)
-    return _pair(arrows, baseline_A, sae_A, sae_A)
+    arrow_G = shoot(arrows, sae_A)
+    return _pair(arrows, shoot(arrows, baseline_A), arrow_G, arrow_G >= 0)
 
 
 def _pair(
-    arrows: Arrows, base_order_A: np.ndarray, order_A: np.ndarray, sae_A: np.ndarray
+    arrows: Arrows, base_arrow_G: np.ndarray, arrow_G: np.ndarray, both_G: np.ndarray
 ) -> Comparison:
-    base_arrow_G = shoot(arrows.valid_GA, base_order_A)
-    arrow_G = shoot(arrows.valid_GA, order_A)
-    kept_G = np.flatnonzero((base_arrow_G >= 0) & (shoot(arrows.valid_GA, sae_A) >= 0))
+    kept_G = np.flatnonzero(both_G & (base_arrow_G >= 0) & (arrow_G >= 0))
     base_arrow_G, arrow_G = base_arrow_G[kept_G], arrow_G[kept_G]
     return Comparison(
         datasets=tuple(arrows.datasets[case] for case in kept_G),

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxprobe import base, checks, datasets, regimes
+from jaxprobe import base, checks, datasets, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
@@ -19,6 +19,7 @@ from jaxprobe.stages import fit as fitting
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
+from jaxprobe.stages.reporting import leaks
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
@@ -234,6 +235,8 @@ class Record:
         result = work()
         times = self._content.setdefault("times", {})
         times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
+        if stage == "fit":
+            self._results()
         self._write()
         return result
 
@@ -247,19 +250,16 @@ class Record:
         }
         self._write()
 
+    def _results(self) -> None:
+        """Records whose results the table holds, so that the report knows another run's file."""
+        path = self._path.with_name(fitting.FILE_NAME)
+        if path.exists():
+            self._content[reporting.RESULTS] = reporting.fingerprints(table.read_rows(path))
+
     def _leaks(self, config: encoding.EncodeConfig) -> None:
-        """Leak rate of the paper's standard split, and how many rows the dedup split may use."""
-        leaks = {}
-        for name in config.datasets or datasets.names(config.source):
-            dataset = datasets.load(name, config.source)
-            for split in regimes.splits(dataset, seed=config.seed):
-                distinct_N = regimes.distinct_rows(dataset.texts, dataset.y_N)
-                leaks[dataset.name] = {
-                    "rows": len(dataset.texts),
-                    "rows after dedup": len(distinct_N),
-                    "leak rate": regimes.leak_rate(dataset.texts, split),
-                }
-        self._content["leaks"] = leaks
+        """Leaks of the paper's standard split of each dataset."""
+        names = config.datasets or datasets.names(config.source)
+        self._content["leaks"] = leaks.measure(names, config.source, config.seed)
 
     def _write(self) -> None:
         replace_file(self._path, json.dumps(self._content, indent=2, default=str).encode())

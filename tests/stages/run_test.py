@@ -102,6 +102,8 @@ def test_the_whole_job_one_stage_at_a_time_and_again(loads, paths, tmp_path):
     assert len(record["fingerprints"][TRAINED]) == 64
     assert 0 < record["sae_quality"][TRAINED]["all_tokens"]["l0"] < 64
     assert record["leaks"]["a"]["rows"] == 300
+    marks = {row.fingerprint for row in rows if (row.dataset, row.features) == ("a", TRAINED)}
+    assert record["results"]["a"][TRAINED] == sorted(marks)
     # A second start: no model, no new bytes, but its time is added.
     before = files(tmp_path / "whole")
     assert len(loads) == 2
@@ -112,6 +114,13 @@ def test_the_whole_job_one_stage_at_a_time_and_again(loads, paths, tmp_path):
     assert before.keys() == after.keys()
     again = json.loads((tmp_path / "whole" / "run.json").read_text())
     assert set(again["times"]) == set(stage.STAGES)
+    # Another run's results in this place are not reported as this one's.
+    other = [dataclasses.replace(row, fingerprint="another") for row in rows]
+    table.write(tmp_path / "whole" / "results.parquet", table.of_rows(other))
+    with pytest.raises(
+        table.TableError, match=r"fingerprint another, run\.json beside it tells of"
+    ):
+        stage.run(config, tmp_path / "whole", ("report",))
 
 
 def test_a_stage_without_what_it_reads_says_which_stage_makes_it(loads, paths, tmp_path):

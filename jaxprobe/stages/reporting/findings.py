@@ -1,4 +1,4 @@
-"""Result rows -> findings: everything the page, the terminal and `quiver.csv` show, as numbers.
+"""Result rows -> findings: everything the page, the terminal and the CSV files show, as numbers.
 
 The two split protocols are separate analyses; each regime of a protocol is a `Part`. Controls are
 never arrows.
@@ -10,7 +10,42 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxprobe import base, quiver
-from jaxprobe.stages.reporting import arrow_rows, per_dataset
+from jaxprobe.published import MARK
+from jaxprobe.stages.reporting import arrow_rows, per_dataset, probe_means, sensitivity
+from jaxprobe.stages.reporting.selecting import Selection, select
+
+FIRST_RULE = quiver.TIE_RULES[0]
+SLIP = ("161_", "162_", "163_")
+SLIP_NOTE = (
+    "Datasets 161 to 163 separate news from code because of a formatting slip in their source, as"
+    " the authors say. They are kept, as in the paper."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Level:
+    """One level of a regime: training size, fraction of positives or of flipped labels.
+
+    Attributes:
+        level: Its value.
+        base: Mean test AUROC of the best baseline.
+        with_sae: The same where SAE arrows take part, ties to the baselines.
+        effects: By tie rule, the change.
+    """
+
+    level: float
+    base: quiver.Effect
+    with_sae: quiver.Effect
+    effects: dict[str, quiver.Effect]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A comparison that stands beside the quiver: a control, or another set of baselines."""
+
+    label: str
+    comparison: quiver.Comparison
+    effect: quiver.Effect
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,12 +55,15 @@ class Part:
     Attributes:
         regime: One of `base.REGIMES`.
         protocol: One of `base.PROTOCOLS`.
-        arrow_names: The quiver's SAE arrows.
+        choice: Which rows are the quiver's arrows.
         comparisons: By tie rule, the quiver of arrows.
         effects: By tie rule, its effect, Holm-corrected over the protocol's regimes.
+        beside: The same with a random SAE's arrows, and with all baselines; corrected likewise.
         alone: Best SAE probe over all k against the best baseline.
         alone_effect: Its effect, corrected likewise.
-        level_effects: Per level, the effect with `baselines_first`; empty without levels.
+        levels: One per level; empty without levels.
+        means: Each probe by itself.
+        reference: The baseline that `means` are compared with.
         lines: One per dataset.
         curve: AUROC by k; None where fewer than three k were run.
         controls: One per kind of control.
@@ -33,12 +71,15 @@ class Part:
 
     regime: str
     protocol: str
-    arrow_names: tuple[str, ...]
+    choice: arrow_rows.Choice
     comparisons: dict[str, quiver.Comparison]
     effects: dict[str, quiver.Effect]
+    beside: tuple[Beside, ...]
     alone: quiver.Comparison
     alone_effect: quiver.Effect
-    level_effects: tuple[tuple[float, quiver.Effect], ...]
+    levels: tuple[Level, ...]
+    means: tuple[probe_means.ProbeMean, ...]
+    reference: str
     lines: tuple[per_dataset.Line, ...]
     curve: per_dataset.Curve | None
     controls: tuple[per_dataset.Control, ...]
@@ -53,7 +94,9 @@ class Findings:
     saes: tuple[str, ...]
     num_rows: int
     parts: tuple[Part, ...]
+    readings: tuple[sensitivity.Reading, ...]
     flagged: tuple[base.ResultRow, ...]
+    published: bool
     notes: tuple[str, ...]
 
     def of_regime(self, regime: str) -> tuple[Part, ...]:
@@ -70,64 +113,166 @@ class Findings:
         """Protocols with rows, in the order of `base.PROTOCOLS`."""
         return tuple(p for p in base.PROTOCOLS if any(part.protocol == p for part in self.parts))
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """All datasets, in the order of their first row."""
+        return tuple(dict.fromkeys(line.dataset for part in self.parts for line in part.lines))
 
-def find(rows: Sequence[base.ResultRow], model: str = "", site: str = "") -> Findings:
+
+def find(rows: Sequence[base.ResultRow], selection: Selection | None = None) -> Findings:
     """Analyses result rows.
 
     Args:
         rows: Result rows, in any order.
-        model: Which model's rows to report; "" for that of the first row.
-        site: Which site's; "" for that of the first of the model's rows.
+        selection: What to report of them; everything of the first model and site where None.
 
     Raises:
-        ValueError: No rows, or none of that model and site, or rows of two runs mixed.
+        ValueError: No rows, nothing selected, or rows of two runs mixed.
     """
-    settings = list(dict.fromkeys((row.model, row.site) for row in rows))
-    fitting = [s for s in settings if model in ("", s[0]) and site in ("", s[1])]
-    if not fitting:
-        known = ", ".join(f"{m} at {s}" for m, s in settings) or "no rows at all"
-        raise ValueError(
-            f"`rows` must hold results of model {model or '(any)'} at site {site or '(any)'}, got {known}"
-        )
-    chosen = [row for row in rows if (row.model, row.site) == fitting[0]]
-    notes = []
-    if len(settings) > 1:
-        others = ", ".join(f"{m} at {s}" for m, s in settings if (m, s) != fitting[0])
-        notes.append(
-            f"results.parquet also holds results of {others}; name a site to report those."
-        )
-    parts, part_notes = _parts(chosen)
-    return Findings(
-        model=fitting[0][0],
-        site=fitting[0][1],
-        saes=arrow_rows.saes(chosen),
-        num_rows=len(chosen),
-        parts=parts,
-        flagged=tuple(row for row in chosen if not row.converged),
-        notes=(*notes, *part_notes),
-    )
-
-
-def _parts(rows: Sequence[base.ResultRow]) -> tuple[tuple[Part, ...], list[str]]:
+    selection = selection or Selection()
+    kept, notes = select(rows, selection)
     groups: dict[tuple[str, str], list[base.ResultRow]] = {}
-    for row in rows:
-        groups.setdefault((row.regime, row.protocol), []).append(row)
-    parts, notes = [], []
+    for row in kept:
+        groups.setdefault((row.protocol, row.regime), []).append(row)
+    parts: list[Part] = []
     for protocol in base.PROTOCOLS:
         family = []
         for regime in base.REGIMES:
-            if (regime, protocol) in groups:
-                part, more = _part(groups[regime, protocol], regime, protocol)
-                family.append(part)
-                notes += more
+            if (protocol, regime) in groups:
+                family.append(_part(groups[protocol, regime], regime, protocol, selection))
         parts += _corrected(family)
-    order = {regime: place for place, regime in enumerate(base.REGIMES)}
-    parts.sort(key=lambda part: order[part.regime])
-    return tuple(parts), list(dict.fromkeys(notes))
+    notes += _notes(parts)
+    if any(row.dataset.startswith(SLIP) for row in kept):
+        notes.append(SLIP_NOTE)
+    parts.sort(key=lambda part: base.REGIMES.index(part.regime))
+    return Findings(
+        model=kept[0].model,
+        site=kept[0].site,
+        saes=arrow_rows.sae_ids(kept),
+        num_rows=len(kept),
+        parts=tuple(parts),
+        readings=_readings(parts),
+        flagged=tuple(row for row in kept if not row.converged),
+        published=all(row.fingerprint.startswith(MARK) for row in kept),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _part(rows: Sequence[base.ResultRow], regime: str, protocol: str, selection: Selection) -> Part:
+    choice = arrow_rows.choose(rows, selection.baselines)
+    scores = [arrow_rows.score(row) for row in rows]
+    arrows = quiver.gather(scores, choice.baselines, choice.saes)
+    comparisons = {rule: quiver.compare(arrows, rule) for rule in quiver.TIE_RULES}
+    wide = quiver.gather(scores, choice.baselines, choice.wide)
+    random_names = arrow_rows.all_arrows(rows, (quiver.RANDOM_SAE,), choice.sae_method)
+    alone = quiver.compare_alone(wide)
+    means, reference = probe_means.probe_means(rows, choice)
+    return Part(
+        regime=regime,
+        protocol=protocol,
+        choice=choice,
+        comparisons=comparisons,
+        effects={rule: _effect(comparisons[rule]) for rule in quiver.TIE_RULES},
+        beside=_beside(scores, choice, random_names),
+        alone=alone,
+        alone_effect=_effect(alone),
+        levels=_levels(comparisons),
+        means=means,
+        reference=reference,
+        lines=per_dataset.lines(rows, wide, random_names),
+        curve=per_dataset.curve(rows, wide, choice.sae_method),
+        controls=per_dataset.controls(rows, wide),
+    )
+
+
+def _notes(parts: Sequence[Part]) -> list[str]:
+    """What is unusual, once; with the regimes in front where it is not so in all of them."""
+    where: dict[str, list[str]] = {}
+    for part in parts:
+        for note in (*part.choice.notes, *_skipped(part)):
+            where.setdefault(note, []).append(f"{part.regime}, {part.protocol}")
+    return [
+        note if len(places) == len(parts) else f"{'; '.join(places)}: {note}"
+        for note, places in where.items()
+    ]
+
+
+def _skipped(part: Part) -> list[str]:
+    first = part.comparisons[FIRST_RULE]
+    if not first.num_skipped or not first.datasets:
+        return []
+    return [
+        f"{first.num_skipped} cases lack a baseline or an SAE arrow with valid"
+        " AUROC and are left out of the quiver."
+    ]
+
+
+def _beside(
+    scores: Sequence[quiver.Score], choice: arrow_rows.Choice, random_names: Sequence[str]
+) -> tuple[Beside, ...]:
+    """The quiver with a random SAE's arrows, of the k that the quiver uses, and with all baselines."""
+    found = []
+    used = {name.rpartition("k=")[2] for name in choice.saes}
+    random = [name for name in reversed(random_names) if name.rpartition("k=")[2] in used]
+    both = (*choice.baselines, *choice.extended)
+    sets: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("random SAE (control)", choice.baselines, random)
+    ]
+    if choice.extended:
+        sets.append(("extended baselines", choice.baselines, choice.extended))
+        sets.append(("SAE probes (all baselines)", both, choice.saes))
+    for label, baselines, guests in sets:
+        if baselines and guests:
+            arrows = quiver.gather(scores, baselines, guests)
+            comparison = quiver.compare(arrows, FIRST_RULE)
+            found.append(Beside(label=label, comparison=comparison, effect=_effect(comparison)))
+    return tuple(found)
+
+
+def _effect(comparison: quiver.Comparison) -> quiver.Effect:
+    return quiver.estimate(comparison.delta_G, comparison.datasets)
+
+
+def _levels(comparisons: dict[str, quiver.Comparison]) -> tuple[Level, ...]:
+    first = comparisons[FIRST_RULE]
+    found = []
+    for level in np.unique(first.level_G[~np.isnan(first.level_G)]):
+        at_G = np.flatnonzero(first.level_G == level)  # the rules share their cases
+        names = [first.datasets[case] for case in at_G]
+        effects = {
+            rule: quiver.estimate(comparison.delta_G[at_G], names)
+            for rule, comparison in comparisons.items()
+        }
+        found.append(
+            Level(
+                level=float(level),
+                base=quiver.estimate(first.base_G[at_G], names),
+                with_sae=quiver.estimate(first.with_sae_G[at_G], names),
+                effects=effects,
+            )
+        )
+    return tuple(found)
+
+
+def _readings(parts: Sequence[Part]) -> tuple[sensitivity.Reading, ...]:
+    readings = []
+    for regime in dict.fromkeys(part.regime for part in parts):
+        mine = [part for part in parts if part.regime == regime]
+        keys = [(part, rule) for part in mine for rule in quiver.TIE_RULES]
+        readings.append(
+            sensitivity.read(
+                regime,
+                {(part.protocol, rule): part.comparisons[rule] for part, rule in keys},
+                {(part.protocol, rule): part.effects[rule] for part, rule in keys},
+            )
+        )
+    return tuple(readings)
+
+
+# --- Holm's correction over the regimes of one protocol, for each question asked of them
 
 
 def _corrected(family: Sequence[Part]) -> list[Part]:
-    """Holm's correction over the regimes of one protocol, for each question asked of them."""
     by_rule = {
         rule: quiver.holm([part.effects[rule] for part in family]) for rule in quiver.TIE_RULES
     }
@@ -137,50 +282,21 @@ def _corrected(family: Sequence[Part]) -> list[Part]:
             part,
             effects={rule: by_rule[rule][i] for rule in quiver.TIE_RULES},
             alone_effect=alone[i],
+            beside=tuple(
+                dataclasses.replace(one, effect=_corrected_beside(family, one.label)[i])
+                for one in part.beside
+            ),
         )
         for i, part in enumerate(family)
     ]
 
 
-def _part(rows: Sequence[base.ResultRow], regime: str, protocol: str) -> tuple[Part, list[str]]:
-    baselines = arrow_rows.baselines(rows)
-    arrow_names, notes = arrow_rows.sae_arrows(rows)
-    scores = [arrow_rows.score(row) for row in rows]
-    arrows = quiver.gather(scores, baselines, arrow_names)
-    comparisons = {rule: quiver.compare(arrows, rule) for rule in quiver.TIE_RULES}
-    all_saes = arrow_rows.all_arrows(rows, arrow_rows.saes(rows))
-    wide = quiver.gather(scores, baselines, all_saes)
-    alone = quiver.compare_alone(wide)
-    random = quiver.gather(scores, (), arrow_rows.all_arrows(rows, (quiver.RANDOM_SAE,)))
-    if skipped := comparisons["baselines_first"].num_skipped:
-        notes.append(
-            f"{regime}, {protocol}: {skipped} cases lack a baseline or an SAE arrow and are left out"
-            " of the comparison."
-        )
-    part = Part(
-        regime=regime,
-        protocol=protocol,
-        arrow_names=arrow_names,
-        comparisons=comparisons,
-        effects={rule: _effect(comparisons[rule]) for rule in quiver.TIE_RULES},
-        alone=alone,
-        alone_effect=_effect(alone),
-        level_effects=_by_level(comparisons["baselines_first"]),
-        lines=per_dataset.lines(wide, random),
-        curve=per_dataset.curve(rows, wide),
-        controls=per_dataset.controls(rows, wide),
-    )
-    return part, notes
-
-
-def _effect(comparison: quiver.Comparison) -> quiver.Effect:
-    return quiver.estimate(comparison.delta_G, comparison.datasets)
-
-
-def _by_level(comparison: quiver.Comparison) -> tuple[tuple[float, quiver.Effect], ...]:
-    found = []
-    for level in np.unique(comparison.level_G[~np.isnan(comparison.level_G)]):
-        at_G = np.flatnonzero(comparison.level_G == level)
-        names = [comparison.datasets[case] for case in at_G]
-        found.append((float(level), quiver.estimate(comparison.delta_G[at_G], names)))
-    return tuple(found)
+def _corrected_beside(family: Sequence[Part], label: str) -> dict[int, quiver.Effect]:
+    having = [
+        (i, one.effect)
+        for i, part in enumerate(family)
+        for one in part.beside
+        if one.label == label
+    ]
+    effects = quiver.holm([effect for _, effect in having])
+    return {i: effect for (i, _), effect in zip(having, effects, strict=True)}

@@ -2,12 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxprobe import base, quiver
 from jaxprobe.stages.reporting import arrow_rows
+
+RANDOM_SAE, RANDOM_LATENTS, SHUFFLED = CONTROLS = (
+    "random SAE",
+    "random latents",
+    "shuffled labels",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +27,7 @@ class Line:
         sae: Test AUROC of the best SAE probe (by valid AUROC over SAEs and k); NaN likewise.
         sae_arrow: Its SAE and k, and `num_latents` its k; "" and 0 where they differ.
         num_latents: k.
-        random_sae: Test AUROC of the best random-SAE probe; NaN where it was not run.
+        controls: Test AUROC of each kind of control (its k chosen as the SAE's is), by `CONTROLS`.
     """
 
     dataset: str
@@ -30,7 +36,7 @@ class Line:
     sae: float
     sae_arrow: str
     num_latents: int
-    random_sae: float
+    controls: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,7 @@ class Control:
 
 def _best(arrows: quiver.Arrows, of_A: np.ndarray) -> dict[str, tuple[float, str]]:
     """Per dataset: mean test AUROC of the chosen arrow and its name ("" where it differs)."""
-    arrow_G = quiver.shoot(arrows.valid_GA, np.flatnonzero(of_A))
+    arrow_G = quiver.shoot(arrows, np.flatnonzero(of_A))
     cases: dict[str, list[tuple[float, str]]] = {}
     for case, arrow in enumerate(arrow_G):
         if arrow >= 0:
@@ -82,16 +88,19 @@ def _best(arrows: quiver.Arrows, of_A: np.ndarray) -> dict[str, tuple[float, str
     return best
 
 
-def lines(wide: quiver.Arrows, random: quiver.Arrows) -> tuple[Line, ...]:
+def lines(
+    rows: Sequence[base.ResultRow], wide: quiver.Arrows, random_names: Sequence[str]
+) -> tuple[Line, ...]:
     """One line per dataset.
 
     Args:
+        rows: Rows of one regime and protocol.
         wide: Baselines and the SAE arrows of every k.
-        random: The random SAE's arrows of every k.
+        random_names: The random SAE's arrows of every k.
     """
     nothing = (math.nan, "")
     baseline, sae = _best(wide, ~wide.is_sae_A), _best(wide, wide.is_sae_A)
-    control = _best(random, random.is_sae_A)
+    controls = {kind: _best_control(rows, names) for kind, names in _kinds(rows, random_names)}
     lines = []
     for dataset in dict.fromkeys(wide.datasets):
         sae_auroc, sae_arrow = sae.get(dataset, nothing)
@@ -103,18 +112,51 @@ def lines(wide: quiver.Arrows, random: quiver.Arrows) -> tuple[Line, ...]:
                 base_method=base_method,
                 sae=sae_auroc,
                 sae_arrow=sae_arrow,
-                num_latents=int(sae_arrow.rpartition("k=")[2] or 0),
-                random_sae=control.get(dataset, nothing)[0],
+                num_latents=_num_latents(sae_arrow),
+                controls={kind: found.get(dataset, nothing)[0] for kind, found in controls.items()},
             )
         )
     return tuple(lines)
 
 
-def curve(rows: Sequence[base.ResultRow], wide: quiver.Arrows) -> Curve | None:
-    """AUROC by k of each SAE and the random SAE; None where fewer than three k were run."""
-    kept = [
-        row for row in rows if row.features != base.ACTIVATIONS and row.method == quiver.SAE_METHOD
+def _num_latents(arrow: str) -> int:
+    return int((arrow.rpartition("k=")[2].split() or ["0"])[0]) if "k=" in arrow else 0
+
+
+def _kinds(
+    rows: Sequence[base.ResultRow], random_names: Sequence[str]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Names of the arrows of each kind of control that was run, small k first."""
+    found: dict[str, dict[str, int]] = {RANDOM_LATENTS: {}, SHUFFLED: {}}
+    for row in rows:
+        for kind, end in (
+            (RANDOM_LATENTS, quiver.RANDOM_LATENTS),
+            (SHUFFLED, quiver.SHUFFLED_LABELS),
+        ):
+            if row.method.endswith(end):
+                found[kind][arrow_rows.arrow_name(row)] = row.num_latents
+    ordered = {kind: tuple(sorted(names, key=names.__getitem__)) for kind, names in found.items()}
+    return [
+        (kind, names)
+        for kind, names in {RANDOM_SAE: tuple(random_names), **ordered}.items()
+        if names
     ]
+
+
+def _best_control(
+    rows: Sequence[base.ResultRow], names: Sequence[str]
+) -> dict[str, tuple[float, str]]:
+    wanted = set(names)
+    scores = (arrow_rows.score(row) for row in rows if arrow_rows.arrow_name(row) in wanted)
+    arrows = quiver.gather(scores, (), names)
+    return _best(arrows, arrows.is_sae_A)
+
+
+def curve(
+    rows: Sequence[base.ResultRow], wide: quiver.Arrows, method: str = quiver.SAE_METHOD
+) -> Curve | None:
+    """AUROC by k of each SAE and the random SAE; None where fewer than three k were run."""
+    kept = [row for row in rows if row.features != base.ACTIVATIONS and row.method == method]
     ks = tuple(sorted({row.num_latents for row in kept}))
     best = _best(wide, ~wide.is_sae_A)
     datasets = tuple(dataset for dataset in dict.fromkeys(wide.datasets) if dataset in best)
@@ -174,5 +216,7 @@ def _control_label(features: str, method: str) -> str:
     if method.endswith(quiver.SHUFFLED_LABELS):
         return f"shuffled labels, {method.removesuffix(quiver.SHUFFLED_LABELS)} on {where}"
     if method.endswith(quiver.RANDOM_LATENTS):
-        return f"random latents of {where}"
+        penalty = method.removesuffix(quiver.RANDOM_LATENTS)
+        tail = "" if penalty == quiver.SAE_METHOD else f", {penalty}"
+        return f"random latents of {where}{tail}"
     return where if method == quiver.SAE_METHOD else f"{where}, {method}"

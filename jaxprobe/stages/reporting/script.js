@@ -39,7 +39,7 @@ for (const box of document.querySelectorAll(".search")) {
     const wanted = input.value.trim().toLowerCase();
     for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
     const shown = rows.filter((row) => !row.hidden).length;
-    status.textContent = wanted ? `${shown} of ${rows.length} datasets` : "";
+    status.textContent = wanted ? `${shown} of ${rows.length} ${box.dataset.unit}` : "";
   };
   input.addEventListener("input", update);
   box.hidden = false;

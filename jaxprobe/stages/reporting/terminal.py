@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxprobe import quiver
-from jaxprobe.stages.reporting import findings, per_dataset
+from jaxprobe.stages.reporting import findings, per_dataset, probe_means, words
 
 WIDTH = 100
 NAME_WIDTH = 30
+MAX_DATASETS = 20  # with more of them the table of datasets is on the page alone
+MAX_PROBES = 12
 CELLS = "{:>9}{:>8}{:>5}{:>8}"  # baseline, SAE, k, difference of one protocol
 GAP = "   "
 
@@ -27,22 +29,27 @@ def render(found: findings.Findings, solver: str) -> str:
         Lines of at most 100 columns: per regime the datasets, means and controls, then verdicts.
     """
     heading = (
-        f"{found.model} at {found.site}; SAE {', '.join(found.saes) or 'none'};"
-        f" solver {solver}; {found.num_rows:,} probes."
+        f"{found.model} at {found.site}; SAE {words.some(found.saes)}; solver {solver};"
+        f" {found.num_rows:,} probes."
     )
     blocks = [_wrap(heading), _wrap("Test AUROC; every choice is made by valid AUROC.")]
     for regime in found.regimes:
         parts = found.of_regime(regime)
-        blocks += ["", *_dataset_table(regime, parts), ""]
+        if max(len(part.lines) for part in parts) <= MAX_DATASETS:
+            blocks += ["", *_dataset_table(regime, parts)]
+        blocks += ["", *_probe_table(regime, parts), ""]
         for part in parts:
             blocks += _verdicts(part)
         blocks += _controls(parts)
-    blocks += ["", *(_wrap(note) for note in found.notes), _wrap(flagged_sentence(found))]
+    blocks += ["", *_quiver_table(found), ""]
+    blocks += [*(_wrap(note) for note in found.notes), _wrap(flagged_sentence(found))]
     return "\n".join(blocks).rstrip() + "\n"
 
 
 def flagged_sentence(found: findings.Findings) -> str:
     """How many fits stopped before they converged, by method."""
+    if found.published:
+        return "The published files do not say which fits converged."
     if not found.flagged:
         return f"All {found.num_rows:,} fits converged."
     counts = collections.Counter(f"{row.method} on {row.features}" for row in found.flagged)
@@ -54,29 +61,51 @@ def flagged_sentence(found: findings.Findings) -> str:
     )
 
 
-def alone_verdict(effect: quiver.Effect) -> str:
-    """The verdict on the best SAE probe against the best baseline."""
-    return quiver.verdict(effect, "using the best SAE probe in place of the best baseline")
-
-
-def tie_sentence(part: findings.Part) -> str:
-    """How the answer moves when ties go to the SAE probes."""
-    other = part.effects["saes_first"]
-    if other.num_datasets == 0:
-        return ""
-    same = quiver.direction(other) == quiver.direction(part.effects["baselines_first"])
-    then = "the verdict is the same" if same else "the verdict changes, so it rests on the tie rule"
-    interval = f" ({interval_text(other)})" if other.num_datasets > 1 else ""
-    return f"With ties given to the SAE probes: {quiver.signed(other.mean)}{interval}; {then}."
-
-
-def interval_text(effect: quiver.Effect) -> str:
-    """`-0.006 to +0.001`."""
-    return f"{quiver.signed(effect.low)} to {quiver.signed(effect.high)}"
-
-
 def _wrap(text: str, indent: str = "") -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _quiver_table(found: findings.Findings) -> list[str]:
+    """`quiver.csv` with six decimals, the digits that published tables are compared in."""
+    table = []
+    for protocol in found.protocols:
+        table.append(
+            f"{f'quiver, {protocol}':<17}{'ties to':<11}{'n':>5}{'base':>10}{'with SAE':>10}"
+            f"{'delta':>11}{'se':>10}{'SAE':>6}{'win/tie/loss':>17}"
+        )
+        for part in found.parts:
+            if part.protocol != protocol:
+                continue
+            for rule, comparison in part.comparisons.items():
+                x = quiver.summarise(comparison)
+                record, delta = f"{x.wins}/{x.ties}/{x.losses}", _six(x.delta, "+")
+                table.append(
+                    f"{part.regime:<17}{rule.removesuffix('_first'):<11}{x.n:>5}{_six(x.base):>10}"
+                    f"{_six(x.with_sae):>10}{delta:>11}{_six(x.se):>10}{x.sae_chosen:>6}{record:>17}"
+                )
+    return table
+
+
+def _probe_table(regime: str, parts: Sequence[findings.Part]) -> list[str]:
+    """Mean test AUROC of each probe by itself."""
+    names = list(dict.fromkeys(mean.name for part in parts for mean in part.means))
+    kept = [
+        name
+        for name in names
+        if any(m.name == name and m.kind != probe_means.CONTROL for p in parts for m in p.means)
+    ]
+    heads = "".join(f"{part.protocol:>10}{'cases':>7}" for part in parts)
+    table = [f"{f'{regime}, each probe by itself':<66}{heads}"]
+    for name in kept[:MAX_PROBES]:
+        cells = ""
+        for part in parts:
+            mean = next((m for m in part.means if m.name == name), None)
+            cells += f"{mean.auroc.mean:>10.6f}{mean.auroc.num_cases:>7}" if mean else f"{'-':>17}"
+        shown = name if len(name) < 66 else ".." + name[-62:]
+        table.append(f"{_printable(shown):<66}{cells}")
+    if len(kept) > MAX_PROBES:
+        table.append(f"{len(kept) - MAX_PROBES} more in report/probes.csv")
+    return table
 
 
 def _dataset_table(regime: str, parts: Sequence[findings.Part]) -> list[str]:
@@ -111,9 +140,9 @@ def _mean_cells(part: findings.Part) -> str:
 def _verdicts(part: findings.Part) -> list[str]:
     indent = " " * (len(part.protocol) + 2)
     sentences = [
-        quiver.verdict(part.effects["baselines_first"]),
-        tie_sentence(part),
-        alone_verdict(part.alone_effect),
+        "" if words.alone_only(part) else quiver.verdict(part.effects["baselines_first"]),
+        words.tie_sentence(part),
+        words.alone_verdict(part.alone_effect),
     ]
     first, *rest = [sentence for sentence in sentences if sentence]
     return [
@@ -134,9 +163,17 @@ def _controls(parts: Sequence[findings.Part]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    printable = "".join(c if c.isprintable() else "?" for c in name)
+    printable = _printable(name)
     return printable if len(printable) < NAME_WIDTH else printable[: NAME_WIDTH - 3] + ".. "
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _three(x: float, sign: str = "") -> str:
     return "-" if math.isnan(x) else f"{x:{sign}.3f}"
+
+
+def _six(x: float, sign: str = "") -> str:
+    return "-" if math.isnan(x) else f"{x:{sign}.6f}"
