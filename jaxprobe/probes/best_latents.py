@@ -66,8 +66,8 @@ def _fit(prepared, y_N, weight_N, value, models_FH) -> probe.Linear:
     del models_FH
     x_ND, _, _ = prepared
     ranked = _rank(x_ND, y_N, weight_N)
-    chosen_K = jnp.arange(ranked.index_K.shape[0]) < value.astype(jnp.int32)
-    w_D = jnp.zeros_like(x_ND[0]).at[ranked.index_K].set(ranked.sign_K * chosen_K)
+    chosen_K = jnp.arange(ranked.index_K.shape[0], dtype=value.dtype) < value
+    w_D = jnp.zeros_like(x_ND[0]).at[ranked.index_K].set(jnp.where(chosen_K, ranked.sign_K, 0))
     return closed_form.midpoint(x_ND, y_N, weight_N, w_D)
 
 

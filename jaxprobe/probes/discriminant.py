@@ -62,7 +62,9 @@ def ledoit_wolf(r_NK, weight_N, num_features) -> Covariance:
 
 class _Prepared(NamedTuple):
     reduced: reduction.Reduced
-    num_features: jax.Array  # those that vary: constant ones, and columns of padding, count for nothing
+    num_features: (
+        jax.Array
+    )  # those that vary: constant ones, and columns of padding, count for nothing
 
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:

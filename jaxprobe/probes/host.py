@@ -20,23 +20,24 @@ class HostProbe(NamedTuple):
     """A method that a library fits.
 
     Attributes:
-        fit: `(x_ND, split, x_test_MD, seed) -> Scores` of floats. `x_ND` and `x_test_MD` are float32 rows
-            of the split's training and test sets in their order. Raises ValueError where shapes
-            disagree or the library is missing.
+        fit: `(x_ND, split, x_test_MD, seed) -> Scores` of floats. `split.train_N` are rows of `x_ND`,
+            `split.test_N` rows of `x_test_MD`; both are float32, and may be the same array. Raises
+            ValueError where shapes disagree or the library is missing.
     """
 
     fit: Callable[..., Scores]
 
 
-def check_rows(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray) -> None:
-    """Raises ValueError unless the arrays hold one row an example of the split."""
-    checks.check_shape("x_ND", x_ND, (len(split.train_N), None), "one row per training example")
-    checks.check_shape(
-        "x_test_MD",
-        x_test_MD,
-        (len(split.test_N), x_ND.shape[1]),
-        "one row per test example, and the training rows' features",
-    )
+def rows(x_ND, split: base.Split, x_test_MD) -> tuple[np.ndarray, np.ndarray]:
+    """The training and the test rows of a split, float32.
+
+    Raises:
+        ValueError: The matrices hold different features.
+    """
+    checks.check_shape("x_ND", x_ND, (None, None))
+    checks.check_shape("x_test_MD", x_test_MD, (None, x_ND.shape[1]), "the same features")
+    train_ND, test_MD = np.asarray(x_ND)[split.train_N], np.asarray(x_test_MD)[split.test_N]
+    return train_ND.astype(np.float32), test_MD.astype(np.float32)
 
 
 def standardised(x_ND: np.ndarray, x_test_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,9 +47,7 @@ def standardised(x_ND: np.ndarray, x_test_MD: np.ndarray) -> tuple[np.ndarray, n
     rounding = len(x_ND) * np.finfo(np.float64).eps
     constant_D = variance_D <= rounding * variance_D + (rounding * mean_D) ** 2
     scale_D = np.where(constant_D, 1, np.sqrt(variance_D))
-    return tuple(
-        ((x_MD - mean_D) / scale_D).astype(np.float32) for x_MD in (wide_ND, x_test_MD)
-    )
+    return tuple(((x_MD - mean_D) / scale_D).astype(np.float32) for x_MD in (wide_ND, x_test_MD))
 
 
 def fold_auroc(
@@ -56,14 +55,14 @@ def fold_auroc(
     fold: base.Fold,
     predict: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> float:
-    """Validation AUROC of a fold; 1/2 where its training rows hold one class.
+    """Validation AUROC of a fold; 1/2 where its training or its validation rows hold one class.
 
     Args:
         y_N: Training labels.
         fold: Positions to train on and to validate.
         predict: `(train positions, valid positions) -> scores`.
     """
-    if len(np.unique(y_N[fold.train])) < 2:
+    if min(len(np.unique(y_N[part])) for part in (fold.train, fold.valid)) < 2:
         return 0.5
     return auroc(predict(fold.train, fold.valid), y_N[fold.valid])
 

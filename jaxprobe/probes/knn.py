@@ -108,7 +108,8 @@ def _score(prepared: _Prepared, model: _Model, x_MD):
     query_MD = (x_MD - prepared.mean_D[None, :]) / prepared.scale_D[None, :]
     kept = min(prepared.x_ND.shape[0], MAX_NEIGHBOURS)
     nearest_MK = nearest(query_MD, prepared.x_ND, prepared.weight_N, kept)
-    pos_MK = jnp.where(jnp.arange(kept)[None, :] < model.count, model.y_N[nearest_MK], 0)
+    read_K = jnp.arange(kept, dtype=model.count.dtype) < model.count
+    pos_MK = jnp.where(read_K[None, :], model.y_N[nearest_MK], 0)
     return _log_odds(jnp.sum(pos_MK, axis=1), model.count)
 
 

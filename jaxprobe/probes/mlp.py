@@ -138,9 +138,7 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
         value = jnp.sum(values) / total
         waited = jnp.where(value > state.best - MIN_GAIN, state.waited + 1, 0)
         gain = (state.last - value) / jnp.maximum(jnp.abs(value), 1e-30)
-        return _State(
-            *carry, jnp.minimum(value, state.best), value, gain, waited, state.epochs + 1
-        )
+        return _State(*carry, jnp.minimum(value, state.best), value, gain, waited, state.epochs + 1)
 
     def unfinished(state: _State):
         return (state.waited <= PATIENCE) & (state.epochs < MAX_EPOCHS)

@@ -55,7 +55,7 @@ def components(x_ND, weight_N) -> Components:
     real_K = (value_K > least) & (value_K > 0)
     length_K = jnp.sqrt(jnp.where(real_K, value_K, 1))
     vector_DK = x_ND.T @ (vector_AK / length_K[None, :]) if by_rows else vector_AK
-    vector_DK = vector_DK * real_K[None, :]
+    vector_DK = jnp.where(real_K[None, :], vector_DK, 0)
     return Components(x_ND @ vector_DK, vector_DK, mean_D, scale_D)
 
 
@@ -72,7 +72,8 @@ def default(num_train: int, num_features: int) -> int:
 
 
 def _first(prepared: Components, count):
-    return prepared.z_NK * (jnp.arange(prepared.z_NK.shape[1]) < count)[None, :]
+    read_K = jnp.arange(prepared.z_NK.shape[1], dtype=count.dtype) < count
+    return jnp.where(read_K[None, :], prepared.z_NK, 0)
 
 
 def _path(prepared: Components, y_N, weight_N, value_H):

@@ -197,14 +197,15 @@ def _columns(x_MD, problem: Problem):
     width = problem.column_K.shape[0]
     if width == 0:
         return x_MD
-    mask_K = (jnp.arange(width) < problem.count).astype(x_MD.dtype)
+    mask_K = (jnp.arange(width, dtype=jnp.int32) < problem.count).astype(x_MD.dtype)
     return x_MD[:, problem.column_K] * mask_K[None, :]
 
 
 def _choose(valid_H, num_values, larger_wins: bool):
     """The first, or the last, of the best candidates."""
+    real_H = jnp.arange(valid_H.shape[0], dtype=jnp.int32) < num_values
     # Sums in another order differ in the last digits: what is equal in print is a tie.
-    valid_H = jnp.where(jnp.arange(valid_H.shape[0]) < num_values, jnp.round(valid_H, 9), -1)
+    valid_H = jnp.where(real_H, jnp.round(valid_H, 9), -1)
     if larger_wins:
         return valid_H.shape[0] - 1 - jnp.argmax(valid_H[::-1])
     return jnp.argmax(valid_H)

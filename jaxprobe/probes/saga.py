@@ -29,9 +29,9 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
     """Fits every C on every fold, refits the best, tests it.
 
     Args:
-        x_ND: float32 training rows in the split's order; saga works in their precision.
+        x_ND: Features that the split's training rows number; saga works in float32.
         split: Labels and folds.
-        x_test_MD: float32 test rows.
+        x_test_MD: Features that its test rows number.
         seed: Of saga's order of rows and of the shuffle.
 
     Returns:
@@ -42,7 +42,7 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
         ValueError: scikit-learn is not installed, or shapes disagree.
     """
     make = _maker(seed)
-    host.check_rows(x_ND, split, x_test_MD)
+    x_ND, x_test_MD = host.rows(x_ND, split, x_test_MD)
     y_N = np.asarray(split.y_train_N)
     epochs = []
 
@@ -59,7 +59,9 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
     best_c, valid = DEFAULT_C, float("nan")
     if split.folds:
         valid_R = [
-            np.mean([host.fold_auroc(y_N, fold, lambda *r, c=c: predict(c, *r)) for fold in split.folds])
+            np.mean(
+                [host.fold_auroc(y_N, fold, lambda *r, c=c: predict(c, *r)) for fold in split.folds]
+            )
             for c in C_GRID
         ]
         best_c, valid = float(C_GRID[np.argmax(valid_R)]), float(np.max(valid_R))

@@ -44,9 +44,9 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
     """Fits all draws on all folds, refits the best, tests it.
 
     Args:
-        x_ND: float32 training rows in the split's order.
+        x_ND: Features that the split's training rows number.
         split: Labels and folds.
-        x_test_MD: float32 test rows.
+        x_test_MD: Features that its test rows number.
         seed: Of the draws and of the trees' sampling.
 
     Returns:
@@ -56,8 +56,7 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
         ValueError: XGBoost is not installed, or shapes disagree.
     """
     library = _library()
-    host.check_rows(x_ND, split, x_test_MD)
-    x_ND, x_test_MD = host.standardised(x_ND, x_test_MD)
+    x_ND, x_test_MD = host.standardised(*host.rows(x_ND, split, x_test_MD))
     y_N = np.asarray(split.y_train_N)
     on_gpu = jax.default_backend() == "gpu" and library.build_info().get("USE_CUDA", False)
     device = {"device": "cuda"} if on_gpu else {}

@@ -11,7 +11,15 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from jaxprobe.probes import best_latents, closed_form, discriminant, grid, lat, mean_difference, ridge
+from jaxprobe.probes import (
+    best_latents,
+    closed_form,
+    discriminant,
+    grid,
+    lat,
+    mean_difference,
+    ridge,
+)
 from tests.probes import drawn
 
 SIZES = (2, 3, 5, 12, 40, 150)

@@ -8,7 +8,9 @@ from jaxprobe import base, regimes
 
 def split(num_train: int, y_N: np.ndarray, seed: int = 42) -> base.Split:
     """A balanced draw of training rows; all others but one test."""
-    num_test = min(len(y_N) - num_train - 1, 2 * int(min(y_N.sum(), (1 - y_N).sum())) - num_train - 2)
+    num_test = min(
+        len(y_N) - num_train - 1, 2 * int(min(y_N.sum(), (1 - y_N).sum())) - num_train - 2
+    )
     train_N, test_N = regimes.draw_rows(y_N, num_train, num_test, 0.5, seed)
     return base.Split(
         dataset="d",
@@ -45,7 +47,9 @@ def coarse(num_rows: int = 400, d_model: int = 5, seed: int = 0):
     return x_ND.astype(np.float32), y_N
 
 
-def protocol(x_ND, split: base.Split, values, default, fitted, *, larger_wins: bool = False) -> dict:
+def protocol(
+    x_ND, split: base.Split, values, default, fitted, *, larger_wins: bool = False
+) -> dict:
     """The protocol as a plain loop.
 
     Args:
