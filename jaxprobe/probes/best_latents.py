@@ -1,0 +1,81 @@
+"""The h best single columns, summed: what a few latents say without any weights to fit.
+
+Each column's AUROC over the training rows says how well it separates the classes alone, and its side of
+1/2 which way. The h columns farthest from 1/2, standardised on all training rows and signed, are summed.
+h is a power of two, chosen by validation; h = 1 is the best single latent. Threshold and scale of the sum
+are `closed_form.midpoint`'s. Among equal columns the earlier is the better.
+
+References:
+    Gurnee et al., Finding Neurons in a Haystack, arXiv 2305.01610 (probes of few neurons).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprobe import metrics
+from jaxprobe.probes import closed_form, probe, reduction
+
+MAX_COLUMNS = 512
+BLOCK = 256  # columns that are ranked at once
+
+
+class _Ranked(NamedTuple):
+    """The best columns, best first, and the sign of each: 0 for one that separates nothing."""
+
+    index_K: jax.Array
+    sign_K: jax.Array
+
+
+def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
+    """Powers of two up to the number of columns, ten at most."""
+    del num_train, smallest_fold
+    return 2.0 ** np.arange(int(np.log2(min(max(num_features, 1), MAX_COLUMNS))) + 1)
+
+
+def _rank(x_ND, y_N, weight_N) -> _Ranked:
+    auroc_D = jax.lax.map(
+        lambda column_N: metrics.auroc(column_N, y_N, weight_N), x_ND.T, batch_size=BLOCK
+    )
+    # Rounded: equal columns tie, whichever way they point. One class alone ranks nothing.
+    edge_D = jnp.round(jnp.where(jnp.isnan(auroc_D), 0, auroc_D - 0.5), 6)
+    _, index_K = jax.lax.top_k(jnp.abs(edge_D), min(x_ND.shape[1], MAX_COLUMNS))
+    return _Ranked(index_K, jnp.sign(edge_D[index_K]))
+
+
+def _signed_sums(x_ND, ranked: _Ranked, value_H):
+    signed_NK = x_ND[:, ranked.index_K] * ranked.sign_K[None, :]
+    last_H = jnp.clip(value_H.astype(jnp.int32) - 1, 0, signed_NK.shape[1] - 1)
+    return jnp.cumsum(signed_NK, axis=1).T[last_H]
+
+
+def _prepare(x_ND, weight_N, seed):
+    del seed
+    return reduction.centre(x_ND, weight_N, standardise=True)
+
+
+def _path(prepared, y_N, weight_N, value_H):
+    x_ND, _, _ = prepared
+    sums_HN = _signed_sums(x_ND, _rank(x_ND, y_N, weight_N), value_H)
+    return closed_form.certain(value_H.shape, value_H.dtype), sums_HN
+
+
+def _fit(prepared, y_N, weight_N, value, models_FH) -> probe.Linear:
+    del models_FH
+    x_ND, _, _ = prepared
+    ranked = _rank(x_ND, y_N, weight_N)
+    chosen_K = jnp.arange(ranked.index_K.shape[0], dtype=value.dtype) < value
+    w_D = jnp.zeros_like(x_ND[0]).at[ranked.index_K].set(jnp.where(chosen_K, ranked.sign_K, 0))
+    return closed_form.midpoint(x_ND, y_N, weight_N, w_D)
+
+
+PROBE = probe.Probe(
+    prepare=_prepare,
+    path=_path,
+    fit=_fit,
+    score=closed_form.score,
+    values=values,
+    default=lambda num_train, num_features: 1.0,
+)

@@ -1,0 +1,105 @@
+"""Logistic regression on the first principal components, their number chosen by validation.
+
+Features are standardised and the components found on all training rows, validation rows among them, as
+published. Of the two Gram matrices (rows, features) the smaller is decomposed: they share a spectrum.
+The first h components are the first columns of one matrix, so every h is the same problem with the other
+columns zero, and each starts from the solution of the one before.
+
+References:
+    Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprobe.probes import logistic, path, probe, reduction
+
+MAX_COMPONENTS = 100
+NUM_VALUES = 10
+C = 1.0
+
+
+class Components(NamedTuple):
+    """Training rows in the basis of their principal components.
+
+    Attributes:
+        z_NK: Rows by components, the widest first; 0 in rows of weight 0.
+        vector_DK: Unit vectors in standardised features; 0 where there is no variance left.
+        mean_D, scale_D: What was subtracted, and then divided by.
+    """
+
+    z_NK: jax.Array
+    vector_DK: jax.Array
+    mean_D: jax.Array
+    scale_D: jax.Array
+
+
+def components(x_ND, weight_N) -> Components:
+    """Principal components of standardised rows, `min(N, D, MAX_COMPONENTS)` of them.
+
+    Args:
+        x_ND: Training features.
+        weight_N: 0 for rows that only pad.
+    """
+    x_ND, mean_D, scale_D = reduction.centre(x_ND, weight_N, standardise=True)
+    num_rows, d_model = x_ND.shape
+    kept = min(num_rows, d_model, MAX_COMPONENTS)
+    by_rows = num_rows <= d_model
+    value_A, vector_AA = jnp.linalg.eigh(x_ND @ x_ND.T if by_rows else x_ND.T @ x_ND)
+    value_K, vector_AK = value_A[::-1][:kept], vector_AA[:, ::-1][:, :kept]
+    # What squaring left of the smallest is rounding; their directions would be noise.
+    least = value_K[0] * value_A.shape[0] * jnp.finfo(value_K.dtype).eps
+    real_K = (value_K > least) & (value_K > 0)
+    length_K = jnp.sqrt(jnp.where(real_K, value_K, 1))
+    vector_DK = x_ND.T @ (vector_AK / length_K[None, :]) if by_rows else vector_AK
+    vector_DK = jnp.where(real_K[None, :], vector_DK, 0)
+    return Components(x_ND @ vector_DK, vector_DK, mean_D, scale_D)
+
+
+def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
+    """Numbers of components: the published grid, from one to all."""
+    del smallest_fold
+    most = default(num_train, num_features)
+    return np.unique(np.logspace(0, np.log2(most), num=NUM_VALUES, base=2, dtype=int))
+
+
+def default(num_train: int, num_features: int) -> int:
+    """All components."""
+    return max(min(num_train, num_features, MAX_COMPONENTS), 1)
+
+
+def _first(prepared: Components, count):
+    read_K = jnp.arange(prepared.z_NK.shape[1], dtype=count.dtype) < count
+    return jnp.where(read_K[None, :], prepared.z_NK, 0)
+
+
+def _path(prepared: Components, y_N, weight_N, value_H):
+    def advance(fit, count):
+        z_NK = _first(prepared, count)
+        fit = logistic.fit(z_NK, y_N, weight_N, C, fit)
+        return fit, (fit, z_NK @ fit.coef_K + fit.intercept)
+
+    zero = jnp.zeros((), prepared.z_NK.dtype)
+    start = path.finish(jnp.zeros(prepared.z_NK.shape[1] + 1, zero.dtype), zero, zero, jnp.array(0))
+    return jax.lax.scan(advance, start, value_H)[1]
+
+
+def _fit(prepared: Components, y_N, weight_N, count, fit_FH: path.Fit) -> path.Fit:
+    del fit_FH
+    return logistic.fit(_first(prepared, count), y_N, weight_N, C)
+
+
+def _score(prepared: Components, fit: path.Fit, x_MD):
+    coef_D = prepared.vector_DK @ fit.coef_K / prepared.scale_D
+    return x_MD @ coef_D + (fit.intercept - prepared.mean_D @ coef_D)
+
+
+def _prepare(x_ND, weight_N, seed) -> Components:
+    del seed
+    return components(x_ND, weight_N)
+
+
+PROBE = probe.Probe(_prepare, _path, _fit, _score, values, default)

@@ -1,0 +1,84 @@
+"""Ridge regression on labels -1 and 1, all strengths from one eigendecomposition a fold.
+
+    minimise over w, b:   sum_n (t_n - w'x_n - b)^2 + a * m * |w|^2,   t = 2y - 1
+
+m is the mean squared distance of the training rows from their mean, so a means the same whatever the
+features' scale. With the centred rows Z and Z'Z = V diag(e) V', w = V (Z't rotated / (e + a m)) for
+every a. Features are as they are. The regression estimates 2p - 1, and to first order at p = 1/2 the
+log-odds are twice that: the score is 2 (w'x + b).
+
+References:
+    Hoerl and Kennard, Ridge Regression, 1970.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprobe.probes import closed_form, probe, reduction
+
+STRENGTHS = np.logspace(-5, 5, 10)  # a, rising
+DEFAULT_STRENGTH = 1.0
+
+
+class _Spectrum(NamedTuple):
+    """Centred training rows in the basis of their covariance: what is left is a division."""
+
+    vector_KK: jax.Array
+    value_K: jax.Array
+    moment_K: jax.Array  # Z't, rotated
+    mean_K: jax.Array
+    mean_label: jax.Array
+    unit: jax.Array  # m
+
+
+def _spectrum(z_NK, y_N, weight_N) -> _Spectrum:
+    total = jnp.maximum(jnp.sum(weight_N), 1)
+    mean_K = weight_N @ z_NK / total
+    label_N = 2 * y_N - 1
+    mean_label = weight_N @ label_N / total
+    centred_NK = (z_NK - mean_K[None, :]) * weight_N[:, None]
+    value_K, vector_KK = jnp.linalg.eigh(centred_NK.T @ centred_NK)
+    moment_K = ((label_N - mean_label) * weight_N) @ centred_NK @ vector_KK
+    unit = jnp.sum(centred_NK**2) / total
+    return _Spectrum(vector_KK, jnp.maximum(value_K, 0), moment_K, mean_K, mean_label, unit)
+
+
+def _weights(spectrum: _Spectrum, strength):
+    """Weights and bias of the score at one strength."""
+    penalised_K = spectrum.value_K + strength * spectrum.unit
+    # All rows equal: nothing to divide, and no moment either.
+    scaled_K = spectrum.moment_K / jnp.where(penalised_K > 0, penalised_K, 1)
+    coef_K = 2 * (spectrum.vector_KK @ scaled_K)
+    return coef_K, 2 * spectrum.mean_label - spectrum.mean_K @ coef_K
+
+
+def _prepare(x_ND, weight_N, seed) -> reduction.Reduced:
+    del seed
+    return reduction.reduce(x_ND, weight_N)
+
+
+def _path(prepared: reduction.Reduced, y_N, weight_N, value_H):
+    spectrum = _spectrum(prepared.z_NK, y_N, weight_N)
+    coef_HK, intercept_H = jax.vmap(_weights, (None, 0))(spectrum, value_H)
+    certificate = closed_form.certain(value_H.shape, value_H.dtype)
+    return certificate, coef_HK @ prepared.z_NK.T + intercept_H[:, None]
+
+
+def _fit(prepared: reduction.Reduced, y_N, weight_N, strength, models_FH) -> probe.Linear:
+    del models_FH
+    coef_K, intercept = _weights(_spectrum(prepared.z_NK, y_N, weight_N), strength)
+    return probe.linear(*reduction.lift(prepared, coef_K, intercept))
+
+
+PROBE = probe.Probe(
+    prepare=_prepare,
+    path=_path,
+    fit=_fit,
+    score=probe.linear_score,
+    values=lambda num_train, num_features, smallest_fold: STRENGTHS,
+    default=lambda num_train, num_features: DEFAULT_STRENGTH,
+    larger_wins=True,
+)

@@ -1,0 +1,78 @@
+"""Nearest neighbours against scikit-learn, with and without ties."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is the reference")
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from jaxprobe.probes import grid, knn
+from tests.probes import drawn
+
+
+def neighbours(value, x_ND, y_N, rows):
+    scaler = StandardScaler().fit(x_ND)
+    model = KNeighborsClassifier(int(value), algorithm="brute")
+    model.fit(scaler.transform(x_ND[rows]), y_N[rows])
+    return lambda x_MD: model.predict_proba(scaler.transform(x_MD))[:, 1] - 0.5
+
+
+def exact_neighbours(value, x_ND, y_N, rows):
+    """Whole-number distances in exact arithmetic, ties in training order."""
+    scale_D = x_ND.std(axis=0)
+
+    def predict(x_MD):
+        away_MN = ((x_MD[:, None, :] - x_ND[rows][None]) ** 2 / scale_D**2).sum(axis=2)
+        order_MN = np.argsort(np.round(away_MN, 9), axis=1, kind="stable")[:, : int(value)]
+        return y_N[rows][order_MN].mean(axis=1) - 0.5
+
+    return predict
+
+
+def grid_of(split):
+    smallest = min((len(fold.train) for fold in split.folds), default=1)
+    most = min(len(split.train_N) - 1, 100, smallest)
+    return np.unique(np.logspace(0, np.log2(most), num=10, base=2, dtype=int))
+
+
+@pytest.mark.parametrize("num_train", [2, 3, 5, 12, 40, 150])
+def test_agrees_with_scikit_learn(num_train):
+    x_ND, y_N = drawn.normal()
+    split = drawn.split(num_train, y_N)
+    wanted = drawn.protocol(x_ND, split, grid_of(split), 1, neighbours)
+    drawn.check(grid.fit_grid(knn.PROBE, x_ND, [split]), wanted)
+
+
+@pytest.mark.parametrize("num_train", [5, 12, 40, 150])
+def test_equal_distances_tie_and_the_earlier_row_wins(num_train):
+    x_ND, y_N = drawn.coarse(d_model=12)
+    split = drawn.split(num_train, y_N)
+    wanted = drawn.protocol(x_ND, split, grid_of(split), 1, exact_neighbours)
+    drawn.check(grid.fit_grid(knn.PROBE, x_ND, [split]), wanted)
+
+
+def test_order_of_duplicates_survives_rounding():
+    dtype = np.float32
+    rng = np.random.default_rng(0)
+    row_D = rng.normal(size=700).astype(dtype) * 1e3
+    far_ND = rng.normal(size=(5, 700)).astype(dtype) * 1e4
+    x_ND = np.concatenate([far_ND[:2], np.tile(row_D, (37, 1)), far_ND[2:]])
+    query_MD = rng.normal(size=(33, 700)).astype(dtype) * 1e3
+    nearest_MK = knn.nearest(jnp.asarray(query_MD), x_ND, np.ones(len(x_ND), dtype), 37)
+    np.testing.assert_array_equal(nearest_MK, np.tile(np.arange(2, 39), (33, 1)))
+
+
+def test_log_odds_are_clipped_monotone_and_zero_at_half():
+    logit_K = np.asarray(knn._log_odds(jnp.arange(9.0), 8.0))
+    assert logit_K[4] == 0
+    assert np.all(np.diff(logit_K) > 0) and np.all(np.isfinite(logit_K))
+    np.testing.assert_allclose(1 / (1 + np.exp(-logit_K)), np.arange(9) / 8, atol=2e-6)
+
+
+def test_candidates_are_the_published_ones():
+    # Truncated, as published: the last of ten is 2^log2(100), which floating point leaves at 100.
+    assert knn.values(1024, 5, 924).tolist() == [1, 2, 4, 7, 12, 21, 35, 59, 100]
+    assert knn.values(5, 5, 3).tolist() == [1, 2, 3]
+    assert knn.values(2, 5, 2).tolist() == [1]
