@@ -6,6 +6,7 @@ number of them. On a CPU a program takes a lane at a time, whose loops then stop
 on accelerators, and over a mesh of devices, it takes many.
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 
@@ -53,7 +54,8 @@ def fit_grid(
         columns: Per split, the columns to read (an SAE's latents, best first); None reads all.
         num_latents: Values of k: the probe reads the first k columns; one beyond their number reads
             all that are there.
-        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs.
+        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs (traced, `auto` follows
+            `jax_enable_x64`).
         memory_gib: What all lanes of a program may take together, in GiB a device.
         mesh: Devices to spread the lanes over, whatever its axes; the numbers do not depend on it.
 
@@ -66,13 +68,15 @@ def fit_grid(
     checks.check_shape("x_ND", x_ND, (None, None))
     if x_shift_MD is not None:
         checks.check_shape("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
-    dtype = resolve_dtype(dtype)
+    traced = isinstance(x_ND, jax.core.Tracer)
+    dtype = traced_dtype(dtype) if traced else resolve_dtype(dtype)
     counts = tuple(num_latents) if columns is not None else (0,)
     if isinstance(probe, HostProbe):
         scores = _on_host(probe, x_ND, x_shift_MD, splits, columns, counts)
         return _shaped(scores, len(splits), columns, counts)
     lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+    widened = contextlib.nullcontext() if traced else jax.enable_x64(dtype == "float64")
+    with widened, jax.default_matmul_precision("highest"):
         x_MD = _padded_features(x_ND, x_shift_MD, columns is not None, dtype)
         if mesh is not None:
             x_MD = jax.device_put(x_MD, NamedSharding(mesh, PartitionSpec()))
@@ -85,7 +89,9 @@ def fit_grid(
                 filled = [lanes[i] for i in (chunk * size)[:size]]
                 stacked = jax.tree.map(lambda *fields: np.stack(fields), *filled)
                 if mesh is not None:
-                    stacked = jax.device_put(stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+                    stacked = jax.device_put(
+                        stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+                    )
                 running.append((chunk, _program(probe, mesh)(x_MD, stacked)))
         return _shaped(_by_lane(running), len(splits), columns, counts)
 
@@ -160,6 +166,22 @@ def resolve_dtype(dtype: str) -> str:
     if dtype == "auto":
         return "float64" if jax.default_backend() == "cpu" else "float32"
     return dtype
+
+
+def traced_dtype(dtype: str) -> str:
+    """As `resolve_dtype` inside somebody's program, whose numbers may not widen half-way.
+
+    Raises:
+        ValueError: `float64` without `jax_enable_x64`.
+    """
+    checks.check_choice("dtype", dtype, ("auto", "float32", "float64"))
+    wide = jax.config.jax_enable_x64  # type: ignore[missing-attribute]
+    if dtype == "float64" and not wide:
+        raise ValueError(
+            "`dtype` must be float32 inside a program traced without 64-bit numbers, got float64;"
+            " set jax_enable_x64, or call from outside of jit"
+        )
+    return ("float64" if wide else "float32") if dtype == "auto" else dtype
 
 
 @functools.cache

@@ -61,7 +61,8 @@ def fit_probe(
         num_latents: k; all where None.
         penalty: Of `logistic`: `l2` or `l1`; by default `l2` for activations and `l1` for latents.
         ranking: Of latents, see `selection.score`.
-        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs.
+        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs. Traced, `auto` follows
+            `jax_enable_x64`, and so must what is asked for.
 
     Returns:
         Validation AUROC at the chosen value; test AUROC, support-weighted F1 and accuracy at
@@ -95,7 +96,7 @@ def fit_probe(
     if features == "latents":
         index_K = _ranked_traced(x_train, y_train, num_latents, ranking)
         x_train, x_test = x_train[:, index_K], x_test[:, index_K]
-    scores = _trace(probe, x_train, y_train, x_test, y_test, seed, grid.resolve_dtype(dtype))
+    scores = _trace(probe, *(x_train, y_train, x_test, y_test), seed, grid.traced_dtype(dtype))
     return ProbeResult(*scores[:7])
 
 
@@ -167,7 +168,7 @@ def _trace(probe, x_train, y_train, x_test, y_test, seed: int, dtype: str) -> Sc
     y_train = jnp.asarray(y_train)
     valid_FN, fold_F, smallest = _traced_folds(y_train, seed)
     value_H = np.asarray(probe.values(num_train, x_train.shape[1], smallest), float)
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"):
         x_MD = jnp.concatenate([jnp.asarray(x_train), jnp.asarray(x_test)]).astype(dtype)
         problem = Problem(
             train_N=np.arange(num_train),
@@ -185,11 +186,7 @@ def _trace(probe, x_train, y_train, x_test, y_test, seed: int, dtype: str) -> Sc
             default=np.float64(probe.default(num_train, x_train.shape[1])),
             seed=np.uint32(seed),
         )
-        scores = run(probe, x_MD, problem, grid.map_folds)
-        single = functools.partial(jnp.asarray, dtype=jnp.float32)
-        return Scores(
-            *(field if field.dtype == bool else single(field) for field in map(jnp.asarray, scores))
-        )
+        return run(probe, x_MD, problem, grid.map_folds)
 
 
 def _traced_folds(y_N, seed: int):
