@@ -29,6 +29,7 @@ def select_suite() -> None:
     weights = selection.class_weights(num_rows, [(s.train_N, s.y_train_N) for s in splits])
     block = min(selection.block_size(num_rows), d_sae)
     alone, num_sampled = _product_alone(x_ND, sae.W_enc_DS, block)
+    print(f"  product alone {alone}, from {num_sampled} of {d_sae // block} blocks", flush=True)
     encoder, clock = encode.prepare(sae, x_ND), _Clock()
     top = selection.top_latents(encoder, d_sae, weights, 512, _RANKING.value)
     ranked = clock.read()
@@ -44,9 +45,7 @@ def select_suite() -> None:
         f" {top.fires_TS.mean():.1%} of latents fire on a set\n"
         f"  floor: {encode_flops / 1e12:.2f} TFLOP to encode, {rank_flops / 1e12:.2f} to rank,"
         f" {sae.W_enc_DS.nbytes / 2**30:.2f} GiB of weights\n"
-        f"  product alone {alone} (from {num_sampled} of {d_sae // block} blocks,"
-        f" {encode_flops / alone.wall / 1e9:.0f} GFLOP/s)\n"
-        f"  selection {ranked}, ratio {ranked.wall / alone.wall:.2f} ({ranked.cpu / alone.cpu:.2f})\n"
+        f"  selection {ranked}, {encode_flops / ranked.wall / 1e9:.0f} GFLOP/s; ratio {ranked.wall / alone.wall:.2f} ({ranked.cpu / alone.cpu:.2f})\n"
         f"  with {len(latent_U):,} kept columns ({len(kept.value_E):,} entries) {both}, ratio"
         f" {both.wall / alone.wall:.2f} ({both.cpu / alone.cpu:.2f})\n"
         f"  peak memory {peak / 2**30:.2f} GiB, {(peak - sae.W_enc_DS.nbytes) / 2**30:.2f} beyond the weights"
@@ -107,24 +106,19 @@ def random_splits(num_rows: int) -> list[base.Split]:
 
 
 def random_encoder(width: int, d_sae: int, l0: float) -> checkpoints.JumpReluSae:
-    """bfloat16 weights, made in place a block at a time, and the threshold that gives this L0."""
+    """bfloat16 weights, and the threshold that gives this L0."""
     rng, normal = np.random.default_rng(0), statistics.NormalDist()
     # Random bytes choose among 256 equally likely values: seconds where normal draws take minutes.
-    values = np.array([normal.inv_cdf((i + 0.5) / 256) for i in range(256)], np.float32)
-    write = jax.jit(
-        lambda w_DS, byte_DB, start: jax.lax.dynamic_update_slice_in_dim(
-            w_DS, jnp.asarray(values, jnp.bfloat16)[byte_DB], start, axis=1
-        ),
-        donate_argnums=0,
-    )
-    w_DS = jnp.zeros((width, d_sae), jnp.bfloat16)
-    for start in range(0, d_sae, 4096):
-        size = (width, min(4096, d_sae - start))
-        byte_DB = np.frombuffer(rng.bytes(size[0] * size[1]), np.uint8).reshape(size)
-        w_DS = jax.block_until_ready(write(w_DS, byte_DB, start))
+    values = np.array([normal.inv_cdf((i + 0.5) / 256) for i in range(256)]).astype(jnp.bfloat16)
+    # Aligned, so that a CPU device takes the memory as it is.
+    raw = np.empty(width * d_sae * 2 + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    w_DS = raw[start : start + width * d_sae * 2].view(values.dtype).reshape(width, d_sae)
+    for w_S in w_DS:
+        np.take(values, np.frombuffer(rng.bytes(d_sae), np.uint8), out=w_S)
     rare = normal.inv_cdf(1 - min(max(l0 / d_sae, 1e-9), 0.5)) * width**0.5
     return checkpoints.JumpReluSae(
-        W_enc_DS=w_DS,
+        W_enc_DS=jax.device_put(w_DS, may_alias=True),
         b_enc_S=jnp.zeros(d_sae),
         W_dec_SD=jnp.zeros((d_sae, 0)),  # selection reads no decoder
         b_dec_D=jnp.zeros(0),

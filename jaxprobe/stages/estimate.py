@@ -135,9 +135,10 @@ def _extract(config: running.RunConfig, d_model: int, *workdirs: Path) -> Part:
 
 
 def _train(config: running.RunConfig, d_model: int, root: Path) -> Part:
-    if config.train_sae is None or (running.trained_dir(config, root) / native.FILE_NAME).exists():
+    wanted = config.train_sae
+    if wanted is None or (running.trained_dir(wanted, root) / native.FILE_NAME).exists():
         return Part(count=0, work=0)
-    tokens, d_sae = config.train_sae.num_tokens, config.train_sae.d_sae
+    tokens, d_sae = wanted.num_tokens, wanted.d_sae
     return Part(count=tokens, work=tokens * 12.0 * d_model * d_sae, note=f"for {d_sae:,} latents")
 
 

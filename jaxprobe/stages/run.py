@@ -169,7 +169,8 @@ def sharded(config: RunConfig, shard: sharding.Shard) -> RunConfig:
     control = names if config.encode.random_sae else ()
     # Training reads the tokens of all datasets, so it comes before, on the whole.
     extract = dataclasses.replace(
-        config.extract, datasets=own, control_datasets=control, token_sites=()
+        config.extract,
+        **{"datasets": own, "control_datasets": control, "token_sites": (), "token_datasets": None},
     )
     encode = dataclasses.replace(config.encode, datasets=own, control_datasets=control)
     return dataclasses.replace(config, extract=extract, encode=encode)
@@ -268,13 +269,11 @@ class Record:
 def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSae | None:
     if config.train_sae is None:
         return None
-    return training.train_sae(config.train_sae, store, trained_dir(config, workdir))
+    return training.train_sae(config.train_sae, store, trained_dir(config.train_sae, workdir))
 
 
-def trained_dir(config: RunConfig, workdir: Path) -> Path:
-    """Where the train_sae stage leaves its SAE; only for a config that trains one."""
-    wanted = config.train_sae
-    assert wanted is not None
+def trained_dir(wanted: training.TrainSaeConfig, workdir: Path) -> Path:
+    """Where the train_sae stage leaves its SAE."""
     return workdir / SAES / f"{wanted.site}_width_{wanted.d_sae}_l0_{wanted.target_l0:g}"
 
 
@@ -286,7 +285,7 @@ def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
     """
     if config.train_sae is None:
         return None
-    folder = trained_dir(config, workdir)
+    folder = trained_dir(config.train_sae, workdir)
     if not (folder / native.FILE_NAME).exists():
         raise FileNotFoundError(
             f"there is no SAE in {folder}; run the train_sae stage first"

@@ -191,7 +191,8 @@ def test_covariate_shift_goes_through_all_stages(loads, tmp_path):
 def test_shards_make_the_rows_of_the_whole_job(loads, tmp_path):
     sets = [fakes.dataset(name, 300, gap=0.5) for name in ("a", "b", "c")]
     source = fakes.write_source(tmp_path / "source", sets)
-    config = stage.RunConfig.from_mapping(mapping((), source=source))
+    extract = {"batch_tokens": 512, "token_datasets": ("a", "c")}
+    config = stage.RunConfig.from_mapping(mapping((), source=source, extract=extract))
     whole, root = tmp_path / "whole", tmp_path / "parts"
     text = stage.run(config, whole)
     shards = [
