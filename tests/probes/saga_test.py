@@ -1,0 +1,66 @@
+"""The saga probe against the published loop, and what it says of its fits."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="it fits this probe")
+from sklearn.linear_model import LogisticRegression
+
+from jaxprobe.probes import saga
+from tests.probes import drawn
+
+X_ND, Y_N = drawn.normal()
+X_ND = np.maximum(X_ND, 0)
+
+
+def estimator(c, **others):
+    return LogisticRegression(
+        C=c, l1_ratio=1, solver="saga", **{"max_iter": 1000, "random_state": 42, **others}
+    )
+
+
+def fitted(c, x_ND, y_N, rows):
+    # In the published code's precision, and shuffled only for the last fit.
+    order_N = np.random.RandomState(42).permutation(len(y_N)) if len(rows) == len(y_N) else rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = estimator(c).fit(x_ND[order_N].astype(np.float32), y_N[order_N])
+    return lambda x_MD: model.predict_proba(x_MD.astype(np.float32))[:, 1] - 0.5
+
+
+@pytest.mark.parametrize("num_train", [3, 5, 40, 150])
+def test_agrees_with_the_published_loop(num_train):
+    split = drawn.split(num_train, Y_N)
+    scores = saga.fit(X_ND, split, X_ND, 42)
+    values = np.logspace(-5, 5, 10)
+    wanted = drawn.protocol(X_ND, split, values, 1.0, fitted, larger_wins=True)
+    assert not scores.converged or num_train == 3  # at C = 1e5 a thousand epochs are not enough
+    drawn.check(scores._replace(converged=True), wanted, atol=1e-6)
+    assert all(isinstance(field, (float, bool)) for field in scores)
+
+
+def test_residual_bounds_the_distance_to_the_minimum():
+    x_ND, y_N = X_ND[:80], Y_N[:80]
+
+    def objective(model):
+        margin_N = (2 * y_N - 1) * (x_ND @ model.coef_[0].astype(float) + model.intercept_[0])
+        return np.abs(model.coef_).sum() + np.logaddexp(0, -margin_N).sum()
+
+    bounds = []
+    best = estimator(1.0, max_iter=20000, tol=1e-9).fit(x_ND.astype(float), y_N)
+    for epochs in (3, 100, 2000):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = estimator(1.0, max_iter=epochs, tol=1e-9).fit(x_ND.astype(float), y_N)
+        bounds.append(saga._bound(model, x_ND, y_N, 1.0))
+        assert (objective(model) - objective(best)) / objective(model) <= bounds[-1] + 1e-9
+    assert bounds[0] > bounds[1] > bounds[2] and bounds[2] < 0.1
+
+
+def test_without_the_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(ValueError, match=r"pip install 'jaxprobe\[sklearn\]'"):
+        saga.fit(X_ND, drawn.split(5, Y_N), X_ND, 42)
