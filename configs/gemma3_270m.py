@@ -46,6 +46,12 @@ def get_config() -> ConfigDict:
                 "max_latents": 128,
             },
             "fit": {"num_latents": (16, 128), "regime_num_latents": (16, 128), "controls": True},
-            "report": {"model": "", "site": ""},  # "": the first one in the results
+            "report": {
+                "model": "",
+                "site": "",
+                "datasets": (),
+                "regimes": (),
+                "baselines": (),
+            },  # "": the first one in the results
         }
     )

@@ -31,7 +31,12 @@ def get_config() -> ConfigDict:
             "extract": {"max_length": 1024},
             "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 300_000},
             "encode": {"regimes": ("standard",), "protocols": ("paper", "dedup")},
-            "fit": {"num_latents": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), "controls": True},
+            "fit": {
+                # Keys of jaxprobe.probes.PROBES; the paper's fifth, xgboost, is an extra to install.
+                "baselines": ("logistic", "pca", "knn", "mlp", "mean_difference"),
+                "num_latents": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+                "controls": True,
+            },
             "report": {
                 "model": "",  # "": the first one in the results
                 "site": "",

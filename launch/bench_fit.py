@@ -271,11 +271,11 @@ def _knn_loop(rows: Rows) -> Fitted:
             return KNeighborsClassifier(n_neighbors=k).fit(train_ND[rows_N], y_N[rows_N])
 
         valid = [
-            _auroc(y_N[fold.valid], fit(k, fold.train).predict_proba(train_ND[fold.valid])[:, 1])
+            _auroc(y_N[fold.valid], _positive(fit(k, fold.train), train_ND[fold.valid]))
             for k in counts
         ]
         model = fit(counts[int(np.argmax(valid))], slice(None))
-        return _auroc(split.y_test_N, model.predict_proba(test_ND)[:, 1])
+        return _auroc(split.y_test_N, _positive(model, test_ND))
 
     auroc, seconds = _timed(work)
     return Fitted(seconds, np.array([auroc]))
@@ -294,7 +294,7 @@ def _mlp_loop(rows: Rows) -> Fitted:
             return model.fit(train_ND[rows_N], y_N[rows_N])
 
         fit(fold.train).predict_proba(train_ND[fold.valid])
-        return _auroc(split.y_test_N, fit(slice(None)).predict_proba(test_ND)[:, 1])
+        return _auroc(split.y_test_N, _positive(fit(slice(None)), test_ND))
 
     auroc, seconds = _timed(work)
     return Fitted(seconds, np.array([auroc]))
@@ -314,6 +314,11 @@ def _auroc(y_N, score_N) -> float:
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(y_N, score_N))
+
+
+def _positive(model, x_ND) -> np.ndarray:
+    """Probability of class 1."""
+    return np.asarray(model.predict_proba(x_ND))[:, 1]
 
 
 def _scarcity(rows: Rows) -> Fitted:
