@@ -77,6 +77,16 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return from_gguf(open_gguf(path))
 
 
+def from_directory(folder):
+    """Placeholder."""
+    return None
+
+
+def directory_files(folder):
+    """Placeholder."""
+    return ()
+
+
 def from_gguf(file: GgufFile) -> Tokenizer:
     """Builds the tokenizer that an open GGUF file describes: SentencePiece BPE, as Gemma has it.
 

@@ -1,0 +1,284 @@
+"""`config.json` of Hugging Face directories: which field means what, and which fields are refused.
+
+A field that is neither read nor known to leave the activations as they are is refused by name. Defaults are
+those of the published configuration classes, since files leave out what equals them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxprobe.models.config import TransformerConfig
+from jaxprobe.models.hf_rotary import rotary_of_blocks
+
+# Fields without effect on activations: names of things, decoding, training, caching, sizes of tables.
+_WITHOUT_EFFECT = {
+    *("architectures", "model_type", "_name_or_path", "transformers_version", "torch_dtype", "dtype"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"),
+    *("use_cache", "cache_implementation", "initializer_range", "max_position_embeddings"),
+    *("attention_dropout", "hidden_dropout", "classifier_dropout", "pretraining_tp"),
+    *("tie_word_embeddings", "final_logit_softcapping", "_attn_implementation_autoset"),
+    *("output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward"),
+    *("id2label", "label2id", "num_labels", "problem_type", "is_decoder", "gradient_checkpointing"),
+    *("use_return_dict", "tie_last_hidden_states", "prefix", "task_specific_params"),
+}
+# Fields that would change the mathematics, and the values that do not.
+_NEUTRAL: dict[str, tuple] = {
+    "is_encoder_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "use_bidirectional_attention": (False, None),
+    "quantization_config": (None,),
+    "pruned_heads": ({}, None),
+    "per_layer_config": ({}, None),
+}
+_SIZES = {
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
+}
+_ROTARY = {"rope_theta", "rope_scaling", "rope_parameters"}
+_LLAMA_LIKE = {"num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_act", *_SIZES, *_ROTARY}
+_QWEN = {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
+_GEMMA_2 = {
+    *("hidden_activation", "query_pre_attn_scalar", "sliding_window", "layer_types"),
+    *("attention_bias", "attn_logit_softcapping"),
+}
+
+_ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """What a `model_type` reads and assumes.
+
+    Attributes:
+        reads: Fields that decide the mathematics.
+        defaults: Their values where the file has none.
+        layout: Which table of `hf_names` its tensors follow.
+    """
+
+    reads: frozenset[str]
+    defaults: Mapping[str, Any]
+    layout: str = "llama"
+
+
+_GEMMA_DEFAULTS = {
+    "head_dim": 256,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "attention_bias": False,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}
+FAMILIES = {
+    "llama": Family(
+        reads=frozenset(_LLAMA_LIKE | {"attention_bias", "mlp_bias"}),
+        defaults={"rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "hidden_act": "silu"},
+    ),
+    "mistral": Family(
+        reads=frozenset(_LLAMA_LIKE | {"sliding_window"}),
+        defaults={
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "hidden_act": "silu",
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+        },
+    ),
+    "qwen2": Family(
+        reads=frozenset(_LLAMA_LIKE | _QWEN),
+        defaults={
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "hidden_act": "silu",
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+        },
+    ),
+    "qwen3": Family(
+        reads=frozenset(_LLAMA_LIKE | _QWEN | {"attention_bias"}),
+        defaults={
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "hidden_act": "silu",
+            "head_dim": 128,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+        },
+    ),
+    "gemma": Family(
+        reads=frozenset(_LLAMA_LIKE | {"hidden_activation", "attention_bias"}),
+        defaults=_GEMMA_DEFAULTS,
+    ),
+    "gemma2": Family(
+        reads=frozenset((_LLAMA_LIKE | _GEMMA_2) - {"hidden_act"}),
+        defaults={
+            **_GEMMA_DEFAULTS,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "vocab_size": 256_000,
+            "attn_logit_softcapping": 50.0,
+        },
+        layout="gemma2",
+    ),
+    "gemma3_text": Family(
+        reads=frozenset(
+            (_LLAMA_LIKE | _GEMMA_2 | {"rope_local_base_freq"}) - {"hidden_act"}
+            | {"sliding_window_pattern", "_sliding_window_pattern"}
+        ),
+        defaults={
+            **_GEMMA_DEFAULTS,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "vocab_size": 262_208,
+            "rope_theta": 1_000_000.0,
+            "rope_local_base_freq": 10_000.0,
+        },
+        layout="gemma2",
+    ),
+    "gpt_neox": Family(
+        reads=frozenset(
+            _SIZES | _ROTARY | {"layer_norm_eps", "hidden_act", "use_parallel_residual"}
+            | {"attention_bias", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"}
+        ),
+        defaults={
+            "layer_norm_eps": 1e-5,
+            "hidden_act": "gelu",
+            "use_parallel_residual": True,
+            "attention_bias": True,
+        },
+        layout="gpt_neox",
+    ),
+}
+# The text part of a multimodal file lies under `text_config`; the rest is about images.
+_MULTIMODAL = {"gemma3": "gemma3_text"}
+_ABOUT_IMAGES = {
+    *("vision_config", "text_config", "mm_tokens_per_image", "image_token_index", "boi_token_index"),
+    *("eoi_token_index", "image_token_id", "boi_token_id", "eoi_token_id"),
+}
+
+
+def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, Family]:
+    """Reads a parsed `config.json`.
+
+    Returns:
+        The model's numbers, and its family.
+
+    Raises:
+        ValueError: An unknown model_type, a missing field, or one that may change the mathematics in
+            a way that is not supported; the message names it.
+    """
+    kind = raw.get("model_type")
+    if kind in _MULTIMODAL:
+        text = {"model_type": _MULTIMODAL[kind], **raw.get("text_config", {})}
+        outside = {name: value for name, value in raw.items() if name not in _ABOUT_IMAGES}
+        _refuse_unknown(outside, frozenset())
+        return read_config(text)
+    if kind not in FAMILIES:
+        known = ", ".join(sorted({*FAMILIES, *_MULTIMODAL}))
+        raise ValueError(f"`model_type` of config.json must be one of {known}, got {kind!r}")
+    family = FAMILIES[kind]
+    _refuse_unknown(raw, family.reads)
+    read = {**family.defaults, **{k: v for k, v in raw.items() if k in family.reads}}
+    absent = sorted(_SIZES - set(read))
+    if absent:
+        raise ValueError(f"config.json of a {kind} model must have `{absent[0]}`")
+    return _config(kind, read, raw.get("max_position_embeddings")), family
+
+
+def _config(kind: str, read: dict[str, Any], context: int | None) -> TransformerConfig:
+    gemma, neox, qwen = kind.startswith("gemma"), kind == "gpt_neox", kind.startswith("qwen")
+    d_model, num_heads = int(read["hidden_size"]), int(read["num_attention_heads"])
+    num_kv_heads = int(read.get("num_key_value_heads") or num_heads)
+    d_head = int(read.get("head_dim") or d_model // num_heads)
+    if num_heads % num_kv_heads:
+        raise ValueError(f"`num_key_value_heads` must divide {num_heads}, got {num_kv_heads}")
+    windows = _windows(kind, read)
+    bias = bool(read.get("attention_bias", False))
+    scalar = read["query_pre_attn_scalar"] if kind in ("gemma2", "gemma3_text") else d_head
+    cap = read.get("attn_logit_softcapping")
+    return TransformerConfig(
+        d_model=d_model,
+        num_blocks=int(read["num_hidden_layers"]),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        d_head=d_head,
+        d_mlp=int(read["intermediate_size"]),
+        vocab_size=int(read["vocab_size"]),
+        norm_epsilon=float(read["layer_norm_eps" if neox else "rms_norm_eps"]),
+        embedding_scale=math.sqrt(d_model) if gemma else 1.0,
+        query_scale=float(scalar) ** -0.5,
+        windows=windows,
+        rotary=rotary_of_blocks(kind, read, d_head, windows, context),
+        norm="layer" if neox else "rms",
+        activation=_activation(kind, read),
+        gated_mlp=not neox,
+        post_norms=kind in ("gemma2", "gemma3_text"),
+        query_key_norm=kind in ("gemma3_text", "qwen3"),
+        parallel_residual=neox and bool(read["use_parallel_residual"]),
+        attention_soft_cap=None if cap is None else float(cap),
+        query_bias=bias or kind == "qwen2",
+        output_bias=bias,
+        mlp_bias=neox or bool(read.get("mlp_bias", False)),
+    )
+
+
+def _windows(kind: str, read: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Per block: the keys that a query sees, or None for all."""
+    count, window = int(read["num_hidden_layers"]), read.get("sliding_window")
+    if kind == "mistral":
+        return (window,) * count
+    if kind in ("qwen2", "qwen3") and not read.get("use_sliding_window", False):
+        window = None
+    types = read.get("layer_types")
+    if types is None:
+        first = read.get("max_window_layers", count)
+        period = read.get("sliding_window_pattern") or read.get("_sliding_window_pattern") or 6
+        slides = {
+            "gemma2": lambda block: block % 2 == 0,
+            "gemma3_text": lambda block: (block + 1) % period != 0,
+            "qwen2": lambda block: window is not None and block >= first,
+            "qwen3": lambda block: window is not None and block >= first,
+        }.get(kind, lambda block: False)
+        types = ["sliding_attention" if slides(b) else "full_attention" for b in range(count)]
+    unknown = sorted({*types} - {"sliding_attention", "full_attention"})
+    if unknown or len(types) != count:
+        raise ValueError(
+            f"`layer_types` of config.json must hold sliding_attention or full_attention for each of"
+            f" {count} blocks, got {len(types)} entries{f', among them {unknown[0]!r}' if unknown else ''}"
+        )
+    if "sliding_attention" in types and window is None:
+        raise ValueError("`layer_types` has sliding_attention, but `sliding_window` is not set")
+    return tuple(int(window) if name == "sliding_attention" else None for name in types)
+
+
+def _activation(kind: str, read: Mapping[str, Any]) -> str:
+    name = read.get("hidden_activation") or read.get("hidden_act")
+    if kind == "gemma":
+        # Gemma 1's files say `gelu` for the approximation by tanh that it was trained with.
+        name = read.get("hidden_act") or name
+        name = "gelu_pytorch_tanh" if name == "gelu" else name
+    if name not in _ACTIVATIONS:
+        field = "hidden_act" if "hidden_act" in read else "hidden_activation"
+        raise ValueError(
+            f"`{field}` of config.json must be one of {', '.join(_ACTIVATIONS)}, got {name!r}"
+        )
+    return _ACTIVATIONS[name]
+
+
+def _refuse_unknown(raw: Mapping[str, Any], reads: frozenset[str]) -> None:
+    for name, value in raw.items():
+        if name in reads or name in _WITHOUT_EFFECT:
+            continue
+        if name not in _NEUTRAL or value not in _NEUTRAL[name]:
+            raise ValueError(
+                f"`{name}` = {value!r} in config.json may change the mathematics and is not supported"
+            )
