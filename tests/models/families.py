@@ -123,7 +123,7 @@ CASES = {
 }
 
 
-def make(name: str):
+def make(name: str, **other):
     """The random model of a case, in float32, every vector away from its start value."""
     import torch
     import transformers
@@ -131,7 +131,7 @@ def make(name: str):
     kind, changes = CASES[name]
     sizes = _NEOX if kind == "GPTNeoXConfig" else _SIZES
     config = getattr(transformers, kind)(
-        **{**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes}
+        **{**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes, **other}
     )
     torch.manual_seed(0)
     config._attn_implementation = "eager"
