@@ -75,6 +75,8 @@ class Identity(Protocol):
     @property
     def d_model(self) -> int: ...  # noqa: D102
     @property
+    def widths(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
 
@@ -160,10 +162,14 @@ def extract_texts(
     """Activations at the last token of each text, in memory.
 
     Returns:
-        float32 [N, d_model] for each site, in the order of `texts`.
+        float32 [N, width of the site] for each site, in the order of `texts`; d_model wide but for
+        `attn_z`, which holds all heads.
     """
     chosen = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
-    out = {site: np.zeros((len(texts), model.d_model), np.float32) for site in chosen}
+    out = {
+        site: np.zeros((len(texts), model.widths.get(site.stream, model.d_model)), np.float32)
+        for site in chosen
+    }
     ids = tokens.token_ids(model.tokenizer, texts, max_length)
     forward = make_forward(model, chosen, ("last",))
     plan = tokens.batches(ids, pad_id=model.tokenizer.pad_id)
@@ -188,10 +194,11 @@ def _fingerprint(config: ExtractConfig, model: Identity) -> dict[str, Any]:
         "weights": model.fingerprint,
         "dtype": model.dtype,
         "d_model": model.d_model,
+        "widths": dict(model.widths),  # of streams that are not d_model wide
         "max_length": config.max_length,
         "truncation": "left, BOS kept",
         "last": "last real token",
-        "tokens": "every real token but BOS",
+        "tokens": "every real token but the first",
         "token_dtype": config.token_dtype,
         # A compiled shape decides the order of its sums, and so the last bits.
         "buckets": sorted(config.buckets),
