@@ -1,13 +1,15 @@
-"""Speed and agreement: python launch/bench.py --suite=forward|encode|fit|all [--workdir=DIR].
+"""Speed, agreement, memory: python launch/bench.py --suite=forward|encode|fit|load|memory|all [--workdir=DIR].
 
 Reads the work directory of a finished run (default: the quickstart's) and prints a table a suite.
-Both sides of a comparison run in the same process, one after the other, on the same rows.
+Both sides of a comparison run in the same process, one after the other, on the same rows. `load` writes a
+checkpoint of 4 GB first; it and `memory` need no finished run and are not part of `all`.
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
+import bench_models
 import jax
 import numpy as np
 from absl import app, flags
@@ -19,15 +21,16 @@ from jaxprobe.probes import grid
 from jaxprobe.stages import encode, extract, run
 from jaxprobe.store import ActivationStore
 
-_SUITE = flags.DEFINE_enum("suite", "all", ["forward", "encode", "fit", "all"], "What to measure.")
+_SUITE = flags.DEFINE_enum("suite", "all", ["forward", "encode", "fit", "load", "memory", "all"], "What to measure.")
 
 
 def main(argv: list[str]) -> None:
     """Runs the suites asked for."""
     config, workdir = config_and_workdir(argv)
     suites = {"forward": forward_suite, "encode": encode_suite, "fit": fit_suite}
-    for name, suite in suites.items():
-        if _SUITE.value in (name, "all"):
+    alone = {"load": bench_models.load_suite, "memory": bench_models.memory_suite}
+    for name, suite in (suites | alone).items():
+        if _SUITE.value == name or (_SUITE.value == "all" and name in suites):
             print(f"\n{name}: {run.device()}")
             finish(lambda suite=suite: suite(config, workdir))
 

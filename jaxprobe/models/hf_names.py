@@ -1,5 +1,6 @@
 """Names of tensors in Hugging Face directories: one table per layout."""
 
+import dataclasses
 from collections.abc import Iterable
 
 from jaxprobe.models.config import TransformerConfig
@@ -45,7 +46,7 @@ _FINAL_NORMS = ("norm.weight", "final_layer_norm.weight", "final_layer_norm.bias
 
 
 def sources(
-    config: TransformerConfig, layout: str, gemma: bool, names: Iterable[str], where: str
+    config: TransformerConfig, layout: str, gemma: bool, stored: Iterable[str], where: str
 ) -> dict[str, Source]:
     """The tensor of each parameter of `transformer.build`.
 
@@ -53,28 +54,32 @@ def sources(
         config: The model's numbers.
         layout: A key of the tables above.
         gemma: Whether norms are stored less one.
-        names: All tensors of the files.
+        stored: All tensors of the files.
         where: The files' name, for messages.
 
     Raises:
         ValueError: A tensor is missing, or one in the blocks is not understood.
     """
-    names = set(names)
-    root = _root(names, _EMBEDDING[layout], where)
-    found = {}
-    for label in labels(config):
-        found[label] = _source(config, layout, root, label)
-        if gemma and label.endswith("_norm"):
-            found[label] = Source(name=found[label].name, plus=1.0)
+    stored = set(stored)
+    root = _root(stored, _EMBEDDING[layout], where)
+    found = names(config, layout, root)
+    if gemma:
+        norms = [label for label in found if label.endswith("_norm")]
+        found |= {label: dataclasses.replace(found[label], plus=1.0) for label in norms}
     wanted = {source.name for source in found.values()}
-    missing = sorted(wanted - names)
-    unknown = sorted(name for name in names - wanted if not _is_unread(name, root))
+    missing = sorted(wanted - stored)
+    unknown = sorted(name for name in stored - wanted if not _is_unread(name, root))
     if missing or unknown:
         raise ValueError(
             f"{where} must hold the tensors that its config.json tells: missing {missing[:4]}, not"
             f" understood {unknown[:4]}"
         )
     return found
+
+
+def names(config: TransformerConfig, layout: str, root: str) -> dict[str, Source]:
+    """The table of names with every label filled in; `root` stands before each."""
+    return {label: _source(config, layout, root, label) for label in labels(config)}
 
 
 def _source(config: TransformerConfig, layout: str, root: str, label: str) -> Source:
