@@ -12,6 +12,7 @@ from jaxprobe.base import STREAMS, Site
 from jaxprobe.models import flax_tree, gguf_model, hf_directory, parameters, sharding
 from jaxprobe.models.checkpoint import Checkpoint
 from jaxprobe.models.config import TransformerConfig
+from jaxprobe.models.safetensors_files import has_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,10 +136,11 @@ def _open(source: str | Path, dtype: str) -> Checkpoint:
     path = assets.fetch(str(source))
     if path.is_file():
         return gguf_model.open_file(path)
-    if (path / hf_directory.CONFIG).is_file():
-        return hf_directory.open_directory(path)
-    if flax_tree.find(path) is not None:
+    has_config = (path / hf_directory.CONFIG).is_file()
+    if not (has_config and has_weights(path)) and flax_tree.find(path) is not None:
         return flax_tree.open_directory(path)
+    if has_config:
+        return hf_directory.open_directory(path)
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) == 1:
         return gguf_model.open_file(ggufs[0])

@@ -86,6 +86,11 @@ class SafetensorsFiles:
             return read_slab(fetch, shape, slab, dtype, stored.itemsize)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a directory holds safetensors under the names that `open_safetensors` reads."""
+    return (folder / INDEX).is_file() or (folder / SINGLE).is_file()
+
+
 def open_safetensors(folder: Path) -> SafetensorsFiles:
     """Reads the headers of a directory's weights: `model.safetensors`, or what its index names.
 
