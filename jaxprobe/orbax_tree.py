@@ -45,7 +45,9 @@ class OrbaxTree:
         """
         kind = self.arrays[name].dtype.name
         if kind not in ("float32", "float16", "bfloat16"):
-            raise ValueError(f"`{name}` of {self.folder} must be float32, float16 or bfloat16, got {kind}")
+            raise ValueError(
+                f"`{name}` of {self.folder} must be float32, float16 or bfloat16, got {kind}"
+            )
         return self.arrays[name].dtype.numpy_dtype
 
     def read(
@@ -109,7 +111,9 @@ def open_tree(folder: Path) -> OrbaxTree:
             opened[leaf.replace(".", "/")] = ts.open(spec, read=True, open=True)
         arrays = {name: future.result() for name, future in opened.items()}
     except (ValueError, OSError) as error:
-        raise ValueError(f"{folder} is not a whole Orbax directory ({error}); fetch it again") from error
+        raise ValueError(
+            f"{folder} is not a whole Orbax directory ({error}); fetch it again"
+        ) from error
     if not arrays:
         raise ValueError(f"{folder} holds no arrays; is it a whole Orbax directory?")
     return OrbaxTree(folder=folder, arrays=arrays)

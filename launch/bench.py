@@ -21,7 +21,9 @@ from jaxprobe.probes import grid
 from jaxprobe.stages import encode, extract, run
 from jaxprobe.store import ActivationStore
 
-_SUITE = flags.DEFINE_enum("suite", "all", ["forward", "encode", "fit", "load", "memory", "all"], "What to measure.")
+_SUITE = flags.DEFINE_enum(
+    "suite", "all", ["forward", "encode", "fit", "load", "memory", "all"], "What to measure."
+)
 
 
 def main(argv: list[str]) -> None:

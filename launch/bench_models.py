@@ -19,7 +19,12 @@ GIB = 1 << 30
 SHARD_BYTES = 1 << 30
 # A Llama of 2.0 billion parameters: 4 GB in bfloat16.
 LOADED = {
-    **{"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "vocab_size": 128_000},
+    **{
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "vocab_size": 128_000,
+    },
     **{"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8},
 }
 GEMMA_2_9B = {
@@ -65,7 +70,9 @@ def memory_suite(config, workdir: Path) -> None:
                 f" {part.parameters / GIB:.2f} GiB a device"
             )
     if len(jax.devices()) < 8:
-        print("  XLA_FLAGS=--xla_force_host_platform_device_count=8 adds the compiled program's own")
+        print(
+            "  XLA_FLAGS=--xla_force_host_platform_device_count=8 adds the compiled program's own"
+        )
         return
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]).reshape(1, 8), ("data", "model"))
     stack = memory.abstract_parameters(model_config, "bfloat16", mesh)
@@ -82,7 +89,8 @@ def memory_suite(config, workdir: Path) -> None:
     for rows, num_tokens in ((128, 8), (1, 1024), (8, 1024)):
         tokens_BT = jax.ShapeDtypeStruct((rows, num_tokens), np.int32)
         length_B = jax.ShapeDtypeStruct((rows,), np.int32)
-        program = forward.compiled.lower(forward.parameters, tokens_BT, length_B).compile()
+        lower = forward.compiled.lower  # type: ignore[attr-defined]
+        program = lower(forward.parameters, tokens_BT, length_B).compile()
         stats = program.memory_analysis()
         print(
             f"  to block 20 on 8 devices, {rows} x {num_tokens} tokens: arguments"

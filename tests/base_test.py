@@ -18,10 +18,19 @@ NAMES = {
         "gpt_neox.layers.3.attention.dense.input",
     ],
     "blocks.3.attn_out": [
-        *("blocks.3.hook_attn_out", "model.layers.3.self_attn", "gpt_neox.layers.3.attention.output"),
+        *(
+            "blocks.3.hook_attn_out",
+            "model.layers.3.self_attn",
+            "gpt_neox.layers.3.attention.output",
+        ),
     ],
     "blocks.3.mlp_out": [
-        *("blocks.3.hook_mlp_out", "model.layers.3.mlp", "layers.3.mlp", "gpt_neox.layers.3.mlp.output"),
+        *(
+            "blocks.3.hook_mlp_out",
+            "model.layers.3.mlp",
+            "layers.3.mlp",
+            "gpt_neox.layers.3.mlp.output",
+        ),
         "model.layers.3.post_feedforward_layernorm.output",
     ],
     "blocks.3.mlp_in": [
@@ -47,7 +56,14 @@ def test_every_stream_is_read_back():
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "blocks.3", "blocks.x.resid_post", "blocks.3.embed", "resid_post", "blocks.-1.resid_post"),
+        *(
+            "",
+            "blocks.3",
+            "blocks.x.resid_post",
+            "blocks.3.embed",
+            "resid_post",
+            "blocks.-1.resid_post",
+        ),
         *("blocks.3.resid_post ", "blocks.3.hook_resid", "vision_tower.layers.3", "model.layers"),
         *("model.layers.3.self_attn.q_proj", "model.norm", "embed.0", "blocks.3.resid_post.output"),
     ],

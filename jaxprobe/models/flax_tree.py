@@ -80,7 +80,7 @@ def open_directory(folder: Path) -> Checkpoint:
     if beside is None:
         config = _config(tree)
     else:
-        config, family = hf_config.read_config(json.loads((beside / "config.json").read_bytes()))
+        config, _ = hf_config.read_config(json.loads((beside / "config.json").read_bytes()))
         if config.embedding_scale == 1.0:
             raise ValueError(f"{beside / 'config.json'} must be a Gemma's beside a Flax tree")
     for_tokens = next(

@@ -14,7 +14,14 @@ from jaxprobe.models.hf_rotary import rotary_of_blocks
 
 # Fields without effect on activations: names of things, decoding, training, caching, sizes of tables.
 _WITHOUT_EFFECT = {
-    *("architectures", "model_type", "_name_or_path", "transformers_version", "torch_dtype", "dtype"),
+    *(
+        "architectures",
+        "model_type",
+        "_name_or_path",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+    ),
     *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"),
     *("use_cache", "cache_implementation", "initializer_range", "max_position_embeddings"),
     *("attention_dropout", "hidden_dropout", "classifier_dropout", "pretraining_tp"),
@@ -146,7 +153,9 @@ FAMILIES = {
     ),
     "gpt_neox": Family(
         reads=frozenset(
-            _SIZES | _ROTARY | {"layer_norm_eps", "hidden_act", "use_parallel_residual"}
+            _SIZES
+            | _ROTARY
+            | {"layer_norm_eps", "hidden_act", "use_parallel_residual"}
             | {"attention_bias", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"}
         ),
         defaults={
@@ -161,7 +170,13 @@ FAMILIES = {
 # The text part of a multimodal file lies under `text_config`; the rest is about images.
 _MULTIMODAL = {"gemma3": "gemma3_text"}
 _ABOUT_IMAGES = {
-    *("vision_config", "text_config", "mm_tokens_per_image", "image_token_index", "boi_token_index"),
+    *(
+        "vision_config",
+        "text_config",
+        "mm_tokens_per_image",
+        "image_token_index",
+        "boi_token_index",
+    ),
     *("eoi_token_index", "image_token_id", "boi_token_id", "eoi_token_id"),
 }
 
@@ -195,7 +210,7 @@ def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, Family]:
 
 
 def _config(kind: str, read: dict[str, Any], context: int | None) -> TransformerConfig:
-    gemma, neox, qwen = kind.startswith("gemma"), kind == "gpt_neox", kind.startswith("qwen")
+    gemma, neox = kind.startswith("gemma"), kind == "gpt_neox"
     d_model, num_heads = int(read["hidden_size"]), int(read["num_attention_heads"])
     num_kv_heads = int(read.get("num_key_value_heads") or num_heads)
     d_head = int(read.get("head_dim") or d_model // num_heads)
@@ -257,7 +272,7 @@ def _windows(kind: str, read: Mapping[str, Any]) -> tuple[int | None, ...]:
         )
     if "sliding_attention" in types and window is None:
         raise ValueError("`layer_types` has sliding_attention, but `sliding_window` is not set")
-    return tuple(int(window) if name == "sliding_attention" else None for name in types)
+    return tuple(window if name == "sliding_attention" else None for name in types)
 
 
 def _activation(kind: str, read: Mapping[str, Any]) -> str:

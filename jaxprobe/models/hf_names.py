@@ -112,4 +112,4 @@ def _is_unread(name: str, root: str) -> bool:
     if inner.startswith(_UNREAD_OUTSIDE) or name.startswith(_UNREAD_OUTSIDE):
         return True
     within = name.removeprefix(root) if name.startswith(root) else None
-    return within in _FINAL_NORMS or name.endswith(_UNREAD_ENDINGS) and within is not None
+    return within in _FINAL_NORMS or (name.endswith(_UNREAD_ENDINGS) and within is not None)

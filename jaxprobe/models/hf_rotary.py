@@ -52,19 +52,28 @@ def rotary_of_blocks(
             "full_attention": {"rope_theta": read["rope_theta"], **scaling},
         }
     else:
-        per_kind = dict.fromkeys(_KINDS, dict(given or read.get("rope_scaling") or {}))
+        per_kind = {name: dict(given or read.get("rope_scaling") or {}) for name in _KINDS}
     default_base = read.get("rope_theta", read.get("rotary_emb_base", 10_000.0))
-    share = read.get("rotary_pct", read.get("partial_rotary_factor", 0.25 if kind == "gpt_neox" else 1.0))
+    share = read.get(
+        "rotary_pct", read.get("partial_rotary_factor", 0.25 if kind == "gpt_neox" else 1.0)
+    )
     names = ["full_attention" if window is None else "sliding_attention" for window in windows]
     made = {
-        name: _rotary(kind, per_kind.get(name, {}), float(default_base), float(share), d_head, context)
+        name: _rotary(
+            kind, per_kind.get(name, {}), float(default_base), float(share), d_head, context
+        )
         for name in sorted(set(names))
     }
     return tuple(made[name] for name in names)
 
 
 def _rotary(
-    kind: str, fields: Mapping[str, Any], base: float, share: float, d_head: int, context: int | None
+    kind: str,
+    fields: Mapping[str, Any],
+    base: float,
+    share: float,
+    d_head: int,
+    context: int | None,
 ) -> Rotary:
     scaling = fields.get("rope_type", fields.get("type", "default")) or "default"
     if scaling not in _FIELDS:

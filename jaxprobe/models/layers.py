@@ -96,7 +96,9 @@ class LayerNorm(pz.nn.Layer):
         kept = [name for name in x.named_axes if name != self.axis]
         values = x.unwrap(*kept, self.axis).astype(jnp.float32)
         values = values - jnp.mean(values, -1, keepdims=True)
-        scaled = values * jax.lax.rsqrt(jnp.mean(jnp.square(values), -1, keepdims=True) + self.epsilon)
+        scaled = values * jax.lax.rsqrt(
+            jnp.mean(jnp.square(values), -1, keepdims=True) + self.epsilon
+        )
         out = scaled * self.scale.value.unwrap(self.axis) + self.bias.value.unwrap(self.axis)
         return pz.nx.wrap(out, *kept, self.axis)
 

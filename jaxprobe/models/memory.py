@@ -59,7 +59,7 @@ def abstract_parameters(
         if mesh is None:
             return variable
         # A named array's own data lies in the order that its axes were wrapped in.
-        spec = sharding.parameter_spec(axes_of[variable.label], mesh.shape)
+        spec = sharding.parameter_spec(axes_of[str(variable.label)], mesh.shape)
         placed = jax.ShapeDtypeStruct(
             leaf.shape, np.dtype(leaf.dtype), sharding=NamedSharding(mesh, spec)
         )

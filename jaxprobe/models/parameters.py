@@ -22,7 +22,7 @@ from jaxprobe.models import sharding
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.layers import Linear
 from jaxprobe.models.slabs import Slab
-from jaxprobe.models.transformer import MakeParameter, build
+from jaxprobe.models.transformer import build
 
 # Name of the number format -> dtype of the matrices. Sums, norms, biases, attention and the residual stream
 # are float32 in both.
@@ -172,8 +172,10 @@ def _array(
     placed = NamedSharding(mesh, sharding.parameter_spec(axes, mesh.shape))
     pieces: dict[tuple, np.ndarray] = {}
 
-    def piece(index: Slab) -> np.ndarray:
-        slab = tuple(slice(*part.indices(size)[:2]) for part, size in zip(index, shape, strict=True))
+    def piece(index: Slab | None) -> np.ndarray:
+        slab = tuple(
+            slice(*part.indices(size)[:2]) for part, size in zip(index or (), shape, strict=True)
+        )
         key = tuple((part.start, part.stop) for part in slab)
         if key not in pieces:  # copies on other devices are read once
             pieces[key] = view.read(files, slab, dtype)

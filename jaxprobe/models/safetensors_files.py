@@ -75,7 +75,7 @@ class SafetensorsFiles:
             def fetch(start: int, count: int) -> np.ndarray:
                 run = np.empty(count, stored)
                 file.seek(place.offset + start * stored.itemsize)
-                view, filled = memoryview(run.view(np.uint8)), 0
+                view, filled = run.view(np.uint8).data, 0
                 while filled < len(view):
                     got = file.readinto(view[filled:])
                     if not got:

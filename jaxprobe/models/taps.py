@@ -48,7 +48,9 @@ def with_taps(
     """
     variables = {site: pz.StateVariable(value=None, label=str(site)) for site in sites}
     marks = pz.select(stack).at_instances_of(Mark)
-    tapped = marks.apply(lambda mark: Tap(seen=variables[mark.site]) if mark.site in variables else mark)
+    tapped = marks.apply(
+        lambda mark: Tap(seen=variables[mark.site]) if mark.site in variables else mark
+    )
     return tapped, variables
 
 

@@ -129,7 +129,10 @@ class _Block:
         up = self.linear("mlp_up", self.stream, wide, bias)
         if self.config.gated_mlp:
             gate = [*self.linear("mlp_gate", self.stream, wide, bias), activation]
-            branches = [pz.nn.NamedGroup("gate", gate), pz.nn.NamedGroup("up", up)]
+            branches: list[pz.nn.Layer] = [
+                pz.nn.NamedGroup("gate", gate),
+                pz.nn.NamedGroup("up", up),
+            ]
             hidden: list[pz.nn.Layer] = [pz.nn.BranchAndMultiplyTogether(branches)]
         else:
             hidden = [*up, activation]

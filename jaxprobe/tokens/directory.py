@@ -54,7 +54,9 @@ def _fast(path: Path, settings: dict[str, Any]) -> Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exceptions
-        raise ValueError(f"{path} is not a tokenizer of the `tokenizers` library ({error})") from error
+        raise ValueError(
+            f"{path} is not a tokenizer of the `tokenizers` library ({error})"
+        ) from error
     backend.no_truncation()
     backend.no_padding()
     bos_id = _post_processed_bos(path, backend)

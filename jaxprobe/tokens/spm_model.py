@@ -8,6 +8,7 @@ References:
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxprobe.tokens.pieces import NORMAL, Pieces
 
@@ -36,25 +37,23 @@ def read_model(path: Path) -> tuple[Pieces, int | None, int | None]:
         trainer = dict(_fields(b"".join(v for n, v in model if n == _TRAINER)))
         normalizer = dict(_fields(b"".join(v for n, v in model if n == _NORMALIZER)))
         texts = [piece[_PIECE].decode() for piece in pieces]
+        unknown = texts[_signed(trainer.get(_UNK_ID, 0))]
     except (IndexError, KeyError, TypeError, AttributeError, struct.error, ValueError) as error:
         raise ValueError(f"{path} is not a whole SentencePiece model ({error!r})") from error
-    if not texts:
-        raise ValueError(f"{path} is not a SentencePiece model: it holds no pieces")
     kind = trainer.get(_MODEL_TYPE, _UNIGRAM)
     if kind not in (_UNIGRAM, _BPE):
         raise ValueError(f"`model_type` of {path} must be 1 (unigram) or 2 (BPE), got {kind}")
-    for number, name, wanted in (
-        (_ESCAPE, "escape_whitespaces", 1),
-        (_TREAT_AS_SUFFIX, "treat_whitespace_as_suffix", 0),
+    for spec, number, name, wanted in (
+        (normalizer, _ESCAPE, "escape_whitespaces", 1),
+        (trainer, _TREAT_AS_SUFFIX, "treat_whitespace_as_suffix", 0),
     ):
-        got = (normalizer if number == _ESCAPE else trainer).get(number, wanted)
-        if got != wanted:
-            raise ValueError(f"`{name}` = {bool(got)} of {path} is not supported")
+        if spec.get(number, wanted) != wanted:
+            raise ValueError(f"`{name}` = {not wanted} of {path} is not supported")
     given = Pieces(
         pieces=texts,
         kinds=[piece.get(_TYPE, NORMAL) for piece in pieces],
         scores=[piece.get(_SCORE, 0.0) for piece in pieces],
-        unknown=texts[_signed(trainer.get(_UNK_ID, 0))],
+        unknown=unknown,
         byte_fallback=bool(trainer.get(_BYTE_FALLBACK, 0)),
         unigram=kind == _UNIGRAM,
         space_prefix=bool(normalizer.get(_DUMMY_PREFIX, 1)),
@@ -65,7 +64,7 @@ def read_model(path: Path) -> tuple[Pieces, int | None, int | None]:
     return given, bos_id if bos_id >= 0 else None, pad_id if pad_id >= 0 else None
 
 
-def _fields(raw: bytes) -> Iterator[tuple[int, int | float | bytes]]:
+def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
     """Pairs (number, value) of a message, in its order; of 32-bit fields the float."""
     at = 0
     while at < len(raw):

@@ -145,8 +145,6 @@ def make(name: str, **other):
     return model
 
 
-def body(model):
-    """(embedding module, blocks) of a transformers model."""
-    inner = model.base_model
-    inner = getattr(inner, "language_model", inner)
-    return getattr(inner, "embed_tokens", None) or inner.embed_in, inner.layers
+def blocks(model):
+    """The blocks of a transformers model."""
+    return model.base_model.layers

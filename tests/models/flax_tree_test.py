@@ -144,7 +144,10 @@ def test_what_is_missing_or_not_understood_is_refused(tmp_path):
     del tree["layer_1/mlp/linear"]
     tree["layer_1/attn/q_einsum"]["bias"] = np.zeros(3, np.float32)
     save(tmp_path / "tree", tree, "flat")
-    with pytest.raises(ValueError, match=r"missing \['layer_1/mlp/linear'\], not understood \['layer_1/attn/q_einsum/bias'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"missing \['layer_1/mlp/linear'\], not understood \['layer_1/attn/q_einsum/bias'\]",
+    ):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError):

@@ -49,7 +49,15 @@ def test_neutral_values_and_other_patterns_are_read(make_tiny):
     pattern = {"attention.sliding_window_pattern": 3, "rope.freq_base_swa": 500.0}
     config = gguf_config.read_config(open_gguf(make_tiny(metadata={**neutral, **pattern})))
     assert config.windows == (5, 5, None, 5, 5, None, 5)
-    assert [rotary.base for rotary in config.rotary] == [500.0, 500.0, 1e6, 500.0, 500.0, 1e6, 500.0]
+    assert [rotary.base for rotary in config.rotary] == [
+        500.0,
+        500.0,
+        1e6,
+        500.0,
+        500.0,
+        1e6,
+        500.0,
+    ]
 
 
 def test_other_architectures_and_missing_keys_are_refused(make_tiny):

@@ -68,7 +68,9 @@ def turned(rows, heads):
     """Row i and row i + half of a head become neighbours, as the llama converter lays them."""
     d_head = len(rows) // heads
     half = d_head // 2
-    order = [h * d_head + part * half + i for h in range(heads) for i in range(half) for part in (0, 1)]
+    order = [
+        h * d_head + part * half + i for h in range(heads) for i in range(half) for part in (0, 1)
+    ]
     return rows[order]
 
 
@@ -145,7 +147,9 @@ def test_every_block_equals_transformers(tmp_path, architecture, case, kind):
     tokens_BT = rng.integers(3, 96, (2, 30), dtype=np.int32)
     seen = []
     for block in theirs.model.layers:
-        block.register_forward_hook(lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        block.register_forward_hook(
+            lambda _m, _i, out: seen.append(out[0] if isinstance(out, tuple) else out)
+        )
     with torch.no_grad():
         theirs.model(torch.tensor(tokens_BT), use_cache=False)
     ours = load_model(path, "float32")

@@ -26,7 +26,11 @@ LLAMA = {
 GEMMA2 = {**LLAMA, "model_type": "gemma2", "head_dim": 16, "sliding_window": 8}
 del GEMMA2["hidden_act"]
 NEOX = {
-    **{k: v for k, v in LLAMA.items() if k not in ("rms_norm_eps", "num_key_value_heads", "rope_theta")},
+    **{
+        k: v
+        for k, v in LLAMA.items()
+        if k not in ("rms_norm_eps", "num_key_value_heads", "rope_theta")
+    },
     **{"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.25, "rotary_emb_base": 1e4},
     **{"layer_norm_eps": 1e-5, "use_parallel_residual": True},
 }
@@ -83,7 +87,13 @@ def test_gemma_3_4b_as_published():
     }
     config, _ = read_config(published)
     assert (config.num_heads, config.num_kv_heads, config.d_head) == (8, 4, 256)
-    assert [block for block, window in enumerate(config.windows) if window is None] == [5, 11, 17, 23, 29]
+    assert [block for block, window in enumerate(config.windows) if window is None] == [
+        5,
+        11,
+        17,
+        23,
+        29,
+    ]
     near, far = config.rotary[0], config.rotary[5]
     assert (near.base, near.divisors) == (10_000.0, None)
     assert (far.base, set(far.divisors)) == (1_000_000.0, {8.0})
@@ -141,7 +151,7 @@ def test_rotary_fields_are_refused_by_name():
 def test_neutral_values_and_missing_fields():
     config, _ = read_config({**LLAMA, "quantization_config": None, "pretraining_tp": 1})
     assert config.windows == (None,) * 4
-    with pytest.raises(ValueError, match="one of gemma, gemma2.*got 'mixtral'"):
+    with pytest.raises(ValueError, match=r"one of gemma, gemma2.*got 'mixtral'"):
         read_config({**LLAMA, "model_type": "mixtral"})
     with pytest.raises(ValueError, match="must have `hidden_size`"):
         read_config({k: v for k, v in LLAMA.items() if k != "hidden_size"})

@@ -48,7 +48,7 @@ def test_shards_give_the_same_numbers(gemma, tmp_path, whole):
     assert len(list(tmp_path.glob("*.safetensors"))) > 3
     np.testing.assert_array_equal(values(tmp_path)[1], whole[1])
     next(iter(sorted(tmp_path.glob("*.safetensors")))).unlink()
-    with pytest.raises(ValueError, match="which .* lacks"):
+    with pytest.raises(ValueError, match=r"which .* lacks"):
         load_model(tmp_path)
 
 
@@ -59,9 +59,7 @@ def test_half_formats_are_widened_exactly(gemma, tmp_path, kind):
     half = copy.deepcopy(gemma).to(getattr(torch, kind))
     half.save_pretrained(tmp_path / "half")
     half.float().save_pretrained(tmp_path / "wide")
-    np.testing.assert_array_equal(
-        values(tmp_path / "half")[1], values(tmp_path / "wide")[1]
-    )
+    np.testing.assert_array_equal(values(tmp_path / "half")[1], values(tmp_path / "wide")[1])
     model, mixed = values(tmp_path / "half", "bfloat16")
     _, same = values(tmp_path / "wide", "bfloat16")
     np.testing.assert_array_equal(mixed, same)  # the first blocks are exact in both
@@ -112,7 +110,10 @@ def test_fields_of_older_files_mean_the_same(tmp_path):
             config["sliding_window_pattern"] = 6
             del config["layer_types"]
         elif name == "pythia":
-            config |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": rope["partial_rotary_factor"]}
+            config |= {
+                "rotary_emb_base": rope["rope_theta"],
+                "rotary_pct": rope["partial_rotary_factor"],
+            }
         else:
             config["rope_theta"] = rope.pop("rope_theta")
             rope["type"] = rope.pop("rope_type")
@@ -161,7 +162,10 @@ def test_damaged_and_unsafe_files_are_refused(tmp_path, folder):
 def test_identity_is_that_of_the_loaded_model(folder, whole):
     model = whole[0]
     found = identify(folder, "float32")
-    assert (found.name, found.fingerprint) == (model.name, model.fingerprint) and found.name == "my-gemma-2"
+    assert (found.name, found.fingerprint) == (
+        model.name,
+        model.fingerprint,
+    ) and found.name == "my-gemma-2"
     assert found.widths == model.widths == {"attn_z": 96}
     assert identify(folder, "bfloat16").fingerprint != found.fingerprint
     with pytest.raises(ValueError, match="hold no tokenizer"):

@@ -1,8 +1,5 @@
 """Every family and switch against transformers: the same random model, saved by it and read by us."""
 
-import json
-
-import jax
 import numpy as np
 import pytest
 
@@ -36,11 +33,13 @@ def reference(model, name, batch):
     def keep(site, where="output"):
         def hook(_module, inputs, output=None):
             value = inputs[0] if where == "input" else output
-            seen[site] = (value[0] if isinstance(value, tuple) else value).detach().numpy()[0].copy()
+            seen[site] = (
+                (value[0] if isinstance(value, tuple) else value).detach().numpy()[0].copy()
+            )
 
         return hook
 
-    embedding, blocks = families.body(model)
+    blocks = families.blocks(model)
     blocks[0].register_forward_pre_hook(keep(Site.parse("embed"), "input"))
     for number, block in enumerate(blocks):
         at = {stream: Site(block=number, stream=stream) for stream in STREAMS[1:]}

@@ -74,7 +74,9 @@ def test_one_two_and_eight_devices_give_the_same_numbers(tiny_path):
 def test_a_model_of_gemma_2_9bs_shape_fits_a_v5e_8_and_an_h100():
     config, _ = read_config(GEMMA_2_9B)
     counted = sum(int(np.prod(list(axes.values()))) for axes in parameters.labels(config).values())
-    assert 9.24e9 < counted < 9.25e9  # the published 9.24 billion; only the final norm is not counted
+    assert (
+        9.24e9 < counted < 9.25e9
+    )  # the published 9.24 billion; only the final norm is not counted
     one, eight = (memory.footprint(config, "bfloat16", {"model": n}) for n in (1, 8))
     assert one.parameters < 0.3 * 80 * 2**30
     assert eight.parameters < 0.2 * 16 * 2**30

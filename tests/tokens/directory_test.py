@@ -86,7 +86,9 @@ def test_damaged_sentencepiece_models_are_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::Warning")
-@pytest.mark.parametrize("family", ["llama3", "qwen", "pythia", "no_bos_in_spite_of_config", "bos_in_spite_of_config"])
+@pytest.mark.parametrize(
+    "family", ["llama3", "qwen", "pythia", "no_bos_in_spite_of_config", "bos_in_spite_of_config"]
+)
 def test_tokenizer_json_gives_the_reference_tokenizers_ids(family, tmp_path):
     transformers = pytest.importorskip("transformers", reason="install the `parity` extra")
     marks = {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
