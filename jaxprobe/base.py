@@ -125,7 +125,7 @@ class TokenBatch:
     """Token ids of B prompts in one length bucket, padded on the right.
 
     Attributes:
-        tokens_BT: int32 ids, BOS first.
+        tokens_BT: int32 ids, BOS first where the model has one.
         length_B: int32 count of real tokens; 0 marks a row that only fills the batch.
         prompt_B: int64 index of each prompt in the caller's list; -1 for filling rows.
     """

@@ -37,7 +37,7 @@ class Forward:
         """Runs one batch; the results are still being computed when this returns.
 
         Args:
-            tokens_BT: int32 ids, BOS first, padded on the right.
+            tokens_BT: int32 ids, padded on the right.
             length_B: int32 count of real tokens; a row of 0 gives finite values without meaning.
 
         Returns:

@@ -54,6 +54,7 @@ _NEUTRAL: dict[str, tuple] = {
     "attention.causal": (True,),
     "expert_count": (0,),
     "expert_used_count": (0,),
+    "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.finetuned": (True, False),  # says how it came about
 }
 _READ = {

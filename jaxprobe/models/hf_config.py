@@ -28,6 +28,8 @@ _WITHOUT_EFFECT = {
     *("tie_word_embeddings", "final_logit_softcapping", "_attn_implementation_autoset"),
     *("output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward"),
     *("id2label", "label2id", "num_labels", "problem_type", "is_decoder", "gradient_checkpointing"),
+    *("attention_probs_dropout_prob", "hidden_dropout_prob", "is_llama_config", "unsloth_version"),
+    *("_attn_implementation", "attn_implementation", "unsloth_fixed"),
     *("use_return_dict", "tie_last_hidden_states", "prefix", "task_specific_params"),
 }
 # Fields that would change the mathematics, and the values that do not.
@@ -37,6 +39,8 @@ _NEUTRAL: dict[str, tuple] = {
     "use_bidirectional_attention": (False, None),
     "quantization_config": (None,),
     "pruned_heads": ({}, None),
+    "use_mrope": (False, None),
+    "rope_interleaved": (False, None),
     "per_layer_config": ({}, None),
 }
 _SIZES = {
@@ -47,7 +51,7 @@ _LLAMA_LIKE = {"num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_act", 
 _QWEN = {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
 _GEMMA_2 = {
     *("hidden_activation", "query_pre_attn_scalar", "sliding_window", "layer_types"),
-    *("attention_bias", "attn_logit_softcapping"),
+    *("attention_bias", "attn_logit_softcapping", "sliding_window_size"),
 }
 
 _ACTIVATIONS = {
@@ -126,7 +130,7 @@ FAMILIES = {
         defaults=_GEMMA_DEFAULTS,
     ),
     "gemma2": Family(
-        reads=frozenset((_LLAMA_LIKE | _GEMMA_2) - {"hidden_act"}),
+        reads=frozenset(_LLAMA_LIKE | _GEMMA_2),
         defaults={
             **_GEMMA_DEFAULTS,
             "num_attention_heads": 8,
@@ -138,8 +142,9 @@ FAMILIES = {
     ),
     "gemma3_text": Family(
         reads=frozenset(
-            (_LLAMA_LIKE | _GEMMA_2 | {"rope_local_base_freq"}) - {"hidden_act"}
-            | {"sliding_window_pattern", "_sliding_window_pattern"}
+            _LLAMA_LIKE
+            | _GEMMA_2
+            | {"rope_local_base_freq", "sliding_window_pattern", "_sliding_window_pattern"}
         ),
         defaults={
             **_GEMMA_DEFAULTS,
@@ -249,6 +254,11 @@ def _config(kind: str, read: dict[str, Any], context: int | None) -> Transformer
 def _windows(kind: str, read: Mapping[str, Any]) -> tuple[int | None, ...]:
     """Per block: the keys that a query sees, or None for all."""
     count, window = int(read["num_hidden_layers"]), read.get("sliding_window")
+    if read.get("sliding_window_size", window) != window:
+        raise ValueError(
+            f"`sliding_window_size` of config.json must be its `sliding_window` {window}, got"
+            f" {read['sliding_window_size']}"
+        )
     if kind == "mistral":
         return (window,) * count
     if kind in ("qwen2", "qwen3") and not read.get("use_sliding_window", False):
@@ -276,13 +286,18 @@ def _windows(kind: str, read: Mapping[str, Any]) -> tuple[int | None, ...]:
 
 
 def _activation(kind: str, read: Mapping[str, Any]) -> str:
-    name = read.get("hidden_activation") or read.get("hidden_act")
-    if kind == "gemma":
-        # Gemma 1's files say `gelu` for the approximation by tanh that it was trained with.
-        name = read.get("hidden_act") or name
-        name = "gelu_pytorch_tanh" if name == "gelu" else name
+    field = "hidden_activation" if kind in ("gemma2", "gemma3_text") else "hidden_act"
+    name = read.get(field) or read.get("hidden_activation")
+    if kind.startswith("gemma"):
+        # Gemma's older files say `gelu` for the approximation by tanh that the models were trained with;
+        # from Gemma 2 on `hidden_act` is a leftover beside `hidden_activation`.
+        leftover = read.get("hidden_act") or "gelu"
+        if field != "hidden_act" and leftover not in ("gelu", "gelu_pytorch_tanh"):
+            raise ValueError(
+                f"`hidden_act` = {leftover!r} of config.json contradicts `hidden_activation` = {name!r}"
+            )
+        name = "gelu_pytorch_tanh" if name == "gelu" and field == "hidden_act" else name
     if name not in _ACTIVATIONS:
-        field = "hidden_act" if "hidden_act" in read else "hidden_activation"
         raise ValueError(
             f"`{field}` of config.json must be one of {', '.join(_ACTIVATIONS)}, got {name!r}"
         )

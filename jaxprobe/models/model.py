@@ -14,6 +14,10 @@ from jaxprobe.models.checkpoint import Checkpoint
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.safetensors_files import has_weights
 
+# What Hub repositories hold besides safetensors and tokenizer: the same weights again, as pickles or for
+# other programs.
+_TWICE = ("*.bin", "*.pt", "*.pth", "original/*", "*.h5", "*.msgpack", "*.onnx", "onnx/*")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
@@ -133,7 +137,8 @@ def load_model(source: str | Path, dtype: str = "bfloat16", mesh: Mesh | None = 
 
 def _open(source: str | Path, dtype: str) -> Checkpoint:
     checks.check_choice("dtype", dtype, parameters.DTYPES)
-    path = assets.fetch(str(source))
+    twice = _TWICE if "gguf" in str(source).lower() else (*_TWICE, "*.gguf")
+    path = assets.fetch(str(source), skip=twice)
     if path.is_file():
         return gguf_model.open_file(path)
     has_config = (path / hf_directory.CONFIG).is_file()

@@ -114,21 +114,15 @@ def labels(config: TransformerConfig) -> dict[str, dict[str, int]]:
     return found
 
 
-def random(
-    config: TransformerConfig, key: jax.Array, dtype: str = "bfloat16", mesh: Mesh | None = None
-) -> pz.nn.Sequential:
-    """A stack with random parameters, for tests and measurements; `jax.eval_shape` makes it abstract."""
+def random(config: TransformerConfig, key: jax.Array, dtype: str = "bfloat16") -> pz.nn.Sequential:
+    """A stack with random parameters, for measurements; `jax.eval_shape` makes it abstract."""
 
     def values(label: str, axes: dict[str, int]) -> jax.Array:
         kind = parameter_dtype(label, axes, dtype, DTYPES[dtype])
         here = jax.random.fold_in(key, zlib.crc32(label.encode()))
         spread = math.prod(axes.values()) // max(next(iter(axes.values())), 1)
         draw = jax.random.normal(here, tuple(axes.values()), jnp.float32) / math.sqrt(spread)
-        array = (draw if len(axes) > 1 else 1 + draw / 10).astype(kind)
-        if mesh is None:
-            return array
-        spec = sharding.parameter_spec(axes, mesh.shape)
-        return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+        return (draw if len(axes) > 1 else 1 + draw / 10).astype(kind)
 
     def parameter(label: str, axes: dict[str, int]) -> pz.nn.ParameterLike:
         return pz.ParameterValue(value=pz.nx.wrap(values(label, axes), *axes), label=label)
@@ -184,6 +178,18 @@ def _array(
     return jax.make_array_from_callback(shape, placed, piece)
 
 
+def _refines(split: tuple[int, ...], stored: tuple[int, ...]) -> bool:
+    """Whether the axes of `split` are those of `stored`, some of them split further."""
+    at = 0
+    for size in stored:
+        product = 1
+        while at < len(split) and product * split[at] <= size:
+            product, at = product * split[at], at + 1
+        if product != size:
+            return False
+    return at == len(split)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _View:
     """A source with all its shapes known."""
@@ -202,7 +208,7 @@ class _View:
         got = [split[kept[axis]] for axis in order]
         if source.merge is not None:
             got[source.merge : source.merge + 2] = [math.prod(got[source.merge :][:2])]
-        if math.prod(split) != math.prod(stored) or tuple(got) != wanted:
+        if not _refines(split, stored) or tuple(got) != wanted:
             raise ValueError(
                 f"tensor `{source.name}` must fill {dict(axes)}, got shape {stored};"
                 " the file's configuration and tensors disagree"

@@ -9,7 +9,10 @@ import math
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxprobe import checks
 
 DATA, MODEL = "data", "model"
 # Whole heads and neurons first, since their products need no sum over devices but the last one. A head
@@ -31,6 +34,22 @@ def checked_mesh(mesh: Mesh | None) -> Mesh | None:
             f"`mesh` must have the axes {DATA!r} and {MODEL!r}, or one of them, got {unknown}"
         )
     return Mesh(mesh.devices, mesh.axis_names)
+
+
+def device_mesh(data: int, model: int) -> Mesh | None:
+    """A mesh of this process's first devices; None for a single one.
+
+    Raises:
+        ValueError: There are fewer devices.
+    """
+    checks.check_positive("data", data)
+    checks.check_positive("model", model)
+    devices = jax.devices()
+    if data * model > len(devices):
+        raise ValueError(f"a mesh of {data} x {model} devices is wanted, there are {len(devices)}")
+    if data * model == 1:
+        return None
+    return Mesh(np.array(devices[: data * model]).reshape(data, model), (DATA, MODEL))
 
 
 def parameter_spec(axes: Mapping[str, int], mesh_shape: Mapping[str, int]) -> PartitionSpec:

