@@ -1,58 +1,23 @@
 """`config.json` of Hugging Face directories: which field means what, and which fields are refused.
 
-A field that is neither read nor known to leave the activations as they are is refused by name. Defaults are
-those of the published configuration classes, since files leave out what equals them.
+A field that is neither read nor known to leave the activations as they are is refused by name.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from jaxprobe.models.config import TransformerConfig
+from jaxprobe.models.hf_families import (
+    ABOUT_IMAGES,
+    FAMILIES,
+    MULTIMODAL,
+    NEUTRAL,
+    SIZES,
+    WITHOUT_EFFECT,
+    Family,
+)
 from jaxprobe.models.hf_rotary import rotary_of_blocks
-
-# Fields without effect on activations: names of things, decoding, training, caching, sizes of tables.
-_WITHOUT_EFFECT = {
-    *(
-        "architectures",
-        "model_type",
-        "_name_or_path",
-        "transformers_version",
-        "torch_dtype",
-        "dtype",
-    ),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"),
-    *("use_cache", "cache_implementation", "initializer_range", "max_position_embeddings"),
-    *("attention_dropout", "hidden_dropout", "classifier_dropout", "pretraining_tp"),
-    *("tie_word_embeddings", "final_logit_softcapping", "_attn_implementation_autoset"),
-    *("output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward"),
-    *("id2label", "label2id", "num_labels", "problem_type", "is_decoder", "gradient_checkpointing"),
-    *("attention_probs_dropout_prob", "hidden_dropout_prob", "is_llama_config", "unsloth_version"),
-    *("_attn_implementation", "attn_implementation", "unsloth_fixed"),
-    *("use_return_dict", "tie_last_hidden_states", "prefix", "task_specific_params"),
-}
-# Fields that would change the mathematics, and the values that do not.
-_NEUTRAL: dict[str, tuple] = {
-    "is_encoder_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "use_bidirectional_attention": (False, None),
-    "quantization_config": (None,),
-    "pruned_heads": ({}, None),
-    "use_mrope": (False, None),
-    "rope_interleaved": (False, None),
-    "per_layer_config": ({}, None),
-}
-_SIZES = {
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
-}
-_ROTARY = {"rope_theta", "rope_scaling", "rope_parameters"}
-_LLAMA_LIKE = {"num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_act", *_SIZES, *_ROTARY}
-_QWEN = {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
-_GEMMA_2 = {
-    *("hidden_activation", "query_pre_attn_scalar", "sliding_window", "layer_types"),
-    *("attention_bias", "attn_logit_softcapping", "sliding_window_size"),
-}
 
 _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -62,127 +27,6 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
     "relu": "relu",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
-    """What a `model_type` reads and assumes.
-
-    Attributes:
-        reads: Fields that decide the mathematics.
-        defaults: Their values where the file has none.
-        layout: Which table of `hf_names` its tensors follow.
-    """
-
-    reads: frozenset[str]
-    defaults: Mapping[str, Any]
-    layout: str = "llama"
-
-
-_GEMMA_DEFAULTS = {
-    "head_dim": 256,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10_000.0,
-    "attention_bias": False,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-}
-FAMILIES = {
-    "llama": Family(
-        reads=frozenset(_LLAMA_LIKE | {"attention_bias", "mlp_bias"}),
-        defaults={"rms_norm_eps": 1e-6, "rope_theta": 10_000.0, "hidden_act": "silu"},
-    ),
-    "mistral": Family(
-        reads=frozenset(_LLAMA_LIKE | {"sliding_window"}),
-        defaults={
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 10_000.0,
-            "hidden_act": "silu",
-            "num_key_value_heads": 8,
-            "sliding_window": 4096,
-        },
-    ),
-    "qwen2": Family(
-        reads=frozenset(_LLAMA_LIKE | _QWEN),
-        defaults={
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 10_000.0,
-            "hidden_act": "silu",
-            "sliding_window": 4096,
-            "max_window_layers": 28,
-        },
-    ),
-    "qwen3": Family(
-        reads=frozenset(_LLAMA_LIKE | _QWEN | {"attention_bias"}),
-        defaults={
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 10_000.0,
-            "hidden_act": "silu",
-            "head_dim": 128,
-            "sliding_window": 4096,
-            "max_window_layers": 28,
-        },
-    ),
-    "gemma": Family(
-        reads=frozenset(_LLAMA_LIKE | {"hidden_activation", "attention_bias"}),
-        defaults=_GEMMA_DEFAULTS,
-    ),
-    "gemma2": Family(
-        reads=frozenset(_LLAMA_LIKE | _GEMMA_2),
-        defaults={
-            **_GEMMA_DEFAULTS,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "vocab_size": 256_000,
-            "attn_logit_softcapping": 50.0,
-        },
-        layout="gemma2",
-    ),
-    "gemma3_text": Family(
-        reads=frozenset(
-            _LLAMA_LIKE
-            | _GEMMA_2
-            | {"rope_local_base_freq", "sliding_window_pattern", "_sliding_window_pattern"}
-        ),
-        defaults={
-            **_GEMMA_DEFAULTS,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "vocab_size": 262_208,
-            "rope_theta": 1_000_000.0,
-            "rope_local_base_freq": 10_000.0,
-        },
-        layout="gemma2",
-    ),
-    "gpt_neox": Family(
-        reads=frozenset(
-            _SIZES
-            | _ROTARY
-            | {"layer_norm_eps", "hidden_act", "use_parallel_residual"}
-            | {"attention_bias", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"}
-        ),
-        defaults={
-            "layer_norm_eps": 1e-5,
-            "hidden_act": "gelu",
-            "use_parallel_residual": True,
-            "attention_bias": True,
-        },
-        layout="gpt_neox",
-    ),
-}
-# The text part of a multimodal file lies under `text_config`; the rest is about images.
-_MULTIMODAL = {"gemma3": "gemma3_text"}
-_ABOUT_IMAGES = {
-    *(
-        "vision_config",
-        "text_config",
-        "mm_tokens_per_image",
-        "image_token_index",
-        "boi_token_index",
-    ),
-    *("eoi_token_index", "image_token_id", "boi_token_id", "eoi_token_id"),
 }
 
 
@@ -197,18 +41,18 @@ def read_config(raw: Mapping[str, Any]) -> tuple[TransformerConfig, Family]:
             a way that is not supported; the message names it.
     """
     kind = raw.get("model_type")
-    if kind in _MULTIMODAL:
-        text = {"model_type": _MULTIMODAL[kind], **raw.get("text_config", {})}
-        outside = {name: value for name, value in raw.items() if name not in _ABOUT_IMAGES}
+    if kind in MULTIMODAL:
+        text = {"model_type": MULTIMODAL[kind], **raw.get("text_config", {})}
+        outside = {name: value for name, value in raw.items() if name not in ABOUT_IMAGES}
         _refuse_unknown(outside, frozenset())
         return read_config(text)
     if kind not in FAMILIES:
-        known = ", ".join(sorted({*FAMILIES, *_MULTIMODAL}))
+        known = ", ".join(sorted({*FAMILIES, *MULTIMODAL}))
         raise ValueError(f"`model_type` of config.json must be one of {known}, got {kind!r}")
     family = FAMILIES[kind]
     _refuse_unknown(raw, family.reads)
     read = {**family.defaults, **{k: v for k, v in raw.items() if k in family.reads}}
-    absent = sorted(_SIZES - set(read))
+    absent = sorted(SIZES - set(read))
     if absent:
         raise ValueError(f"config.json of a {kind} model must have `{absent[0]}`")
     return _config(kind, read, raw.get("max_position_embeddings")), family
@@ -306,9 +150,9 @@ def _activation(kind: str, read: Mapping[str, Any]) -> str:
 
 def _refuse_unknown(raw: Mapping[str, Any], reads: frozenset[str]) -> None:
     for name, value in raw.items():
-        if name in reads or name in _WITHOUT_EFFECT:
+        if name in reads or name in WITHOUT_EFFECT:
             continue
-        if name not in _NEUTRAL or value not in _NEUTRAL[name]:
+        if name not in NEUTRAL or value not in NEUTRAL[name]:
             raise ValueError(
                 f"`{name}` = {value!r} in config.json may change the mathematics and is not supported"
             )
