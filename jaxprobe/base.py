@@ -16,7 +16,7 @@ import numpy as np
 
 STREAMS = (
     *("embed", "resid_pre", "resid_mid", "resid_post"),
-    *("attn_out", "mlp_out", "attn_z", "mlp_in"),
+    *("attn_out", "attn_z", "mlp_in", "mlp_out"),
 )
 POOLINGS = ("last", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
