@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import ml_dtypes
 import numpy as np
 
 _MAGIC = b"GGUF"
@@ -34,6 +35,11 @@ _SCALARS = {
     gguf.GGUFValueType.UINT64: np.dtype("<u8"),
     gguf.GGUFValueType.INT64: np.dtype("<i8"),
     gguf.GGUFValueType.FLOAT64: np.dtype("<f8"),
+}
+
+_HALVES = {
+    gguf.GGMLQuantizationType.F16: np.dtype("<f2"),
+    gguf.GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
 }
 
 
@@ -82,6 +88,29 @@ class GgufFile:
             raise ValueError(f"{self.path.name} has no metadata `{key}`; is it a whole model file?")
         return self.metadata[key]
 
+    def fetch(self, name: str, start: int, count: int) -> np.ndarray:
+        """Entries of one tensor laid out flat, dequantised.
+
+        Args:
+            name: One of `tensors`.
+            start: First entry; a quantised tensor is read from the beginning of a row.
+            count: Entries; whole rows of a quantised tensor.
+
+        Returns:
+            float16 or bfloat16 [count] where the tensor is stored so, otherwise float32.
+        """
+        tensor = self.tensors[name]
+        block, size = gguf.GGML_QUANT_SIZES[tensor.kind]
+        first = tensor.offset + start // block * size
+        raw = np.fromfile(self.path, np.uint8, count // block * size, offset=first)
+        if tensor.kind in _HALVES:
+            return raw.view(_HALVES[tensor.kind])
+        return np.ravel(gguf.dequantize(raw.reshape(-1, size), tensor.kind))
+
+    def stored_dtype(self, name: str) -> np.dtype:
+        """What `fetch` returns."""
+        return _HALVES.get(self.tensors[name].kind, np.dtype(np.float32))
+
     def read(self, name: str, dtype) -> np.ndarray:
         """Dequantises one tensor, holding at most a few rows of it in float32 besides the result.
 
@@ -93,13 +122,12 @@ class GgufFile:
             Array of the tensor's shape.
         """
         tensor = self.tensors[name]
-        rows = math.prod(tensor.shape[:-1])
-        raw = np.memmap(self.path, np.uint8, "r", tensor.offset, shape=(rows, tensor.row_bytes))
-        out = np.empty((rows, tensor.shape[-1]), dtype)
-        step = max(1, _CHUNK_VALUES // tensor.shape[-1])
-        for start in range(0, rows, step):
-            part = np.asarray(raw[start : start + step])
-            out[start : start + step] = gguf.dequantize(part, tensor.kind)
+        width = tensor.shape[-1]
+        out = np.empty(math.prod(tensor.shape), dtype)
+        step = max(1, _CHUNK_VALUES // width) * width
+        for start in range(0, len(out), step):
+            count = min(step, len(out) - start)
+            out[start : start + count] = self.fetch(name, start, count)
         return out.reshape(tensor.shape)
 
 

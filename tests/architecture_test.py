@@ -9,22 +9,13 @@ PACKAGE = ROOT / "jaxprobe"
 ROOMS = (
     *("checks", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
-    *(
-        "assets",
-        "datasets",
-        "gguf_file",
-        "tokens",
-        "models",
-        "checkpoints",
-        "store",
-        "table",
-        "published",
-    ),
+    *("assets", "datasets", "gguf_file", "orbax_tree", "tokens", "models", "checkpoints"),
+    *("store", "table", "published"),
     "stages",
 )
 STAGES = (
-    *("sae_training", "reporting", "extract", "train_sae", "latents", "encode", "fit", "report"),
-    *("shards", "run", "estimate"),
+    *("sae_training", "reporting", "extract", "train_sae", "latents", "encode"),
+    *("probe_jobs", "fit", "report", "shards", "run", "estimate"),
 )
 
 
@@ -76,7 +67,8 @@ def test_stages_import_only_earlier_stages():
 
 
 def test_penzai_tensorstore_and_gguf_each_have_one_door():
-    doors = {"penzai": "models", "tensorstore": "store", "gguf": "gguf_file"}
+    # TensorStore writes our own arrays and reads Orbax's: one door to each.
+    doors = {"penzai": ("models",), "tensorstore": ("store", "orbax_tree"), "gguf": ("gguf_file",)}
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
@@ -86,7 +78,7 @@ def test_penzai_tensorstore_and_gguf_each_have_one_door():
                 names = [node.module or ""]
             for name in names:
                 door = doors.get(name.split(".")[0])
-                assert door is None or room_of(path) == door, f"{path} imports {name}"
+                assert door is None or room_of(path) in door, f"{path} imports {name}"
 
 
 def test_modules_are_small_and_say_what_they_are():

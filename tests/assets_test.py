@@ -241,12 +241,12 @@ def test_assembling_survives_kill_9_and_company(gemma_wheels, offline):
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SAE = "layer_12/width_16k/average_l0_82"
 HUB_CODE = """
-import json, sys
+import json, os, sys
 from jaxprobe import assets
 said = []
 for uri in sys.argv[1:]:
     try:
-        said.append(str(assets.fetch(uri)))
+        said.append(str(assets.fetch(uri, skip=os.environ.get("HUB_SKIP", "").split())))
     except (assets.AssetError, ValueError) as error:
         said.append(f"{type(error).__name__}: {error}")
 print(json.dumps(said))
@@ -344,6 +344,25 @@ class LoopbackHub(http.server.BaseHTTPRequestHandler):
 
 def git_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def test_hub_leaves_out_what_is_not_wanted(tmp_path):
+    class Hub(LoopbackHub):
+        files = {"config.json": b"{}", "original/c.pth": b"again", "a.bin": b"again"}  # noqa: RUF012
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    here = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    try:
+        said = hub(tmp_path, "hf://o/r", HUB_SKIP="original/* *.bin", **here)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    folder = tmp_path / "hf" / "models--o--r" / "snapshots" / REVISION
+    assert said == [str(folder)]
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
 def test_hub_downloads_and_then_works_offline(tmp_path):

@@ -42,6 +42,7 @@ class FakeModel:
     dtype: str = "float32"
     d_model: int = 32
     num_blocks: int = 4
+    widths: dict[str, int] = dataclasses.field(default_factory=lambda: {"attn_z": 48})
     fingerprint: str = "fake weights"
     tokenizer: FakeTokenizer = dataclasses.field(default_factory=FakeTokenizer)
 
@@ -61,7 +62,8 @@ def make_forward(model: FakeModel, sites: Sequence[Site], pooling: str | Sequenc
         row_B, last_B = np.arange(len(length_B)), np.maximum(length_B - 1, 0)
         values = {}
         for site in sites:
-            x_BTD = np.stack([activations(row, site, model.d_model) for row in tokens_BT])
+            width = model.widths.get(site.stream, model.d_model)
+            x_BTD = np.stack([activations(row, site, width) for row in tokens_BT])
             for name in poolings:
                 values[site, name] = x_BTD if name == "tokens" else x_BTD[row_B, last_B]
         if isinstance(pooling, str):

@@ -17,6 +17,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from absl import logging
+
+_WORTH_REMEMBERING = 64 << 20  # bytes; smaller files are hashed in a blink
 
 
 class AssetError(RuntimeError):
@@ -41,13 +44,27 @@ def pypi_dir() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """A file's SHA-256 in hex; free for a pinned cached file unchanged since it was verified."""
+    """A file's SHA-256 in hex; free for a large file that is unchanged since it was last hashed."""
     if path.parent == pypi_dir():
         digest = _marker(path).partition(" ")[0]
         if digest and _marker(path) == _state(path, digest):
             return digest
+    real = path.resolve()
+    if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
+        return real.name  # the Hub's cache names large files by their digest
+    known = cache_dir() / "sha256" / hashlib.sha256(str(real).encode()).hexdigest()
+    with contextlib.suppress(OSError, ValueError):
+        digest = known.read_text().partition(" ")[0]
+        if known.read_text() == _state(real, digest):
+            return digest
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if real.stat().st_size >= _WORTH_REMEMBERING:
+        with contextlib.suppress(AssetError, OSError):  # a cache that cannot be written costs time
+            known.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(known) as out:
+                out.write(_state(real, digest).encode())
+    return digest
 
 
 def is_verified(path: Path, sha256: str) -> bool:

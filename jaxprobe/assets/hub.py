@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,11 +11,12 @@ from jaxprobe.assets.cache import AssetError, cache_dir
 from jaxprobe.checks import check_choice
 
 
-def fetch_hub(rest: str) -> Path:
+def fetch_hub(rest: str, skip: Sequence[str] = ()) -> Path:
     """A file or folder of a repository, in the cache.
 
     Args:
         rest: OWNER/REPO[/SUB/PATH][@REVISION].
+        skip: Patterns of files that are not downloaded.
 
     Raises:
         ValueError: Malformed, or a path that the repository lacks.
@@ -33,7 +35,11 @@ def fetch_hub(rest: str) -> Path:
     wanted = [glob.escape(sub), f"{glob.escape(sub)}/*"] if sub else None
     try:
         snapshot = huggingface_hub.snapshot_download(
-            repo, revision=revision, cache_dir=folder, allow_patterns=wanted
+            repo,
+            revision=revision,
+            cache_dir=folder,
+            allow_patterns=wanted,
+            ignore_patterns=[*skip],
         )
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]

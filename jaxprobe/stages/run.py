@@ -65,8 +65,7 @@ class RunConfig:
             checks.check_choice("config key", key, (*shared, *STAGES))
         given = {key: config[key] for key in shared if key in config}
         sections = {key: dict(config.get(key) or {}) for key in STAGES}
-        site = str(given.get("site", training.TrainSaeConfig.site))
-        base.Site.parse(site)
+        site = str(base.Site.parse(str(given.get("site", training.TrainSaeConfig.site))))
         common = {key: given[key] for key in ("source", "datasets") if key in given}
         trains = bool(sections["train_sae"])
         extract = {key: given[key] for key in ("model", "dtype") if key in given} | common

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorstore as ts
 
-from jaxprobe.store.layout import StoreError, Tap, tap_name
+from jaxprobe.store.layout import StoreError, Tap, tap_name, width_of
 
 _SHARD_BYTES = {"last": 4 << 20, "tokens": 16 << 20}
 # Single rows of `last` are read, since a dataset's prompts lie scattered: 4 rows a chunk read 5,000 of 50,000
@@ -48,7 +48,7 @@ def sized_array(root: Path, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts
     Rows that are cut off are zeroed first: those that share a file with kept rows would stay in it.
     """
     if not (root / tap_name(tap) / "zarr.json").exists():
-        metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, fingerprint["d_model"]]}
+        metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, width_of(tap, fingerprint)]}
         spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
         return ts.open(spec, create=True).result()
     array = open_array(root, tap)
@@ -66,20 +66,20 @@ def shard_rows(array: ts.TensorStore) -> int:
 
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:
-    d_model, dtype, pooling = fingerprint["d_model"], dtype_of(tap, fingerprint), tap[1]
+    width, dtype, pooling = width_of(tap, fingerprint), dtype_of(tap, fingerprint), tap[1]
     chunk = _CHUNK_ROWS[pooling]
-    fitting = _SHARD_BYTES[pooling] // (d_model * _ITEM_BYTES[dtype])
+    fitting = _SHARD_BYTES[pooling] // (width * _ITEM_BYTES[dtype])
     # A power of two, so that read-ahead buffers and shards line up.
     rows = max(chunk, min(1 << 16, 1 << (max(1, fitting).bit_length() - 1)))
     sharding = {
-        "chunk_shape": [chunk, d_model],
+        "chunk_shape": [chunk, width],
         "codecs": _CHECKED,
         "index_codecs": _CHECKED,
         "index_location": "end",
     }
     return {
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [rows, d_model]}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [rows, width]}},
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         "fill_value": 0.0,
         "dimension_names": ["prompt" if pooling == "last" else "token", "d_model"],

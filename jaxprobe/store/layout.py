@@ -133,6 +133,11 @@ def sha256_of(texts: Iterable[str]) -> list[bytes]:
     return [hashlib.sha256(text.encode()).digest() for text in texts]
 
 
+def width_of(tap: Tap, fingerprint: Mapping) -> int:
+    """Columns of an array: the model's `d_model`, unless `widths` names another for the stream."""
+    return fingerprint.get("widths", {}).get(tap[0].stream, fingerprint["d_model"])
+
+
 def tap_name(tap: Tap) -> str:
     """The array's directory inside the store, `blocks.12.resid_post/last`."""
     return f"{tap[0]}/{tap[1]}"

@@ -71,7 +71,7 @@ class ActivationStore:
             texts: N prompts, in any order and with repeats.
 
         Returns:
-            float32 [N, d_model], in the order of `texts`.
+            float32 [N, width of the site], in the order of `texts`.
 
         Raises:
             StoreError: Prompts that the store lacks: how many and the first one.
@@ -102,7 +102,7 @@ class ActivationStore:
             rows: n row numbers in [0, num_tokens), in any order, or a slice of them.
 
         Returns:
-            float32 [n, d_model].
+            float32 [n, width of the site].
 
         Raises:
             IndexError: A row is outside the array.
@@ -178,7 +178,7 @@ class ActivationStore:
 
     def _gather(self, tap: Tap, row_N: np.ndarray) -> np.ndarray:
         if not len(row_N):
-            return np.zeros((0, self.fingerprint["d_model"]), np.float32)
+            return np.zeros((0, layout.width_of(tap, self.fingerprint)), np.float32)
         # Each distinct row is read once, in the order of the file.
         distinct, where_N = np.unique(row_N, return_inverse=True)
         return self._load(self._array(tap)[distinct])[where_N]

@@ -37,7 +37,7 @@ class StoreWriter:
         Args:
             root: The store's directory.
             fingerprint: Everything that changes the numbers, JSON values, with `d_model` and
-                `token_dtype` among them.
+                `token_dtype` among them; `widths` names streams of another width.
         """
         self.root, self.fingerprint = Path(root), fingerprint
         self._progress = Progress()
@@ -117,7 +117,7 @@ class StoreWriter:
         """Takes the next batch of the segment; returns before it is durable.
 
         Args:
-            rows: For each array of the segment, [n, d_model] in the segment's order.
+            rows: For each array of the segment, [n, its width] in the segment's order.
 
         Raises:
             ValueError: Rows of another number or width than planned.
@@ -127,7 +127,7 @@ class StoreWriter:
         lo, hi = np.searchsorted(segment.batch_N, [self._appended, self._appended + 1])
         counts = {"last": int(hi - lo), "tokens": int(segment.tokens_N[lo:hi].sum())}
         for tap in segment.taps:
-            wanted = (counts[tap[1]], self.fingerprint["d_model"])
+            wanted = (counts[tap[1]], layout.width_of(tap, self.fingerprint))
             check_shape(f"rows of {layout.tap_name(tap)}", rows[tap], wanted)
         with self._told():
             for tap in segment.taps:

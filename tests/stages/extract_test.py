@@ -1,5 +1,6 @@
 """Extraction on fakes: right rows, each prompt once, and the same bytes however often a run is killed."""
 
+import dataclasses
 import json
 import os
 import random
@@ -118,6 +119,24 @@ def test_each_prompt_is_run_once_and_a_second_dataset_adds_the_missing(tmp_path,
     last = np.stack([x_TD[-1] for x_TD in expected(twice.texts, OTHER)])
     np.testing.assert_array_equal(store.read(OTHER, twice.texts), last)
     assert store.digest == store_room.ActivationStore.open(store.root).digest
+
+
+def test_a_site_of_another_width_is_stored_and_extracted(tmp_path, paths):
+    config = config_for(paths[:1], sites=("blocks.1.resid_post", "blocks.2.attn.hook_z"))
+    config = dataclasses.replace(config, token_sites=("blocks.2.attn_z",))
+    store = run(config, tmp_path)
+    texts, heads = fakes.dataset("a", 60).texts, Site(block=2, stream="attn_z")
+    ids = [[1, *fakes.FakeTokenizer().encode(text)] for text in texts]
+    wanted = [fakes.activations(row, heads, 48) for row in ids]
+    np.testing.assert_array_equal(store.read(heads, texts), [x_TD[-1] for x_TD in wanted])
+    assert store.read(heads, []).shape == (0, 48)
+    assert store.read(SITE, texts).shape == (60, 32)
+    assert store.read_tokens(heads, slice(0, 9)).shape == (9, 48)
+    got = stage.extract_texts(
+        fakes.FakeModel(), texts, [heads, SITE], make_forward=fakes.make_forward
+    )
+    np.testing.assert_array_equal(got[heads], [x_TD[-1] for x_TD in wanted])
+    assert got[SITE].shape == (60, 32)
 
 
 def test_a_finished_store_is_recognised_without_the_model(tmp_path, paths, monkeypatch):

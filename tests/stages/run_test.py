@@ -41,6 +41,7 @@ class Identity:
     name: str = "fake"
     dtype: str = "float32"
     d_model: int = 32
+    widths: dict[str, int] = dataclasses.field(default_factory=lambda: {"attn_z": 48})
     fingerprint: str = "fake weights"
 
 

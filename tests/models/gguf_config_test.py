@@ -2,21 +2,21 @@ import numpy as np
 import pytest
 
 from jaxprobe.gguf_file import open_gguf
-from jaxprobe.models import gemma, load_model
+from jaxprobe.models import gguf_config, load_model
 
 
 def test_config_says_what_the_metadata_says(tiny_path):
-    config = gemma.read_config(open_gguf(tiny_path))
+    config = gguf_config.read_config(open_gguf(tiny_path))
     assert (config.d_model, config.num_blocks, config.d_mlp) == (48, 7, 80)
     assert (config.num_heads, config.num_kv_heads, config.d_head) == (6, 3, 16)
     assert config.windows == (5, 5, 5, 5, 5, None, 5)
-    assert config.rotary_bases == (1e4, 1e4, 1e4, 1e4, 1e4, 1e6, 1e4)
+    assert [rotary.base for rotary in config.rotary] == [1e4] * 5 + [1e6, 1e4]
     assert config.query_scale == 0.25
     assert config.embedding_scale == 48**0.5
 
 
 def test_demo_config(demo_path):
-    config = gemma.read_config(open_gguf(demo_path))
+    config = gguf_config.read_config(open_gguf(demo_path))
     # The published config.json of google/gemma-3-270m.
     assert (config.d_model, config.num_blocks, config.d_mlp) == (640, 18, 2048)
     assert (config.num_heads, config.num_kv_heads, config.d_head) == (4, 1, 256)
@@ -28,7 +28,7 @@ def test_demo_config(demo_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rope.scaling.type", "linear"),
+        ("rope.scaling.type", "yarn"),
         ("rope.scaling.factor", 8.0),
         ("attn_logit_softcapping", 50.0),
         ("attention.causal", False),
@@ -41,22 +41,30 @@ def test_demo_config(demo_path):
 )
 def test_what_would_change_the_mathematics_is_refused_by_name(make_tiny, key, value):
     with pytest.raises(ValueError, match=f"gemma3.{key}"):
-        gemma.read_config(open_gguf(make_tiny(metadata={key: value})))
+        gguf_config.read_config(open_gguf(make_tiny(metadata={key: value})))
 
 
 def test_neutral_values_and_other_patterns_are_read(make_tiny):
     neutral = {"rope.scaling.type": "none", "attention.causal": True, "rope.dimension_count": 16}
     pattern = {"attention.sliding_window_pattern": 3, "rope.freq_base_swa": 500.0}
-    config = gemma.read_config(open_gguf(make_tiny(metadata={**neutral, **pattern})))
+    config = gguf_config.read_config(open_gguf(make_tiny(metadata={**neutral, **pattern})))
     assert config.windows == (5, 5, None, 5, 5, None, 5)
-    assert config.rotary_bases == (500.0, 500.0, 1e6, 500.0, 500.0, 1e6, 500.0)
+    assert [rotary.base for rotary in config.rotary] == [
+        500.0,
+        500.0,
+        1e6,
+        500.0,
+        500.0,
+        1e6,
+        500.0,
+    ]
 
 
 def test_other_architectures_and_missing_keys_are_refused(make_tiny):
-    with pytest.raises(ValueError, match="'gemma3', got 'llama'"):
-        gemma.read_config(open_gguf(make_tiny(architecture="llama")))
+    with pytest.raises(ValueError, match=r"gemma3, llama.*got 'phi3'"):
+        gguf_config.read_config(open_gguf(make_tiny(architecture="phi3")))
     with pytest.raises(ValueError, match=r"gemma3\.block_count"):
-        gemma.read_config(open_gguf(make_tiny(metadata={"block_count": None})))
+        gguf_config.read_config(open_gguf(make_tiny(metadata={"block_count": None})))
 
 
 def test_missing_unknown_and_misshapen_tensors_are_refused(make_tiny, tiny_tensors):

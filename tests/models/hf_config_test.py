@@ -1,0 +1,165 @@
+"""config.json as it is published: what is read, and what is refused by name."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxprobe.models.hf_config import read_config
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 4,
+    "vocab_size": 100,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "hidden_act": "silu",
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+    "tie_word_embeddings": False,
+}
+GEMMA2 = {**LLAMA, "model_type": "gemma2", "head_dim": 16, "sliding_window": 8}
+del GEMMA2["hidden_act"]
+NEOX = {
+    **{
+        k: v
+        for k, v in LLAMA.items()
+        if k not in ("rms_norm_eps", "num_key_value_heads", "rope_theta")
+    },
+    **{"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.25, "rotary_emb_base": 1e4},
+    **{"layer_norm_eps": 1e-5, "use_parallel_residual": True},
+}
+
+
+def test_llama_3_1_as_published():
+    scaling = {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    }
+    config, _ = read_config({**LLAMA, "rope_scaling": scaling, "head_dim": 128})
+    rotary = config.rotary[0]
+    assert (rotary.base, rotary.width) == (500000.0, 128)
+    # transformers' formula, written out for one frequency of each range.
+    for index in (0, 32, 63):
+        frequency = 500000.0 ** (-2 * index / 128)
+        wavelength = 2 * math.pi / frequency
+        if wavelength < 8192 / 4:
+            wanted = frequency
+        elif wavelength > 8192:
+            wanted = frequency / 8
+        else:
+            smooth = (8192 / wavelength - 1) / 3
+            wanted = (1 - smooth) * frequency / 8 + smooth * frequency
+        np.testing.assert_allclose(frequency / rotary.divisors[index], wanted, rtol=1e-12)
+    assert config.query_scale == 128**-0.5
+
+
+def test_gemma_3_4b_as_published():
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    published = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "boi_token_index": 255999,
+        "eoi_token_index": 256000,
+        "eos_token_id": [1, 106],
+        "image_token_index": 262144,
+        "initializer_range": 0.02,
+        "mm_tokens_per_image": 256,
+        "model_type": "gemma3",
+        "text_config": text,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.50.0.dev0",
+        "vision_config": {"hidden_size": 1152},
+    }
+    config, _ = read_config(published)
+    assert (config.num_heads, config.num_kv_heads, config.d_head) == (8, 4, 256)
+    assert [block for block, window in enumerate(config.windows) if window is None] == [
+        5,
+        11,
+        17,
+        23,
+        29,
+    ]
+    near, far = config.rotary[0], config.rotary[5]
+    assert (near.base, near.divisors) == (10_000.0, None)
+    assert (far.base, set(far.divisors)) == (1_000_000.0, {8.0})
+    assert config.vocab_size == 262_208
+    with pytest.raises(ValueError, match="`use_bidirectional_attention`"):
+        read_config({**published, "text_config": {**text, "use_bidirectional_attention": True}})
+
+
+def test_gemma_2_and_pythia_as_published():
+    config, _ = read_config(GEMMA2)
+    assert config.windows == (8, None, 8, None)
+    assert (config.attention_soft_cap, config.query_scale) == (50.0, 1 / 16)
+    assert config.embedding_scale == 8.0
+    config, family = read_config(NEOX)
+    assert (config.rotary[0].width, config.rotary[0].base) == (4, 10_000.0)
+    assert config.parallel_residual and config.activation == "gelu" and family.layout == "gpt_neox"
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value"),
+    [
+        (LLAMA, "rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        (LLAMA, "rope_scaling", {"type": "dynamic", "factor": 4.0}),
+        (LLAMA, "rope_scaling", {"rope_type": "longrope", "factor": 4.0}),
+        (LLAMA, "a_field_of_the_future", 1),
+        (LLAMA, "attn_logit_softcapping", 30.0),
+        (LLAMA, "sliding_window", 4096),
+        (LLAMA, "quantization_config", {"bits": 4}),
+        (LLAMA, "hidden_act", "quick_gelu"),
+        (LLAMA, "num_key_value_heads", 3),
+        (LLAMA, "partial_rotary_factor", 0.5),
+        (LLAMA, "query_pre_attn_scalar", 7),
+        (LLAMA, "num_experts", 8),
+        (GEMMA2, "layer_types", ["full_attention", "chunked_attention"] * 2),
+        (GEMMA2, "layer_types", ["full_attention"]),
+        (GEMMA2, "hidden_activation", "mish"),
+        (GEMMA2, "hidden_act", "silu"),
+        (GEMMA2, "sliding_window_size", 9),
+        (LLAMA, "use_mrope", True),
+        (GEMMA2, "use_bidirectional_attention", True),
+        (NEOX, "sliding_window", 5),
+    ],
+)
+def test_what_would_change_the_mathematics_is_refused_by_name(base, name, value):
+    word = "rope_type" if name == "rope_scaling" else name
+    with pytest.raises(ValueError, match=word):
+        read_config({**base, name: value})
+
+
+def test_rotary_fields_are_refused_by_name():
+    with pytest.raises(ValueError, match="attention_factor"):
+        scaling = {"rope_type": "linear", "factor": 2.0, "attention_factor": 1.5}
+        read_config({**LLAMA, "rope_scaling": scaling})
+    with pytest.raises(ValueError, match="needs `factor`"):
+        read_config({**LLAMA, "rope_scaling": {"rope_type": "linear"}})
+
+
+def test_neutral_values_and_missing_fields():
+    config, _ = read_config({**LLAMA, "quantization_config": None, "pretraining_tp": 1})
+    assert config.windows == (None,) * 4
+    with pytest.raises(ValueError, match=r"one of gemma, gemma2.*got 'mixtral'"):
+        read_config({**LLAMA, "model_type": "mixtral"})
+    # Fields that published files have besides those of transformers' classes.
+    published = {"sliding_window_size": 8, "hidden_act": "gelu_pytorch_tanh"}
+    published["hidden_activation"] = "gelu_pytorch_tanh"
+    assert read_config({**GEMMA2, **published})[0] == read_config(GEMMA2)[0]
+    assert read_config({**LLAMA, "model_type": "qwen2", "use_mrope": False})[0].query_bias
+    with pytest.raises(ValueError, match="must have `hidden_size`"):
+        read_config({k: v for k, v in LLAMA.items() if k != "hidden_size"})
