@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-STREAMS = ("embed", "resid_post")
+STREAMS = (
+    *("embed", "resid_pre", "resid_mid", "resid_post"),
+    *("attn_out", "attn_z", "mlp_in", "mlp_out"),
+)
 POOLINGS = ("last", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
 PROTOCOLS = ("paper", "dedup")
