@@ -138,7 +138,7 @@ def _layout(place: places.Place):
     """The module that reads what lies there; raises ValueError where none or several do."""
     fits = [layout for layout in LAYOUTS if layout.matches(place)]
     files = dict.fromkeys(layout.FILE_NAME for layout in fits if layout is not others)
-    if fits and len(files) <= 1:
+    if fits and (place.file or len(files) <= 1):
         return fits[0]
     there = sorted(entry.name for entry in place.folder.iterdir())
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")

@@ -96,4 +96,4 @@ def float32(array, transpose: bool = False) -> jax.Array:
     array = array.T if transpose and array.ndim == 2 else array
     if array.dtype.kind not in "fiub" and array.dtype != BFLOAT16:
         raise ValueError(f"an array must hold numbers, got {array.dtype}")
-    return jnp.asarray(np.ascontiguousarray(array, dtype=np.float32))
+    return jnp.asarray(np.asarray(array, np.float32, order="C"))  # scalars stay scalars

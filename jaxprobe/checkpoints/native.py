@@ -49,7 +49,7 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
     """
     kind, core = architecture(sae), core_of(sae)
     check_sae(sae, d_out=core.b_dec_D.shape[-1])
-    arrays = {key: np.ascontiguousarray(getattr(core, name)) for key, name in _keys(core).items()}
+    arrays = {key: np.asarray(getattr(core, name), order="C") for key, name in _keys(core).items()}
     header: dict[str, Any] = {
         **metadata,
         "format_version": FORMAT_VERSION,
@@ -63,7 +63,7 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
     if isinstance(sae, FramedSae):
         header["frame"] = {"normalisation": sae.normalisation, "restores": sae.restores}
         there = {key: getattr(sae, name) for key, name in FRAME.items()}
-        arrays |= {k: np.ascontiguousarray(a) for k, a in there.items() if a is not None}
+        arrays |= {k: np.asarray(a, order="C") for k, a in there.items() if a is not None}
     text = json.dumps(header, sort_keys=True)
     atomic.write_bytes(path, safetensors.numpy.save(arrays, metadata={HEADER: text}))
 

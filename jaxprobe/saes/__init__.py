@@ -1,5 +1,6 @@
 """Sparse autoencoders: a pytree and a pair of pure functions per architecture."""
 
+from jaxprobe.saes import matryoshka as matryoshka
 from jaxprobe.saes.batch_topk import BatchTopKSae as BatchTopKSae
 from jaxprobe.saes.encoding import BlockEncoder as BlockEncoder
 from jaxprobe.saes.encoding import architecture as architecture

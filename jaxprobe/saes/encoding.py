@@ -170,7 +170,8 @@ def check_sae(sae, hint: str = "", d_out: int | None = None) -> None:
 
 def _checked(sae, x_ND) -> jax.Array:
     """What the core's encoder reads."""
-    x_ND = jnp.asarray(x_ND)
+    architecture(sae)  # says what is wanted where it is none
+    x_ND = jnp.asarray(x_ND, jnp.float32)
     if x_ND.ndim == 0 or x_ND.shape[-1] != sae.d_model:
         raise ValueError(
             f"`x_ND` must have d_model = {sae.d_model} as its last axis, got shape {x_ND.shape}; is"
