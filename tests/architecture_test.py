@@ -12,7 +12,10 @@ ROOMS = (
     *("assets", "datasets", "gguf_file", "tokens", "models", "checkpoints", "store", "table"),
     "stages",
 )
-STAGES = ("sae_training", "reporting", "extract", "train_sae", "encode", "fit", "report", "run")
+STAGES = (
+    *("sae_training", "reporting", "sparsity", "extract"),
+    *("train_sae", "encode", "fit", "report", "run"),
+)
 
 
 def imported(path: pathlib.Path) -> set[tuple[str, ...]]:

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from jaxprobe import base, datasets, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
-from jaxprobe.saes import jump_relu
+from jaxprobe.saes import prepare, random_like
+from jaxprobe.stages import sparsity
 from jaxprobe.store import ActivationStore, replace_file
 
 FOLDER = "latents"  # below the work directory
@@ -162,9 +163,10 @@ def read(path: Path, identity: Mapping[str, object]) -> DatasetLatents:
 
 
 def weights_digest(sae: LoadedSae) -> str:
-    """Hex SHA-256 of an SAE's encoder, the part that latents depend on."""
-    digest = hashlib.sha256()
-    for array in (sae.sae.W_enc_DS, sae.sae.b_enc_S, sae.sae.threshold_S):
+    """Hex SHA-256 of an SAE's weights and settings."""
+    arrays, structure = jax.tree.flatten(sae.sae)
+    digest = hashlib.sha256(str(structure).encode())
+    for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -175,7 +177,7 @@ def _random_twin(config, store, sae: LoadedSae, names: Sequence[str]) -> LoadedS
     # Rows by hash order: addressed, so that the sample does not follow the datasets' order.
     chosen = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:CONTROL_ROWS]
     x_ND = store.read(_site(sae), chosen)
-    twin = jump_relu.random_like(sae.sae, jnp.asarray(x_ND), jax.random.key(config.seed))
+    twin = random_like(sae.sae, x_ND, jax.random.key(config.seed))
     return LoadedSae(
         sae=twin,
         id=RANDOM_SAE,
@@ -186,19 +188,23 @@ def _random_twin(config, store, sae: LoadedSae, names: Sequence[str]) -> LoadedS
 
 
 def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLatents:
-    x_ND = jnp.asarray(store.read(_site(sae), dataset.texts))
+    encoder = prepare(sae.sae, store.read(_site(sae), dataset.texts))
     d_sae = sae.sae.d_sae
     rows = [(split.train_N, split.y_train_N) for split in splits]
     weights = selection.class_weights(len(dataset.texts), rows)
     alive_PS = np.zeros((len(splits), d_sae), bool)
 
+    measured = sparsity.MeasuredL0(sae, dataset.name, len(dataset.texts))
+
     def encode_block(start: int, stop: int):
-        z_NB = _encode_columns(sae.sae, x_ND, jnp.arange(start, stop))
-        alive_PS[:, start:stop] = np.asarray(weights.train_PN @ (z_NB > 0).astype(jnp.float32)) > 0
+        z_NB = encoder(start, stop)
+        measured.add(z_NB)
+        alive_PS[:, start:stop] = np.asarray(weights.train_PN @ (z_NB != 0).astype(jnp.float32)) > 0
         return z_NB
 
     width = min(config.max_latents, d_sae)
     top = selection.top_latents(encode_block, d_sae, weights, width, config.ranking)
+    measured.report()
     top_PK = np.asarray(top.index_PK)
     random_PK = np.stack(
         [
@@ -209,18 +215,13 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
     latent_U = np.union1d(top_PK, random_PK).astype(np.int32)
     # A program per number of columns would be compiled per dataset: pad to a few sizes.
     padded_U = np.pad(latent_U, (0, -len(latent_U) % 256), mode="edge")
-    z_NU = np.asarray(_encode_columns(sae.sae, x_ND, jnp.asarray(padded_U)))[:, : len(latent_U)]
+    z_NU = np.asarray(encoder.columns(padded_U))[:, : len(latent_U)]
     return DatasetLatents(
         z_NU=np.ascontiguousarray(z_NU),
         top_PK=np.searchsorted(latent_U, top_PK).astype(np.int32),
         random_PK=np.searchsorted(latent_U, random_PK).astype(np.int32),
         latent_U=latent_U,
     )
-
-
-@jax.jit
-def _encode_columns(sae, x_ND, index_K):
-    return jump_relu.encode(jump_relu.take(sae, index_K), x_ND)
 
 
 def _random_latents(config, name: str, split: base.Split, alive_S) -> np.ndarray:
