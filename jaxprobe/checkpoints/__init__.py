@@ -15,6 +15,7 @@ from jaxprobe.checkpoints import (
     others,
     places,
     sae_lens,
+    sae_lens_export,
     sparsify,
 )
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -111,11 +112,14 @@ def save_sae(
     checks.check_choice("layout", layout, SAVED_LAYOUTS)
     path, sae = Path(path), _weights(sae)
     if layout == "sae_lens":
-        return sae_lens.save(path, sae, metadata)
+        return sae_lens_export.save(path, sae, metadata)
     module = native if layout == "jaxprobe" else gemma_scope
     if path.suffix != Path(module.FILE_NAME).suffix:
         path = path / module.FILE_NAME
-    native.save(path, sae, metadata) if layout == "jaxprobe" else gemma_scope.save(path, sae)
+    if layout == "jaxprobe":
+        native.save(path, sae, metadata)
+    else:
+        gemma_scope.save(path, sae)
     return path
 
 

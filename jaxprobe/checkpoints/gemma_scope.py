@@ -9,6 +9,7 @@ import math
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,12 +97,15 @@ def save(path: Path, sae) -> None:
             "Gemma Scope's layout holds SAEs with one threshold per latent and nothing around them,"
             f" got {type(sae).__name__}; save it in the layout sae_lens or jaxprobe"
         )
-    content = {key: getattr(sae, field) for key, field in KEYS.items() if key != "threshold"}
+    content: dict[str, Any] = {
+        key: getattr(sae, field) for key, field in KEYS.items() if key != "threshold"
+    }
     content["threshold"] = thresholds[type(sae)]()
     if isinstance(sae, BatchTopKSae):  # its threshold stands before the relu of negative ones
         content["threshold"] = np.maximum(content["threshold"], 0)
     with atomic.new_file(path) as file:
-        np.savez(file, **{key: np.asarray(array, np.float32) for key, array in content.items()})
+        arrays_of: dict[str, Any] = {k: np.asarray(a, np.float32) for k, a in content.items()}
+        np.savez(file, **arrays_of)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

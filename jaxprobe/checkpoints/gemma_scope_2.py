@@ -66,7 +66,7 @@ def load(place: Place) -> LoadedSae:
     jump_relu.check_sae(core, hint, d_out)
     skip = arrays.float32(found[SKIP]) if SKIP in found else None
     site, output = _sites(config, where)
-    metadata = {"format": "gemma_scope_2", "config": config}
+    metadata: dict[str, Any] = {"format": "gemma_scope_2", "config": config}
     if kind == "transcoder":
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
@@ -105,5 +105,6 @@ def _sites(config, where: str) -> tuple[Site | None, Site | None]:
         site = Site(block=int(layer[1]), stream=STREAMS[stream[1]])
         return site, site
     if layer and stream:
-        return (Site(block=int(layer[1]), stream=name) for name in ("mlp_in", "mlp_out"))
+        block = int(layer[1])
+        return Site(block=block, stream="mlp_in"), Site(block=block, stream="mlp_out")
     return hook_site(config.get("hf_hook_point_in")), hook_site(config.get("hf_hook_point_out"))

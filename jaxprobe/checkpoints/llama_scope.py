@@ -61,7 +61,7 @@ def load(place: Place) -> LoadedSae:
         core, f"{path} is not a Llama Scope SAE", core.b_dec_D.shape[0] if is_transcoder else None
     )
     shifts = bool(config.get("apply_decoder_bias_to_pre_encoder"))
-    metadata = {"format": "llama_scope", "config": config}
+    metadata: dict[str, Any] = {"format": "llama_scope", "config": config}
     if is_transcoder:
         output = hook_site(config["hook_point_out"])
         metadata["output_site"] = str(output) if output else None
@@ -94,7 +94,8 @@ def _scales(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
         return 1.0, 1.0
     norms = arrays.need(config, "dataset_average_activation_norm", path)
     root = math.sqrt(config["d_model"])
-    return tuple(root / float(arrays.need(norms, key, path)) for key in ("in", "out"))
+    norm_in, norm_out = (float(arrays.need(norms, key, path)) for key in ("in", "out"))
+    return root / norm_in, root / norm_out
 
 
 def _official(config: Mapping[str, Any], weights: dict[str, Any], path: Path):

@@ -74,7 +74,7 @@ def load(place: Place) -> LoadedSae:
         core, f"{path} is not a llamascopium SAE", core.b_dec_D.shape[0] if is_transcoder else None
     )
     core, normalisation = _normalise(config, core, norms, (hook_in, hook_out), place)
-    metadata = {"format": "llamascopium", "config": config}
+    metadata: dict[str, Any] = {"format": "llamascopium", "config": config}
     if is_transcoder:
         output = hook_site(hook_out)
         metadata["output_site"] = str(output) if output else None

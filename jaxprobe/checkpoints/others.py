@@ -1,6 +1,7 @@
 """Single files of other projects: Qwen Scope's `layerN.sae.pt` and Goodfire's `.pt` and `.pth`."""
 
 import re
+from typing import Any
 
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
@@ -10,6 +11,7 @@ from jaxprobe.saes import ReluSae, TopKSae, check_sae
 
 NAME = "Qwen Scope (layerN.sae.pt) or Goodfire (NAME-SAE-lN.pth)"
 QWEN = {"W_enc": "W_enc_DS", "b_enc": "b_enc_S", "W_dec": "W_dec_SD", "b_dec": "b_dec_D"}
+FILE_NAME = "layerN.sae.pt"
 GOODFIRE = {
     "encoder_linear.weight": "W_enc_DS",
     "encoder_linear.bias": "b_enc_S",
@@ -37,7 +39,9 @@ def load(place: Place) -> LoadedSae:
     is_goodfire = "encoder_linear.weight" in found
     keys = GOODFIRE if is_goodfire else QWEN
     arrays.check_keys(found, keys, path)
-    weights = {field: arrays.float32(found[key], transpose=True) for key, field in keys.items()}
+    weights: dict[str, Any] = {
+        field: arrays.float32(found[key], transpose=True) for key, field in keys.items()
+    }
     if is_goodfire:
         core, project, pattern = ReluSae(**weights), "goodfire", r"-l(\d+)(?:\.pth?)?"
     else:

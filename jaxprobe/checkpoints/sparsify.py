@@ -1,6 +1,7 @@
 """sparsify: a folder per hookpoint (`layers.10`, `layers.3.mlp`) with `cfg.json` and `sae.safetensors`."""
 
 import re
+from typing import Any
 
 import jax.numpy as jnp
 import safetensors
@@ -67,7 +68,7 @@ def load(place: Place) -> LoadedSae:
             f" {core.d_model} and {core.d_sae}"
         )
     site, output = _sites(place, is_transcoder)
-    metadata = {"format": "sparsify", "config": config}
+    metadata: dict[str, Any] = {"format": "sparsify", "config": config}
     if is_transcoder:
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(

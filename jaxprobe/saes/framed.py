@@ -75,11 +75,10 @@ def frame(core, *, shift_D=None, W_skip_DE=None, normalisation="none", restores=
 
 def enter(sae: FramedSae, x_ND: jax.Array) -> jax.Array:
     """What the core's encoder reads."""
-    offset_N1, scale_N1 = _statistics(sae, x_ND)
-    if offset_N1 is not None:
-        x_ND = x_ND - offset_N1
-    if scale_N1 is not None:
-        x_ND = x_ND / scale_N1
+    if sae.normalisation != "none":
+        offset_N1, scale_N1 = _statistics(sae, x_ND)
+        epsilon = LAYER_NORM_EPSILON if sae.normalisation == "layer_norm" else 0.0
+        x_ND = (x_ND - offset_N1) / (scale_N1 + epsilon)
     if sae.shift_D is not None:
         x_ND = x_ND - linear.last_axis(sae.shift_D, x_ND.ndim)
     return x_ND
@@ -103,22 +102,16 @@ def leave(sae: FramedSae, y_NE: jax.Array, x_ND: jax.Array | None) -> jax.Array:
             f" {'skip connection' if sae.W_skip_DE is not None else 'normalisation'}; got none"
         )
     if restores:
-        offset_N1, scale_N1 = _statistics(sae, x_ND, divisor=False)
-        y_NE = y_NE * scale_N1
-        if offset_N1 is not None:
-            y_NE = y_NE + offset_N1
+        offset_N1, scale_N1 = _statistics(sae, x_ND)
+        y_NE = y_NE * scale_N1 + offset_N1
     if sae.W_skip_DE is not None:
         y_NE = y_NE + linear.product(x_ND, sae.W_skip_DE)
     return y_NE
 
 
-def _statistics(sae: FramedSae, x_ND, divisor: bool = True):
-    """Offset and scale of each row, None where there is none; `divisor`: safe to divide by."""
-    d_model = x_ND.shape[-1]
-    if sae.normalisation == "constant_norm_rescale":
-        return None, jnp.linalg.norm(x_ND, axis=-1, keepdims=True) / d_model**0.5
+def _statistics(sae: FramedSae, x_ND) -> tuple[jax.Array, jax.Array]:
+    """Offset and scale of each row."""
     if sae.normalisation == "layer_norm":
-        mean_N1 = x_ND.mean(axis=-1, keepdims=True)
-        deviation_N1 = jnp.std(x_ND, axis=-1, keepdims=True, ddof=1)
-        return mean_N1, deviation_N1 + (LAYER_NORM_EPSILON if divisor else 0.0)
-    return None, None
+        return x_ND.mean(axis=-1, keepdims=True), x_ND.std(axis=-1, keepdims=True, ddof=1)
+    scale_N1 = jnp.linalg.norm(x_ND, axis=-1, keepdims=True) / x_ND.shape[-1] ** 0.5
+    return jnp.zeros_like(scale_N1), scale_N1

@@ -104,14 +104,14 @@ def random_like(
     checks.check_shape("x_ND", x_ND, (None, sae.d_model), "is it from another model?")
     x_ND = jnp.asarray(x_ND)
     mean_D = x_ND.mean(axis=0)
+    if encode_block is None:
+        assert isinstance(sae, JumpReluSae), "another architecture comes with its `encode_block`"
+        whole = sae
+        encode_block = lambda start, stop: encode(take(whole, slice(start, stop)), x_ND)
     blocks = []
     for start in range(0, sae.d_sae, CONTROL_BLOCK):
         stop = min(start + CONTROL_BLOCK, sae.d_sae)
-        z_NB = (
-            encode(take(sae, slice(start, stop)), x_ND)
-            if encode_block is None
-            else encode_block(start, stop)
-        )
+        z_NB = encode_block(start, stop)
         block_key = jax.random.fold_in(key, start // CONTROL_BLOCK)
         blocks.append(_random_block((z_NB != 0).sum(axis=0), x_ND, mean_D, block_key))
     W_dec_SD, b_enc_S, threshold_S = (jnp.concatenate(part) for part in zip(*blocks, strict=True))

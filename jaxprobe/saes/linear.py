@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxprobe import checks
 
-Sae = TypeVar("Sae")
+Sae = TypeVar("Sae", bound="Widths")
 
 
 def pre_activations(W_enc_DS: jax.Array, b_enc_S: jax.Array, x_ND) -> jax.Array:
@@ -98,6 +98,7 @@ def scatter(value_NK: jax.Array, index_NK: jax.Array, width: int) -> jax.Array:
     return z_MS.reshape(*lead, width)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Widths:
     """d_model and d_sae of an autoencoder with a matrix `W_enc_DS`."""
 
