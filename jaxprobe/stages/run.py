@@ -203,7 +203,8 @@ def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSa
 
 
 def _trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
-    return workdir / SAES / f"{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
+    kind = "" if config.architecture == "jump_relu" else f"{config.architecture}_"
+    return workdir / SAES / f"{kind}{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
 
 
 def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:
