@@ -1,4 +1,4 @@
-"""Speed and agreement: python launch/bench.py --suite=forward|encode|fit|all [--workdir=DIR].
+"""Speed and agreement: python launch/bench.py --suite=forward|encode|train_sae|fit|all [--workdir=DIR].
 
 Reads the work directory of a finished run (default: the quickstart's) and prints a table a suite.
 Both sides of a comparison run in the same process, one after the other, on the same rows.
@@ -11,21 +11,30 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags
+from benchmarks import encode as encode_bench
+from benchmarks import train_sae as train_sae_bench
 from job import config_and_workdir, finish
 from overrides import parse_flags
 
-from jaxprobe import base, checkpoints, datasets, models, regimes, tokens
+from jaxprobe import base, datasets, models, regimes, tokens
 from jaxprobe.probes import grid
 from jaxprobe.stages import encode, extract, run
 from jaxprobe.store import ActivationStore
 
-_SUITE = flags.DEFINE_enum("suite", "all", ["forward", "encode", "fit", "all"], "What to measure.")
+_SUITE = flags.DEFINE_enum(
+    "suite", "all", ["forward", "encode", "train_sae", "fit", "all"], "What to measure."
+)
 
 
 def main(argv: list[str]) -> None:
     """Runs the suites asked for."""
     config, workdir = config_and_workdir(argv)
-    suites = {"forward": forward_suite, "encode": encode_suite, "fit": fit_suite}
+    suites = {
+        "forward": forward_suite,
+        "encode": encode_bench.suite,
+        "train_sae": train_sae_bench.suite,
+        "fit": fit_suite,
+    }
     for name, suite in suites.items():
         if _SUITE.value in (name, "all"):
             print(f"\n{name}: {run.device()}")
@@ -63,20 +72,6 @@ def forward_suite(config: run.RunConfig, workdir) -> None:
             f"  {dtype}: {real / rest:,.0f} tokens/s ({real:,} tokens, {padded / real - 1:.0%} padding,"
             f" {forward.num_compiled()} programs, compiling {first - rest:.0f} s)"
         )
-
-
-def encode_suite(config: run.RunConfig, workdir) -> None:
-    """SAE encoding of 5,000 rows into 16,384 latents against the matrix product alone."""
-    rng = np.random.default_rng(0)
-    x_ND = jax.device_put(rng.normal(size=(5000, 640)).astype(np.float32))
-    w_DS = jax.device_put(rng.normal(size=(640, 16384)).astype(np.float32) / 25)
-    zero_S = jax.numpy.zeros(16384)
-    sae = checkpoints.JumpReluSae(
-        W_enc_DS=w_DS, b_enc_S=zero_S, W_dec_SD=w_DS.T, b_dec_D=x_ND[0] * 0, threshold_S=zero_S + 2
-    )
-    _, _, ours = timed(lambda: jax.jit(checkpoints.encode)(sae, x_ND))
-    _, _, floor = timed(lambda: jax.jit(jax.numpy.matmul)(x_ND, w_DS))
-    print(f"  encode {ours:.3f} s, product alone {floor:.3f} s, ratio {ours / floor:.2f}")
 
 
 def fit_suite(config: run.RunConfig, workdir) -> None:

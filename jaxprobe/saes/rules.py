@@ -86,20 +86,24 @@ def _gated(parameters, log_shift, pre_BS, recipe) -> Active:
 
 
 def _topk(parameters, log_shift, pre_BS, recipe) -> Active:
-    best_BK, _ = jax.lax.top_k(jax.lax.stop_gradient(pre_BS), recipe.k)
-    active_BS = (pre_BS >= best_BK[:, -1:]) & (pre_BS > 0)
+    # Counting beats sorting here too: a tenth of the time of `top_k` on CPUs.
+    level_B1 = kth_largest(jax.lax.stop_gradient(pre_BS), recipe.k, axis=1)
+    active_BS = (pre_BS >= level_B1) & (pre_BS > 0)
     return Active(jnp.where(active_BS, pre_BS, 0.0), active_BS)
 
 
 def _batch_topk(parameters, log_shift, pre_BS, recipe) -> Active:
     count = max(1, round(recipe.target_l0 * pre_BS.shape[0]))
-    level = kth_largest(jax.lax.stop_gradient(pre_BS), count, jnp.exp(log_shift))
-    active_BS = (pre_BS >= level) & (pre_BS > 0)
-    return Active(jnp.where(active_BS, pre_BS, 0.0), active_BS, level=level)
+    guess_11 = jnp.exp(log_shift)[None, None]
+    level_11 = kth_largest(jax.lax.stop_gradient(pre_BS), count, axis=(0, 1), guess=guess_11)
+    active_BS = (pre_BS >= level_11) & (pre_BS > 0)
+    return Active(jnp.where(active_BS, pre_BS, 0.0), active_BS, level=level_11[0, 0])
 
 
-def kth_largest(x: jax.Array, count: int, guess: jax.Array) -> jax.Array:
-    """The `count`-th largest of the positive entries of an array, exactly; 0 where there are fewer.
+def kth_largest(
+    x: jax.Array, count: int, *, axis: int | tuple[int, ...], guess: jax.Array | None = None
+) -> jax.Array:
+    """The `count`-th largest of the positive entries, exactly; 0 where there are fewer.
 
     Sorting millions of numbers takes longer than a training step. The bits of positive floats are
     in the order of the floats, so the answer lies in an interval of integers that is cut where a
@@ -108,52 +112,62 @@ def kth_largest(x: jax.Array, count: int, guess: jax.Array) -> jax.Array:
     Args:
         x: Numbers, most of them beside the point.
         count: Which one, counted from 1.
-        guess: A number near the answer.
+        axis: Along which; kept, with size 1.
+        guess: A number near the answer, of the answer's shape.
     """
     bits = jax.lax.bitcast_convert_type(jax.nn.relu(x), jnp.int32)
-    above = lambda level: (bits >= level).sum(dtype=jnp.int32)
-
-    def cut(state):
-        # above(low) >= count > above(high), with their counts.
-        low, high, n_low, n_high, turn = state
-        span = (high - low).astype(jnp.float32)
-        fall = jnp.log(jnp.maximum(n_low, 1).astype(jnp.float32)) - jnp.log(
-            jnp.maximum(n_high, 1).astype(jnp.float32)
-        )
-        share = (jnp.log(jnp.maximum(n_low, 1).astype(jnp.float32)) - math.log(count)) / fall
-        share = jnp.where((turn % 3 < 2) & (fall > 0), jnp.clip(share, 0.0, 1.0), 0.5)
-        middle = jnp.clip(low + (share * span).astype(jnp.int32), low + 1, high - 1)
-        n_middle = above(middle)
-        enough = n_middle >= count
-        return (
-            *(jnp.where(enough, middle, low), jnp.where(enough, high, middle)),
-            *(jnp.where(enough, n_middle, n_low), jnp.where(enough, n_high, n_middle)),
-            turn + 1,
-        )
-
-    low, high = jnp.int32(0), bits.max() + 1
-    start = (low, high, jnp.int32(bits.size), jnp.int32(0), jnp.int32(0))
-    start = _narrowed(start, guess, above, count)
+    above = lambda level: (bits >= level).sum(axis=axis, keepdims=True, dtype=jnp.int32)
+    high = bits.max(axis=axis, keepdims=True) + 1
+    low = jnp.zeros_like(high)
+    state = _Interval(low, high, above(low), jnp.zeros_like(high), jnp.int32(0))
+    if guess is not None:
+        for factor in (0.97, 1.0, 1.03):
+            level = jax.lax.bitcast_convert_type(jnp.maximum(guess, 0.0) * factor, jnp.int32)
+            state = _cut(state, level, above, count)
     # Where exactly `count` numbers reach `low`, the smallest of them is the answer already.
-    open_ = lambda state: (state[1] - state[0] > 1) & (state[2] != count)
-    low, _, n_low, _, _ = jax.lax.while_loop(open_, cut, start)
-    exact = jnp.where(bits >= low, bits, bits.max()).min()
-    level = jax.lax.bitcast_convert_type(jnp.where(n_low == count, exact, low), jnp.float32)
-    return jnp.maximum(level, 0.0)
+    is_open = lambda s: ((s.high - s.low > 1) & (s.n_low != count)).any()
+    step = lambda s: _cut(s, _between(s, count), above, count)
+    found = jax.lax.while_loop(is_open, step, state)
+    top = jnp.iinfo(jnp.int32).max
+    least = jnp.where(bits >= found.low, bits, top).min(axis=axis, keepdims=True)
+    level = jnp.where(found.n_low == count, least, found.low)
+    return jax.lax.bitcast_convert_type(level, jnp.float32)
 
 
-def _narrowed(state, guess, above, count: int):
-    """The interval after counting at 0.97, 1 and 1.03 times a guess."""
-    low, high, n_low, n_high, turn = state
-    for factor in (0.97, 1.0, 1.03):
-        level = jax.lax.bitcast_convert_type(jnp.maximum(guess, 0.0) * factor, jnp.int32)
-        inside = (level > low) & (level < high)
-        n_level = above(level)
-        enough = inside & (n_level >= count)
-        short = inside & (n_level < count)
-        low, n_low = jnp.where(enough, level, low), jnp.where(enough, n_level, n_low)
-        high, n_high = jnp.where(short, level, high), jnp.where(short, n_level, n_high)
-    return low, high, n_low, n_high, turn
+class _Interval(NamedTuple):
+    """`n_low` numbers reach `low`, enough; `n_high` reach `high`, too few."""
+
+    low: jax.Array
+    high: jax.Array
+    n_low: jax.Array
+    n_high: jax.Array
+    turn: jax.Array
+
+
+def _between(state: _Interval, count: int) -> jax.Array:
+    """Where to look next: two turns of three where an exponential would be, else half-way."""
+    log_low, log_high = (
+        jnp.log(jnp.maximum(n, 1).astype(jnp.float32)) for n in (state.n_low, state.n_high)
+    )
+    fall = log_low - log_high
+    share = jnp.clip((log_low - math.log(count)) / jnp.maximum(fall, 1e-6), 0.0, 1.0)
+    share = jnp.where((state.turn % 3 < 2) & (fall > 0), share, 0.5)
+    inside = (share * (state.high - state.low).astype(jnp.float32)).astype(jnp.int32)
+    return jnp.clip(state.low + inside, state.low + 1, state.high - 1)
+
+
+def _cut(state: _Interval, level: jax.Array, above: Callable, count: int) -> _Interval:
+    """The part of an interval above or below a level inside it."""
+    n_level = above(level)
+    inside = (level > state.low) & (level < state.high)
+    enough, short = inside & (n_level >= count), inside & (n_level < count)
+    return _Interval(
+        low=jnp.where(enough, level, state.low),
+        high=jnp.where(short, level, state.high),
+        n_low=jnp.where(enough, n_level, state.n_low),
+        n_high=jnp.where(short, n_level, state.n_high),
+        turn=state.turn + 1,
+    )
 
 
 def _fold_jump_relu(weights, parameters, t_S, scale, mean_S, recipe) -> JumpReluSae:
