@@ -14,7 +14,7 @@ ROOMS = (
     "stages",
 )
 STAGES = (
-    *("sae_training", "reporting", "extract", "train_sae", "latents", "encode"),
+    *("sae_training", "reporting", "sparsity", "extract", "train_sae", "latents", "encode"),
     *("probe_jobs", "fit", "report", "shards", "run", "estimate"),
 )
 

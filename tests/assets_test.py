@@ -303,7 +303,11 @@ def test_hub_files_in_the_cache_work_offline(tmp_path):
 class LoopbackHub(http.server.BaseHTTPRequestHandler):
     """The four addresses of the Hub that a download needs."""
 
-    files = {f"{SAE}/params.npz": b"weights" * 1000, "config.json": b"{}"}  # noqa: RUF012
+    files = {  # noqa: RUF012
+        f"{SAE}/params.npz": b"weights" * 1000,
+        f"{SAE}/examples.safetensors": b"huge",
+        "config.json": b"{}",
+    }
 
     def do_HEAD(self):
         self.answer(body=False)
@@ -380,6 +384,7 @@ def test_hub_downloads_and_then_works_offline(tmp_path):
     assert said[0] == str(folder)
     assert (folder / "params.npz").read_bytes() == LoopbackHub.files[f"{SAE}/params.npz"]
     assert not (folder.parents[2] / "config.json").exists()  # only what was asked for
+    assert [path.name for path in folder.iterdir()] == ["params.npz"]  # and no huge examples
     assert said[1] == f"ValueError: unknown path in hf://o/r '{SAE}3'; known: {SAE}, config.json"
     assert said[2].startswith("AssetError: hf://o/gone is not in the cache")
     assert "404" in said[2]

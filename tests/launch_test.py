@@ -35,7 +35,7 @@ def test_every_stage_has_a_script_and_a_section_of_its_name():
         assert f"{name}.py" in SCRIPTS
         assert (ROOT / "jaxprobe" / "stages" / f"{name}.py").exists()
         assert name in fields
-    for name in {*SCRIPTS} - {"bench.py", "bench_select.py"}:
+    for name in {*SCRIPTS} - {"bench.py"}:
         text = (ROOT / "launch" / name).read_text()
         assert len(text.splitlines()) <= 60, f"{name} is more than flags and a call"
 

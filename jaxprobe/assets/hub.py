@@ -10,6 +10,8 @@ from typing import NoReturn
 from jaxprobe.assets.cache import AssetError, cache_dir
 from jaxprobe.checks import check_choice
 
+EXAMPLES = ("examples.safetensors",)  # beside Gemma Scope 2's SAEs, many times their size
+
 
 def fetch_hub(rest: str, skip: Sequence[str] = ()) -> Path:
     """A file or folder of a repository, in the cache.
@@ -33,13 +35,14 @@ def fetch_hub(rest: str, skip: Sequence[str] = ()) -> Path:
     # One call serves files and folders, online and offline: which of the two `sub` is, only the
     # repository knows.
     wanted = [glob.escape(sub), f"{glob.escape(sub)}/*"] if sub else None
+    unwanted = [name for name in EXAMPLES if not sub.endswith(name)]
     try:
         snapshot = huggingface_hub.snapshot_download(
             repo,
             revision=revision,
             cache_dir=folder,
             allow_patterns=wanted,
-            ignore_patterns=[*skip],
+            ignore_patterns=[*skip, *(f"*{name}" for name in unwanted)],
         )
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -3,82 +3,151 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxprobe import assets
-from jaxprobe.checkpoints import gemma_scope, native
+from jaxprobe import assets, checks, saes
+from jaxprobe.base import Site
+from jaxprobe.checkpoints import (
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    llama_scope,
+    llamascopium,
+    native,
+    others,
+    places,
+    sae_lens,
+    sae_lens_export,
+    sparsify,
+)
 from jaxprobe.checkpoints.loaded import LoadedSae
-from jaxprobe.saes import jump_relu
-from jaxprobe.saes.jump_relu import JumpReluSae
+from jaxprobe.saes import JumpReluSae as JumpReluSae
 
-LAYOUTS = {".npz": gemma_scope, ".safetensors": native}
+# The first that fits is taken: those that ask for more files stand first.
+LAYOUTS = (
+    gemma_scope,
+    gemma_scope_2,
+    llama_scope,
+    sae_lens,
+    llamascopium,
+    dictionary_learning,
+    sparsify,
+    native,
+    others,
+)
+SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
+SUFFIXES = (".npz", ".safetensors", ".pt", ".pth")
 
 
-def load_sae(source: str | Path) -> LoadedSae:
-    """Loads an SAE of any known layout.
+def load_sae(
+    source: str | Path,
+    *,
+    site: str | None = None,
+    llama_scope_gate: str = "official",
+    norm_scaling_factor: float | None = None,
+    active_groups: int | None = None,
+) -> LoadedSae:
+    """Loads an SAE of any known layout; the layout is recognised by the names of its files.
 
     Args:
-        source: `hf://OWNER/REPO/FOLDER`, or the path of a folder or weight file. A folder holds
-            `params.npz` (Gemma Scope) or `sae.safetensors` (jaxprobe).
+        source: `hf://OWNER/REPO/FOLDER`, or the path of a folder or weight file.
+        site: Where it reads the model, over what its files say.
+        llama_scope_gate: `official`, or `saelens`: without the decoder's norms in the gate.
+        norm_scaling_factor: What activations were multiplied by in training, where the files do
+            not hold it (SAELens' `expected_average_only_in`: its registry does).
+        active_groups: How many groups of a Matryoshka SAE to use; all unless given.
 
     Raises:
-        ValueError: No such layout there, or a damaged file.
+        ValueError: No such layout there, a damaged file, or one that cannot be probed.
         AssetError: The source cannot be had.
     """
-    path = _weight_file(assets.fetch(str(source)), str(source))
-    return LAYOUTS[path.suffix].load(path, str(source))
+    places.check_gate(llama_scope_gate)
+    if site is not None:
+        Site.parse(site)
+    options = places.Options(
+        site=site,
+        llama_scope_gate=llama_scope_gate,
+        norm_scaling_factor=norm_scaling_factor,
+        active_groups=active_groups,
+    )
+    place = _place(assets.fetch(str(source)), str(source), options)
+    return _layout(place).load(place)
 
 
-def encode(sae: LoadedSae | JumpReluSae, x_ND):
-    """Latents of activations, `z_NS`; see `saes.jump_relu.encode`. Traceable.
+def encode(sae, x_ND):
+    """Latents of activations, `z_NS`; see `saes.encode`. Traceable.
 
     Args:
         sae: What `load_sae` returned, or the weights alone.
         x_ND: float32 activations at the SAE's site; any leading axes.
     """
-    return jump_relu.encode(_weights(sae), x_ND)
+    return saes.encode(_weights(sae), x_ND)
 
 
-def decode(sae: LoadedSae | JumpReluSae, z_NS):
-    """Activations that latents stand for, `x_ND`; see `saes.jump_relu.decode`. Traceable."""
-    return jump_relu.decode(_weights(sae), z_NS)
+def decode(sae, z_NS, x_ND=None):
+    """Activations that latents stand for, `x_ND`; see `saes.decode`. Traceable."""
+    return saes.decode(_weights(sae), z_NS, x_ND)
 
 
-def _weights(sae: LoadedSae | JumpReluSae) -> JumpReluSae:
+def _weights(sae):
     return sae.sae if isinstance(sae, LoadedSae) else sae
 
 
-def save_sae(path: str | Path, sae: JumpReluSae, metadata: Mapping[str, object]) -> Path:
-    """Saves an SAE as one safetensors file, atomically.
+def save_sae(
+    path: str | Path, sae, metadata: Mapping[str, object], *, layout: str = "jaxprobe"
+) -> Path:
+    """Saves an SAE, atomically.
 
     Args:
-        path: The file, or the folder in which to name it `sae.safetensors`.
-        sae: The weights.
+        path: The folder, or the file where the layout is one file.
+        sae: The weights, of any architecture that the layout has a word for.
         metadata: JSON types; `id`, `site` (text) and `expected_l0` come back from `load_sae`.
+        layout: `jaxprobe` (`sae.safetensors`), `sae_lens` (`cfg.json` and
+            `sae_weights.safetensors`) or `gemma_scope` (`params.npz`).
 
     Returns:
-        The file.
+        The weight file.
+
+    Raises:
+        ValueError: An SAE that the layout has no word for.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        path = path / native.FILE_NAME
-    native.save(path, sae, metadata)
+    checks.check_choice("layout", layout, SAVED_LAYOUTS)
+    path, sae = Path(path), _weights(sae)
+    if layout == "sae_lens":
+        return sae_lens_export.save(path, sae, metadata)
+    module = native if layout == "jaxprobe" else gemma_scope
+    if path.suffix != Path(module.FILE_NAME).suffix:
+        path = path / module.FILE_NAME
+    if layout == "jaxprobe":
+        native.save(path, sae, metadata)
+    else:
+        gemma_scope.save(path, sae)
     return path
 
 
-def _weight_file(path: Path, source: str) -> Path:
-    """The file to read: `path` itself, or the one with a known name inside it."""
+def _place(path: Path, source: str, options: places.Options) -> places.Place:
+    """The folder and, where one was named, the weight file."""
     if path.is_dir():
-        names = [layout.FILE_NAME for layout in LAYOUTS.values()]
-        found = [path / name for name in names if (path / name).is_file()]
-        if len(found) != 1:
-            there = sorted(entry.name for entry in path.iterdir())[:8]
-            raise ValueError(
-                f"an SAE folder holds exactly one of {' and '.join(names)}; {source} holds"
-                f" {', '.join(there) or 'nothing'}; name the folder with the weights, or the file"
-            )
-        return found[0]
-    if path.suffix not in LAYOUTS:
+        return places.Place(folder=path, file=None, source=source, options=options)
+    if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"an SAE file ends in {' or '.join(LAYOUTS)}, got {path.name}; name the weight file or"
-            " its folder"
+            f"an SAE file ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path.name};"
+            " name the weight file or its folder"
         )
-    return path
+    folder = path.parent
+    if (folder.parent / llama_scope.CONFIG_NAME).is_file() and folder.name == "checkpoints":
+        folder = folder.parent  # Llama Scope's weights lie one folder below their config
+    return places.Place(folder=folder, file=path, source=source, options=options)
+
+
+def _layout(place: places.Place):
+    """The module that reads what lies there; raises ValueError where none or several do."""
+    fits = [layout for layout in LAYOUTS if layout.matches(place)]
+    files = dict.fromkeys(layout.FILE_NAME for layout in fits if layout is not others)
+    if fits and (place.file or len(files) <= 1):
+        return fits[0]
+    there = sorted(entry.name for entry in place.folder.iterdir())
+    shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    known = "; ".join(layout.NAME for layout in LAYOUTS)
+    raise ValueError(
+        f"an SAE folder holds the files of exactly one of these layouts: {known}; {place.source}"
+        f" holds {shown or 'nothing'}; name the folder with the weights, or the file"
+    )

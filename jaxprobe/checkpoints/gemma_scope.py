@@ -1,21 +1,25 @@
 """Gemma Scope 1: `layer_L/width_W/average_l0_N/params.npz`, JumpReLU SAEs without a config.
 
 What the file does not say is read from where it lies: the repository's name ends in the stream
-(`-res`, `-mlp`, `-att`), the folders give block, width and L0.
+(`-res`, `-mlp`, `-att`, `-transcoders`), the folders give block, width and L0.
 """
 
+import dataclasses
+import math
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from jaxprobe.base import Site
+from jaxprobe.checkpoints import arrays, atomic
 from jaxprobe.checkpoints.loaded import LoadedSae
-from jaxprobe.saes.jump_relu import JumpReluSae, check_sae
+from jaxprobe.checkpoints.places import Place, number, site_of
+from jaxprobe.saes import BatchTopKSae, JumpReluSae, ReluSae, jump_relu
 
+NAME = "Gemma Scope 1 (params.npz)"
 FILE_NAME = "params.npz"
 KEYS = {
     "W_enc": "W_enc_DS",
@@ -24,48 +28,98 @@ KEYS = {
     "b_dec": "b_dec_D",
     "threshold": "threshold_S",
 }
+STREAMS = {"res": "resid_post", "mlp": "mlp_out", "att": "attn_z", "transcoders": "mlp_in"}
+_OTHER_NAMES = {  # of the transcoders' files, in lower case
+    **{"w_enc": "W_enc", "wenc": "W_enc", "w_e": "W_enc", "w_dec": "W_dec", "wdec": "W_dec"},
+    **{"w_d": "W_dec", "b_enc": "b_enc", "benc": "b_enc", "b_e": "b_enc", "b_dec": "b_dec"},
+    **{"bdec": "b_dec", "b_d": "b_dec", "threshold": "threshold"},
+}
 
 
-def load(path: Path, source: str) -> LoadedSae:
+def matches(place: Place) -> bool:
+    """Whether this is the layout of what lies there."""
+    if place.file is not None:
+        return place.file.suffix == ".npz"
+    return place.has(FILE_NAME)
+
+
+def load(place: Place) -> LoadedSae:
     """Reads one `params.npz`.
-
-    Args:
-        path: The file.
-        source: What the user named; like the file's own path, it may tell block and L0.
 
     Raises:
         ValueError: Not an .npz of five arrays, a missing key, or shapes that disagree.
     """
-    arrays = _read(path)
-    sae = JumpReluSae(**{KEYS[key]: jnp.asarray(arrays[key], jnp.float32) for key in KEYS})
-    check_sae(sae, f"{path} is not a Gemma Scope SAE as published")
-    where = next((text for text in (source, path.as_posix()) if "gemma-scope" in text), source)
+    path = place.file or place.folder / FILE_NAME
+    found = _read(path)
+    where = place.text("gemma-scope")
+    stream = re.search(r"gemma-scope-[^/]*-(res|mlp|att|transcoders)\b", where)
+    is_transcoder = stream is not None and stream[1] == "transcoders"
+    sae = JumpReluSae(**{KEYS[key]: arrays.float32(found[key]) for key in KEYS})
+    hint = f"{path} is not a Gemma Scope SAE as published"
+    # A transcoder's output may have another width than its input.
+    jump_relu.check_sae(sae, hint, found["b_dec"].shape[-1] if is_transcoder else None)
+    metadata = {"architecture": "jump_relu", "format": "gemma_scope_1"}
+    block = re.search(r"layer_(\d+)", where)
     if re.search(r"/embedding/", where):
-        raise ValueError(
-            f"{source}: Gemma Scope's embedding SAEs read scaled embeddings, which jaxprobe does not"
-            " support; load one of the `layer_L` folders"
-        )
+        # Published for unit-scale embeddings; the model's own are sqrt(d_model) times larger.
+        root = math.sqrt(sae.d_model)
+        sae = dataclasses.replace(sae, W_enc_DS=sae.W_enc_DS / root, W_dec_SD=sae.W_dec_SD * root)
+        site = Site(block=-1, stream="embed")
+    elif stream and block:
+        site = Site(block=int(block[1]), stream=STREAMS[stream[1]])
+        if is_transcoder:
+            metadata["output_site"] = f"blocks.{block[1]}.mlp_out"
+    else:
+        site = None
     return LoadedSae(
         sae=sae,
-        id=_id(path, where),
-        site=_site(where),
-        expected_l0=_number(r"average_l0_(\d+)", where),
-        source=source,
-        metadata={"architecture": "jump_relu", "format": "gemma_scope_1"},
+        id=_id(path, where, place),
+        site=site_of(place, site),
+        expected_l0=number(r"average_l0_(\d+)", where),
+        source=place.source,
+        metadata=metadata,
     )
 
 
+def save(path: Path, sae) -> None:
+    """Writes `params.npz` as Gemma Scope lays it out, whole or not at all.
+
+    Raises:
+        ValueError: An SAE that is no JumpReLU SAE and cannot be said as one.
+    """
+    thresholds = {
+        JumpReluSae: lambda: sae.threshold_S,
+        BatchTopKSae: lambda: np.full(sae.d_sae, sae.threshold, np.float32),
+        ReluSae: lambda: np.zeros(sae.d_sae, np.float32),
+    }
+    if type(sae) not in thresholds:
+        raise ValueError(
+            "Gemma Scope's layout holds SAEs with one threshold per latent and nothing around them,"
+            f" got {type(sae).__name__}; save it in the layout sae_lens or jaxprobe"
+        )
+    content: dict[str, Any] = {
+        key: getattr(sae, field) for key, field in KEYS.items() if key != "threshold"
+    }
+    content["threshold"] = thresholds[type(sae)]()
+    if isinstance(sae, BatchTopKSae):  # its threshold stands before the relu of negative ones
+        content["threshold"] = np.maximum(content["threshold"], 0)
+    with atomic.new_file(path) as file:
+        arrays_of: dict[str, Any] = {k: np.asarray(a, np.float32) for k, a in content.items()}
+        np.savez(file, **arrays_of)
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The five arrays, as stored."""
+    """The five arrays, as stored, under their usual names."""
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file.files]
+            names = {_OTHER_NAMES.get(name.lower(), name): name for name in file.files}
+            missing = [key for key in KEYS if key not in names]
             if missing:
                 raise ValueError(
                     f"{path} must hold the arrays {', '.join(KEYS)}; it lacks"
                     f" {', '.join(missing)} and has {', '.join(file.files) or 'none'}"
                 )
-            return {key: file[key] for key in KEYS}
+            return {key: file[names[key]] for key in KEYS}
     except (zipfile.BadZipFile, EOFError, OSError, AttributeError) as error:
         raise ValueError(
             f"{path} must be an .npz archive of arrays, and cannot be read as one ({error}); was"
@@ -73,23 +127,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _site(where: str) -> Site | None:
-    """`blocks.L.resid_post` for a `-res` repository, else None."""
-    found = re.search(r"gemma-scope-[^/]*-(res|mlp|att|transcoders)\b.*?layer_(\d+)", where)
-    if found and found[1] == "res":
-        return Site(block=int(found[2]), stream="resid_post")
-    logging.warning("%s does not tell a residual-stream site; name the site yourself", where)
-    return None
-
-
-def _id(path: Path, where: str) -> str:
+def _id(path: Path, where: str, place: Place) -> str:
     """The repository's name and the folders under it, or the last folders of a bare path."""
     found = re.search(r"gemma-scope-[^/@]+", where)
-    folders = [part for part in path.parent.parts if re.match(r"(layer|width|average_l0)_", part)]
+    pattern = r"(layer|width|average_l0)_|embedding$"
+    folders = [part for part in path.parent.parts if re.match(pattern, part)]
     named = ([found[0]] if found else []) + folders
-    return "/".join(named) or path.parent.name
-
-
-def _number(pattern: str, where: str) -> float | None:
-    found = re.search(pattern, where)
-    return float(found[1]) if found else None
+    return "/".join(named) or place.id()

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxprobe.base import Site
-from jaxprobe.saes.jump_relu import JumpReluSae
+from jaxprobe.saes import architecture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class LoadedSae:
     """An SAE with its origin.
 
     Attributes:
-        sae: The weights.
+        sae: The weights, one of the types of `saes`.
         id: Short name, what the `features` column of result rows says.
         site: Where it reads the model, or None if its source does not say.
         expected_l0: Published mean number of active latents, or None.
@@ -23,12 +23,27 @@ class LoadedSae:
         metadata: Everything else that the file says; JSON types only.
     """
 
-    sae: JumpReluSae
+    sae: Any
     id: str
     site: Site | None
     expected_l0: float | None
     source: str
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """For example `jump_relu` or `topk`."""
+        return architecture(self.sae).name
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations that it reads."""
+        return self.sae.d_model
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return self.sae.d_sae
 
 
 class _Origin:

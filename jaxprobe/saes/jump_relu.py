@@ -6,18 +6,20 @@ The decoder's bias is not subtracted before encoding (Gemma Scope's convention).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxprobe import checks
+from jaxprobe.saes import linear
 
 CONTROL_BLOCK = 1024  # latents of the random control that are drawn and measured at once
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JumpReluSae:
+class JumpReluSae(linear.Widths):
     """Weights, all float32.
 
     Attributes:
@@ -38,33 +40,10 @@ class JumpReluSae:
     b_dec_D: jax.Array
     threshold_S: jax.Array
 
-    @property
-    def d_model(self) -> int:
-        """Width of the activations that it reads."""
-        return self.W_enc_DS.shape[0]
 
-    @property
-    def d_sae(self) -> int:
-        """Number of latents."""
-        return self.W_enc_DS.shape[1]
-
-
-def check_sae(sae: JumpReluSae, hint: str = "") -> None:
+def check_sae(sae: JumpReluSae, hint: str = "", d_out: int | None = None) -> None:
     """Raises ValueError unless all five arrays are float32 and agree about both widths."""
-    checks.check_shape("W_enc_DS", sae.W_enc_DS, (None, None), hint)
-    d_model, d_sae = sae.W_enc_DS.shape
-    wanted = {
-        "b_enc_S": (d_sae,),
-        "W_dec_SD": (d_sae, d_model),
-        "b_dec_D": (d_model,),
-        "threshold_S": (d_sae,),
-    }
-    for name, shape in wanted.items():
-        checks.check_shape(name, getattr(sae, name), shape, hint)
-    for name in ("W_enc_DS", *wanted):
-        if getattr(sae, name).dtype != jnp.float32:
-            tail = f"; {hint}" if hint else ""
-            raise ValueError(f"`{name}` must be float32, got {getattr(sae, name).dtype}{tail}")
+    linear.check_arrays(sae, ("b_enc_S", "threshold_S"), d_out=d_out, hint=hint)
 
 
 def encode(sae: JumpReluSae, x_ND: jax.Array) -> jax.Array:
@@ -77,14 +56,14 @@ def encode(sae: JumpReluSae, x_ND: jax.Array) -> jax.Array:
     Returns:
         float32 z_NS, zero where a latent is not active.
     """
-    pre_NS = jnp.matmul(x_ND, sae.W_enc_DS) + _last_axis(sae.b_enc_S, x_ND.ndim)
-    active_NS = pre_NS > _last_axis(sae.threshold_S, x_ND.ndim)
+    pre_NS = linear.pre_activations(sae.W_enc_DS, sae.b_enc_S, x_ND)
+    active_NS = pre_NS > linear.last_axis(sae.threshold_S, x_ND.ndim)
     return jnp.where(active_NS, jax.nn.relu(pre_NS), 0.0)
 
 
 def decode(sae: JumpReluSae, z_NS: jax.Array) -> jax.Array:
     """Activations that the latents stand for: float32 x_ND, the leading axes as in `z_NS`."""
-    return jnp.matmul(z_NS, sae.W_dec_SD) + _last_axis(sae.b_dec_D, z_NS.ndim)
+    return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 
 def take(sae: JumpReluSae, index_K) -> JumpReluSae:
@@ -97,16 +76,15 @@ def take(sae: JumpReluSae, index_K) -> JumpReluSae:
     Returns:
         The same type with d_sae = K; what it decodes to lacks the other latents.
     """
-    return JumpReluSae(
-        W_enc_DS=sae.W_enc_DS[:, index_K],
-        b_enc_S=sae.b_enc_S[index_K],
-        W_dec_SD=sae.W_dec_SD[index_K],
-        b_dec_D=sae.b_dec_D,
-        threshold_S=sae.threshold_S[index_K],
-    )
+    return linear.take(sae, index_K, {"b_enc_S": 0, "threshold_S": 0})
 
 
-def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSae:
+def random_like(
+    sae: linear.Widths,
+    x_ND: jax.Array,
+    key: jax.Array,
+    encode_block: Callable[[int, int], jax.Array] | None = None,
+) -> JumpReluSae:
     """The control: random directions, each as often active as the latent whose place it takes.
 
     Latent s reads a random unit direction of the centred activations, and its threshold is the
@@ -115,9 +93,10 @@ def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSa
     of rare and frequent latents; only what the latents mean is left to chance.
 
     Args:
-        sae: The autoencoder to imitate.
+        sae: The autoencoder to imitate: a `JumpReluSae`, or any that comes with `encode_block`.
         x_ND: float32 activations on which the frequencies are matched.
         key: Random key; latents are drawn in blocks whose keys are folded from it.
+        encode_block: `(start, stop) -> z_NB`, the latents of `x_ND` in that range.
 
     Returns:
         A `JumpReluSae` with unit-norm encoder columns equal to its decoder rows.
@@ -125,11 +104,16 @@ def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSa
     checks.check_shape("x_ND", x_ND, (None, sae.d_model), "is it from another model?")
     x_ND = jnp.asarray(x_ND)
     mean_D = x_ND.mean(axis=0)
+    if encode_block is None:
+        assert isinstance(sae, JumpReluSae), "another architecture comes with its `encode_block`"
+        whole = sae
+        encode_block = lambda start, stop: encode(take(whole, slice(start, stop)), x_ND)
     blocks = []
     for start in range(0, sae.d_sae, CONTROL_BLOCK):
-        block = take(sae, slice(start, start + CONTROL_BLOCK))
+        stop = min(start + CONTROL_BLOCK, sae.d_sae)
+        z_NB = encode_block(start, stop)
         block_key = jax.random.fold_in(key, start // CONTROL_BLOCK)
-        blocks.append(_random_block(block, x_ND, mean_D, block_key))
+        blocks.append(_random_block((z_NB != 0).sum(axis=0), x_ND, mean_D, block_key))
     W_dec_SD, b_enc_S, threshold_S = (jnp.concatenate(part) for part in zip(*blocks, strict=True))
     return JumpReluSae(
         W_enc_DS=W_dec_SD.T,
@@ -141,10 +125,9 @@ def random_like(sae: JumpReluSae, x_ND: jax.Array, key: jax.Array) -> JumpReluSa
 
 
 @jax.jit
-def _random_block(block: JumpReluSae, x_ND: jax.Array, mean_D: jax.Array, key: jax.Array):
-    """Directions, biases and thresholds of one block of the control."""
-    count_S = (encode(block, x_ND) > 0).sum(axis=0)
-    r_SD = jax.random.normal(key, block.W_dec_SD.shape, jnp.float32)
+def _random_block(count_S: jax.Array, x_ND: jax.Array, mean_D: jax.Array, key: jax.Array):
+    """Directions, biases and thresholds of one block of the control, active on so many rows."""
+    r_SD = jax.random.normal(key, (count_S.shape[0], x_ND.shape[1]), jnp.float32)
     r_SD = r_SD / jnp.linalg.norm(r_SD, axis=1, keepdims=True)
     centred_ND = x_ND - mean_D[None, :]
     low_NS = jnp.sort(jnp.matmul(centred_ND, r_SD.T), axis=0)
@@ -160,8 +143,3 @@ def _random_block(block: JumpReluSae, x_ND: jax.Array, mean_D: jax.Array, key: j
     # A negative cut would be overruled by the relu: let the bias lift the latent instead.
     lift_S = jax.nn.relu(-cut_S)
     return r_SD, lift_S - jnp.matmul(r_SD, mean_D), cut_S + lift_S
-
-
-def _last_axis(b_S: jax.Array, ndim: int) -> jax.Array:
-    """Adds leading axes of size one, so that no rank is promoted silently."""
-    return jnp.expand_dims(b_S, tuple(range(ndim - 1)))

@@ -1,8 +1,9 @@
-"""Training a JumpReLU SAE: pure functions of arrays, one step at a time.
+"""Training an SAE of any architecture: pure functions of arrays, one step at a time.
 
     minimise  E |x - x_hat|^2 / D   subject to   E |z|_0 = target_l0
 
-Thresholds are `exp(log_threshold_S + log_shift)`. The one shared shift is steered by feedback, so
+What differs between architectures is in `rules`. Of JumpReLU, thresholds are
+`exp(log_threshold_S + log_shift)`. The one shared shift is steered by feedback, so
 that the number of active latents stays at its target from the first step to the last. The
 individual thresholds follow straight-through gradients of reconstruction and sparsity, where the
 price of an active latent is the multiplier at which moving all thresholds together would gain
@@ -24,7 +25,7 @@ import numpy as np
 import optax
 
 from jaxprobe.saes import straight_through
-from jaxprobe.saes.jump_relu import JumpReluSae
+from jaxprobe.saes.rules import RULES, THRESHOLD_RATE
 
 SMALLEST_EIGENVALUE = 1e-2  # of the mean one: whitening stretches no direction further than this
 PROBE_ROWS = 1024  # rows on which the first thresholds are measured
@@ -43,6 +44,7 @@ class Recipe:
         bandwidth: Width of the straight-through kernel, relative to the threshold.
         feedback: Share of the (logarithmic) L0 error that the shift corrects in a step.
         compute_dtype: Type of the factors of matrix products; sums are always float32.
+        architecture: One of `rules.RULES`.
     """
 
     num_steps: int
@@ -52,6 +54,12 @@ class Recipe:
     bandwidth: float = 0.5
     feedback: float = 0.3
     compute_dtype: str = "bfloat16"
+    architecture: str = "jump_relu"
+
+    @property
+    def k(self) -> int:
+        """Latents that TopK keeps."""
+        return max(1, round(self.target_l0))
 
 
 @jax.tree_util.register_dataclass
@@ -77,6 +85,15 @@ class Parameters:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GatedParameters(Parameters):
+    """With a gated SAE's own: the magnitudes' gain over the gate, and their bias."""
+
+    r_mag_S: jax.Array
+    b_mag_S: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
     """Everything that a step changes."""
 
@@ -93,6 +110,24 @@ class StepReport(NamedTuple):
     loss: jax.Array  # mean |x - x_hat|^2 / D; 1 is what the mean alone achieves
     l0: jax.Array
     dead: jax.Array  # fraction of latents
+
+
+class Measured(NamedTuple):
+    """What a step finds on the way.
+
+    Attributes:
+        mse: Mean squared error per dimension.
+        l0: Mean number of active latents.
+        price_S: The straight-through gradient of `l0` in `log_threshold_S` (never positive).
+        fired_S: Which latents were active at all.
+        level: The batch's own threshold, where the rule finds one.
+    """
+
+    mse: jax.Array
+    l0: jax.Array
+    price_S: jax.Array | None
+    fired_S: jax.Array
+    level: jax.Array | None
 
 
 def fit_scaling(x_ND: np.ndarray) -> Scaling:
@@ -140,22 +175,39 @@ def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -
     spread_S = pre_NS.std(axis=0)
     multiple = jnp.quantile((pre_NS / spread_S[None, :]).ravel(), 1 - recipe.target_l0 / d_sae)
     threshold_S = jnp.maximum(multiple * spread_S, 1e-6)
-    guess_ND = jnp.matmul(jnp.where(pre_NS > threshold_S[None, :], pre_NS, 0.0), W_dec_SD)
+    rule = RULES[recipe.architecture]
+    height_NS = pre_NS - threshold_S[None, :] if rule.shrinks else pre_NS
+    guess_ND = jnp.matmul(jnp.where(pre_NS > threshold_S[None, :], height_NS, 0.0), W_dec_SD)
     gain = jnp.maximum((probe_ND * guess_ND).sum() / (guess_ND**2).sum(), 1e-6)
-    parameters: Any = Parameters(
-        W_enc_DS=gain * W_enc_DS,
-        b_enc_S=jnp.zeros(d_sae, jnp.float32),
-        W_dec_SD=W_dec_SD,
-        b_dec_D=jnp.zeros(d_model, jnp.float32),
-        log_threshold_S=jnp.log(gain * threshold_S),
-    )
+    first = {
+        "W_enc_DS": gain * W_enc_DS,
+        "b_enc_S": jnp.zeros(d_sae, jnp.float32),
+        "W_dec_SD": W_dec_SD,
+        "b_dec_D": jnp.zeros(d_model, jnp.float32),
+        "log_threshold_S": jnp.log(gain * threshold_S),
+    }
+    parameters, log_shift = _first_parameters(first, recipe)
     return TrainState(
         parameters=parameters,
         adam=make_optimizer(recipe).init(parameters),
-        log_shift=jnp.float32(0.0),
+        log_shift=log_shift,
         idle_S=jnp.zeros(d_sae, jnp.int32),
         step=jnp.int32(0),
     )
+
+
+def _first_parameters(first: dict[str, jax.Array], recipe: Recipe) -> tuple[Any, jax.Array]:
+    """Parameters and shift that start with the latents which thresholds of their own would choose."""
+    if recipe.architecture == "gated":
+        zero_S = jnp.zeros_like(first["b_enc_S"])
+        return GatedParameters(**first, r_mag_S=zero_S, b_mag_S=zero_S), jnp.float32(0.0)
+    if not RULES[recipe.architecture].counts:
+        return Parameters(**first), jnp.float32(0.0)
+    # One level for all: what a latent's own threshold is above the mean one, its bias takes off.
+    threshold_S = jnp.exp(first["log_threshold_S"])
+    level = threshold_S.mean()
+    first |= {"b_enc_S": level - threshold_S, "log_threshold_S": jnp.zeros_like(threshold_S)}
+    return Parameters(**first), jnp.log(level)
 
 
 def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
@@ -188,33 +240,43 @@ def train_step(
         State after, and what was measured on the way.
     """
     x_BD = normalise(scaling, x_BD)
-    measure = functools.partial(loss, recipe=recipe)
-    (mse, (l0, price_S, fired_S)), gradient = jax.value_and_grad(measure, has_aux=True)(
+    measure = functools.partial(objective, recipe=recipe)
+    (_, found), gradient = jax.value_and_grad(measure, has_aux=True)(
         state.parameters, state.log_shift, x_BD
     )
-    # The multiplier: at this price per active latent, shifting all thresholds gains nothing.
-    multiplier = gradient.log_threshold_S.sum() / jnp.minimum(price_S.sum(), -1e-6)
+    changes = {}
+    if found.price_S is not None:
+        # The multiplier: at this price per active latent, shifting all thresholds gains nothing.
+        multiplier = gradient.log_threshold_S.sum() / jnp.minimum(found.price_S.sum(), -1e-6)
+        changes["log_threshold_S"] = gradient.log_threshold_S - multiplier * found.price_S
     W_dec_SD = state.parameters.W_dec_SD
     along_S = (gradient.W_dec_SD * W_dec_SD).sum(axis=1, keepdims=True)
-    gradient = dataclasses.replace(
-        gradient,
-        log_threshold_S=gradient.log_threshold_S - multiplier * price_S,
-        W_dec_SD=gradient.W_dec_SD - along_S * W_dec_SD,  # what would only change a row's norm
-    )
+    # Less what would only change a row's norm.
+    changes["W_dec_SD"] = gradient.W_dec_SD - along_S * W_dec_SD
+    gradient = dataclasses.replace(gradient, **changes)
     before: Any = state.parameters  # optax's annotations admit dictionaries only
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to int32 powers
         updates, adam = make_optimizer(recipe).update(gradient, state.adam, before)
     parameters: Any = optax.apply_updates(before, updates)
-    idle_S = jnp.where(fired_S, 0, state.idle_S + x_BD.shape[0])
+    idle_S = jnp.where(found.fired_S, 0, state.idle_S + x_BD.shape[0])
     after = TrainState(
         parameters=dataclasses.replace(parameters, W_dec_SD=_unit_rows(parameters.W_dec_SD)),
         adam=adam,
-        log_shift=state.log_shift
-        + recipe.feedback * jnp.log(jnp.maximum(l0, 1.0) / recipe.target_l0),
+        log_shift=_steered(state.log_shift, found, recipe),
         idle_S=idle_S,
         step=state.step + 1,
     )
-    return after, StepReport(loss=mse, l0=l0, dead=(idle_S > IDLE_TOKENS).mean())
+    dead = (idle_S > IDLE_TOKENS).mean()
+    return after, StepReport(loss=found.mse, l0=found.l0, dead=dead)
+
+
+def _steered(log_shift: jax.Array, found: Measured, recipe: Recipe) -> jax.Array:
+    """The shift of the thresholds after a step."""
+    if found.level is not None:  # follows the batches' own
+        return log_shift + THRESHOLD_RATE * (jnp.log(jnp.maximum(found.level, 1e-6)) - log_shift)
+    if RULES[recipe.architecture].counts:
+        return log_shift
+    return log_shift + recipe.feedback * jnp.log(jnp.maximum(found.l0, 1.0) / recipe.target_l0)
 
 
 def loss(parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: Recipe):
@@ -225,31 +287,52 @@ def loss(parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: 
         straight-through gradient in `log_threshold_S` (never positive); `fired_S` tells which
         latents were active at all.
     """
+    value, found = objective(parameters, log_shift, x_BD, recipe)
+    return value, (found.l0, found.price_S, found.fired_S)
+
+
+def objective(
+    parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: Recipe
+) -> tuple[jax.Array, Measured]:
+    """What a step minimises, and what is measured on the way.
+
+    It is the mean squared error per dimension of normalised activations; for a gated SAE, plus
+    that of its gates alone, through a decoder that they do not train.
+    """
     matmul = functools.partial(straight_through.matmul, recipe.compute_dtype)
     pre_BS = matmul(x_BD, parameters.W_enc_DS) + parameters.b_enc_S[None, :]
-    threshold_S = jnp.exp(parameters.log_threshold_S + log_shift)
-    z_BS = straight_through.jump(recipe.bandwidth, pre_BS, threshold_S)
-    guess_BD = matmul(z_BS, parameters.W_dec_SD) + parameters.b_dec_D[None, :]
+    active = RULES[recipe.architecture].activate(parameters, log_shift, pre_BS, recipe)
+    guess_BD = matmul(active.z_BS, parameters.W_dec_SD) + parameters.b_dec_D[None, :]
     mse = ((guess_BD - x_BD) ** 2).mean()
-    active_BS = pre_BS > threshold_S[None, :]
-    near_BS = straight_through.near(recipe.bandwidth, pre_BS, threshold_S)
-    price_S = -near_BS.mean(axis=0, dtype=jnp.float32) / recipe.bandwidth
-    l0 = active_BS.sum(axis=1).astype(jnp.float32).mean()
-    return mse, (l0, price_S, active_BS.any(axis=0))
+    l0 = active.active_BS.sum(axis=1).astype(jnp.float32).mean()
+    found = Measured(mse, l0, active.price_S, active.active_BS.any(axis=0), active.level)
+    if active.gate_BS is None:
+        return mse, found
+    W_dec_SD, b_dec_D = jax.lax.stop_gradient((parameters.W_dec_SD, parameters.b_dec_D))
+    gate_guess_BD = matmul(active.gate_BS, W_dec_SD) + b_dec_D[None, :]
+    return mse + ((gate_guess_BD - x_BD) ** 2).mean(), found
 
 
-def fold(state: TrainState, scaling: Scaling) -> JumpReluSae:
-    """The SAE on raw activations: the normalisation goes into weights, biases, thresholds."""
+def fold(state: TrainState, scaling: Scaling, recipe: Recipe | None = None):
+    """The SAE on raw activations: the normalisation goes into weights, biases, thresholds.
+
+    Args:
+        state: The trained state.
+        scaling: How activations were normalised.
+        recipe: The run's recipe; a JumpReLU SAE's unless given.
+    """
     p = state.parameters
     threshold_S = jnp.exp(p.log_threshold_S + state.log_shift)
+    mean_S = jnp.matmul(scaling.mean_D, p.W_enc_DS)
     # pre = (x - m) s W + b; latents are divided by s so that decoder rows keep their unit norm.
-    return JumpReluSae(
-        W_enc_DS=p.W_enc_DS,
-        b_enc_S=p.b_enc_S / scaling.scale - jnp.matmul(scaling.mean_D, p.W_enc_DS),
-        W_dec_SD=p.W_dec_SD,
-        b_dec_D=p.b_dec_D / scaling.scale + scaling.mean_D,
-        threshold_S=threshold_S / scaling.scale,
-    )
+    weights = {
+        "W_enc_DS": p.W_enc_DS,
+        "b_enc_S": p.b_enc_S / scaling.scale - mean_S,
+        "W_dec_SD": p.W_dec_SD,
+        "b_dec_D": p.b_dec_D / scaling.scale + scaling.mean_D,
+    }
+    rule = RULES["jump_relu" if recipe is None else recipe.architecture]
+    return rule.fold(weights, p, threshold_S, scaling.scale, mean_S, recipe)
 
 
 def _inverse_root(x_ND: jax.Array) -> jax.Array:

@@ -6,20 +6,19 @@ the columns that any split kept. The dense [N, d_sae] array never exists.
 
 import collections
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from jaxprobe import base, datasets, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
-from jaxprobe.saes import jump_relu
+from jaxprobe.saes import BlockEncoder, prepare, random_like
+from jaxprobe.stages import sparsity
 from jaxprobe.stages.extract import CONTROL_ROWS
 from jaxprobe.stages.latents import FOLDER as FOLDER
 from jaxprobe.stages.latents import Columns, DatasetLatents, is_done, latents_path, write
@@ -164,11 +163,13 @@ def _tell_skipped(config: EncodeConfig, names: Sequence[str], found: collections
 
 
 def weights_digest(sae: LoadedSae) -> str:
-    """Hex SHA-256 of an SAE's encoder, the part that latents depend on."""
-    digest = hashlib.sha256()
-    for array in (sae.sae.W_enc_DS, sae.sae.b_enc_S, sae.sae.threshold_S):
-        for start in range(0, array.shape[0], 256):  # in parts: a large encoder is not copied whole
-            digest.update(np.ascontiguousarray(array[start : start + 256]).tobytes())
+    """Hex SHA-256 of an SAE's weights and settings."""
+    arrays, structure = jax.tree.flatten(sae.sae)
+    digest = hashlib.sha256(str(structure).encode())
+    for array in arrays:
+        rows = np.atleast_1d(array)
+        for start in range(0, len(rows), 256):  # in parts: a large encoder is not copied whole
+            digest.update(np.ascontiguousarray(rows[start : start + 256]).tobytes())
     return digest.hexdigest()
 
 
@@ -176,7 +177,7 @@ def _random_twin(config, store, sae: LoadedSae, names: Sequence[str]) -> LoadedS
     """An SAE of the same shape and frequencies with random directions."""
     chosen = datasets.sample_texts(names, config.source, CONTROL_ROWS)
     x_ND = store.read(_site(sae), chosen)
-    twin = jump_relu.random_like(sae.sae, jnp.asarray(x_ND), jax.random.key(config.seed))
+    twin = random_like(sae.sae, x_ND, jax.random.key(config.seed))
     return LoadedSae(
         sae=twin,
         id=RANDOM_SAE,
@@ -193,8 +194,16 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
     encoder, d_sae = prepare(sae.sae, _padded(x_ND)), sae.sae.d_sae
     rows = [(split.train_N, split.y_train_N) for split in splits]
     weights = selection.class_weights(len(_padded(x_ND)), rows)
+    measured = sparsity.MeasuredL0(sae, dataset.name, len(x_ND))
+
+    def encode_block(start: int, stop: int):
+        z_NB = encoder(start, stop)
+        measured.add(z_NB[: len(x_ND)])
+        return z_NB
+
     width = min(config.max_latents, d_sae)
-    top = selection.top_latents(encoder, d_sae, weights, width, config.ranking)
+    top = selection.top_latents(encode_block, d_sae, weights, width, config.ranking)
+    measured.report()
     random_PK = np.stack(
         [
             _random_latents(config, dataset.name, split, top.fires_TS[number])
@@ -210,49 +219,6 @@ def _encode_dataset(config, store, sae: LoadedSae, dataset, splits) -> DatasetLa
         random_PK=np.searchsorted(latent_U, random_PK).astype(np.int32),
         latent_U=latent_U,
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockEncoder:
-    """Any latents of fixed rows, float32; narrower weights are widened for those latents alone."""
-
-    sae: jump_relu.JumpReluSae
-    x_ND: jax.Array
-
-    def __call__(self, start: int, stop: int) -> jax.Array:
-        """z_NB, the latents of all rows from `start` to before `stop`."""
-        return _encode_range(self.sae, self.x_ND, start, stop - start)
-
-    def columns(self, index_K) -> jax.Array:
-        """z_NK, these latents of all rows."""
-        return _encode_columns(self.sae, self.x_ND, jnp.asarray(index_K))
-
-
-def prepare(sae: jump_relu.JumpReluSae, x_ND: np.ndarray) -> BlockEncoder:
-    """Makes rows ready to be encoded by blocks of latents."""
-    return BlockEncoder(sae=sae, x_ND=jnp.asarray(x_ND))
-
-
-@functools.partial(jax.jit, static_argnames=("size",))
-def _encode_range(sae, x_ND, start, size: int):
-    return _encode_part(
-        sae, x_ND, lambda array, axis: jax.lax.dynamic_slice_in_dim(array, start, size, axis)
-    )
-
-
-@jax.jit
-def _encode_columns(sae, x_ND, index_K):
-    return _encode_part(sae, x_ND, lambda array, axis: jnp.take(array, index_K, axis=axis))
-
-
-def _encode_part(sae, x_ND, cut):
-    part = dataclasses.replace(
-        sae,
-        W_enc_DS=cut(sae.W_enc_DS, 1).astype(jnp.float32),
-        b_enc_S=cut(sae.b_enc_S, 0).astype(jnp.float32),
-        threshold_S=cut(sae.threshold_S, 0).astype(jnp.float32),
-    )
-    return jump_relu.encode(part, x_ND)
 
 
 def kept_columns(encoder: BlockEncoder, num_rows: int, latent_U) -> Iterator[np.ndarray]:

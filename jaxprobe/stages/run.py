@@ -271,9 +271,10 @@ def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSa
     return training.train_sae(config.train_sae, store, trained_dir(config.train_sae, workdir))
 
 
-def trained_dir(wanted: training.TrainSaeConfig, workdir: Path) -> Path:
+def trained_dir(config: training.TrainSaeConfig, workdir: Path) -> Path:
     """Where the train_sae stage leaves its SAE."""
-    return workdir / SAES / f"{wanted.site}_width_{wanted.d_sae}_l0_{wanted.target_l0:g}"
+    kind = "" if config.architecture == "jump_relu" else f"{config.architecture}_"
+    return workdir / SAES / f"{kind}{config.site}_width_{config.d_sae}_l0_{config.target_l0:g}"
 
 
 def trained_sae(config: RunConfig, workdir: Path) -> LoadedSae | None:

@@ -1,5 +1,6 @@
 """Token activations to a trained SAE: `saes/NAME/sae.safetensors`, with its held-out quality inside.
 
+Batches are shared by the devices there are; their number changes results by the order of sums only.
 Everything random is addressed (by seed, epoch and prompt hash) and nothing depends on the clock,
 so a run that was killed at any moment resumes and ends with the same bytes.
 """
@@ -19,6 +20,7 @@ from jaxprobe import checks
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import LoadedSae, load_sae, native, save_sae, training_state
 from jaxprobe.saes import training
+from jaxprobe.saes.rules import RULES
 from jaxprobe.stages.sae_training.quality import Quality, measure_quality
 from jaxprobe.stages.sae_training.tokens import ShuffledTokens, TokenStore, held_out_prompts
 
@@ -32,6 +34,7 @@ class TrainSaeConfig:
 
     Attributes:
         site: Whose tokens.
+        architecture: One of `saes.rules.RULES`: jump_relu, relu, gated, topk, batch_topk.
         d_sae: Number of latents.
         target_l0: Mean number of active latents per token.
         num_tokens: Tokens to train on, counting repeats.
@@ -43,9 +46,11 @@ class TrainSaeConfig:
         held_out: Fraction of prompts that are only for measuring the result.
         max_gib: Most memory for activations; a larger set streams through it.
         checkpoint_seconds: How often the state is saved.
+        num_devices: Devices that share a batch; 0 takes as many as divide it evenly.
     """
 
     site: str = "blocks.12.resid_post"
+    architecture: str = "jump_relu"
     d_sae: int = 4096
     target_l0: float = 62.0
     num_tokens: int = 400_000
@@ -57,6 +62,7 @@ class TrainSaeConfig:
     held_out: float = 0.1
     max_gib: float = 2.0
     checkpoint_seconds: float = 30.0
+    num_devices: int = 0
 
 
 def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) -> LoadedSae:
@@ -94,8 +100,7 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
         seed=config.seed,
         max_bytes=int(config.max_gib * 2**30),
     )
-    state, scaling = _train(config, data, unfinished, identity)
-    sae = training.fold(state, scaling)
+    sae = _train(config, data, unfinished, identity)
     held_N = np.flatnonzero(is_held)
     quality = measure_quality(sae, store, site, held_N, _is_last(prompt_N)[held_N])
     save_sae(final, sae, _metadata(config, store, identity, quality))
@@ -105,13 +110,14 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
 
 
 def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Path, identity: dict):
-    """Runs the steps that are still to be run."""
+    """Runs the steps that are still to be run; returns the SAE on raw activations."""
     recipe = training.Recipe(
         num_steps=max(1, config.num_tokens // config.batch_size),
         target_l0=config.target_l0,
         learning_rate=config.learning_rate,
         bandwidth=config.bandwidth,
         compute_dtype=config.compute_dtype,
+        architecture=config.architecture,
     )
     sample_ND = data.sample(max(SAMPLE_TOKENS, 2 * config.d_sae))
     scaling = training.fit_scaling(sample_ND)
@@ -121,18 +127,29 @@ def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Path, ident
         state = training_state.load(unfinished, jax.eval_shape(initialise, *inputs), identity)
     else:
         state = jax.jit(initialise)(*inputs)
+    everywhere, by_rows = _shardings(config)
+    state, scaling = jax.device_put((state, scaling), everywhere)
     step = jax.jit(training.train_step, static_argnames="recipe", donate_argnames="state")
     first, report, saved_at = int(state.step), None, time.monotonic()
     with _bar(config, recipe, first) as bar:
         for number in range(first, recipe.num_steps):
-            batch_BD = data.batch(number)
+            batch_BD = jax.device_put(data.batch(number), by_rows)
             _show(bar, report, config.batch_size)  # waits for the step before: one batch ahead
             state, report = step(state, batch_BD, scaling, recipe=recipe)
             if time.monotonic() - saved_at >= config.checkpoint_seconds:
                 training_state.save(unfinished, state, identity)
                 saved_at = time.monotonic()
         _show(bar, report, config.batch_size)
-    return state, scaling
+    return jax.device_put(training.fold(state, scaling, recipe), jax.devices()[0])
+
+
+def _shardings(config: TrainSaeConfig) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+    """Where the state lies, and where a batch does: copies on every device, and a part on each."""
+    most = min(config.num_devices or len(jax.devices()), len(jax.devices()))
+    count = max(n for n in range(1, most + 1) if config.batch_size % n == 0)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:count]), ("batch",))
+    named = lambda *axes: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+    return named(), named("batch", None)
 
 
 def _bar(config: TrainSaeConfig, recipe: training.Recipe, first: int) -> tqdm:
@@ -177,7 +194,10 @@ def _is_last(prompt_N: np.ndarray) -> np.ndarray:
 
 def _identity(config: TrainSaeConfig, store: TokenStore, prompt_N: np.ndarray) -> dict:
     """Everything that decides the result: the config (less what cannot), and the tokens."""
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != "checkpoint_seconds"}
+    without = ("checkpoint_seconds", "num_devices")
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in without}
+    if config.architecture == "jump_relu":
+        del fields["architecture"]  # runs from before there were others are the same runs
     content = hashlib.sha256("".join(store.prompt_hashes()).encode())
     content.update(np.ascontiguousarray(prompt_N, np.int64).tobytes())
     return {**fields, "store": store.digest, "tokens": content.hexdigest()}
@@ -189,7 +209,7 @@ def _metadata(
     """What the SAE's file says about it; nothing of the clock, so equal runs make equal files."""
     fingerprint = getattr(store, "fingerprint", {})
     return {
-        "id": f"jump_relu/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}",
+        "id": f"{config.architecture}/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}",
         "site": config.site,
         "model": fingerprint.get("model"),
         "expected_l0": quality["all_tokens"].l0,
@@ -202,6 +222,7 @@ def _metadata(
 
 def _check_config(config: TrainSaeConfig) -> None:
     """Raises ValueError for numbers that cannot work."""
+    checks.check_choice("architecture", config.architecture, RULES)
     for name in ("d_sae", "num_tokens", "batch_size", "learning_rate", "bandwidth", "max_gib"):
         checks.check_positive(name, getattr(config, name))
     if not 0 < config.target_l0 < config.d_sae:
@@ -210,4 +231,6 @@ def _check_config(config: TrainSaeConfig) -> None:
         )
     if not 0 < config.held_out < 1:
         raise ValueError(f"`held_out` must lie between 0 and 1, got {config.held_out}")
+    if config.num_devices < 0:
+        raise ValueError(f"`num_devices` must be 0 (all) or more, got {config.num_devices}")
     checks.check_choice("compute_dtype", config.compute_dtype, ("bfloat16", "float32"))

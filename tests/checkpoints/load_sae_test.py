@@ -68,11 +68,12 @@ def test_gemma_scope_from_the_hub(tmp_path, monkeypatch):
     assert loaded.source == uri
 
 
-def test_gemma_scope_other_streams_have_no_site(tmp_path):
-    folder = tmp_path / FOLDER.replace("-res", "-mlp")
+@pytest.mark.parametrize(("name", "stream"), [("mlp", "mlp_out"), ("att", "attn_z")])
+def test_gemma_scope_other_streams(tmp_path, name, stream):
+    folder = tmp_path / FOLDER.replace("-res", f"-{name}")
     folder.mkdir(parents=True)
     np.savez(folder / "params.npz", **published_arrays())
-    assert checkpoints.load_sae(folder).site is None
+    assert checkpoints.load_sae(folder).site == Site(block=12, stream=stream)
 
 
 def test_gemma_scope_refusals(tmp_path):
@@ -166,7 +167,9 @@ def test_native_refusals(tmp_path):
 
 def test_nothing_there(tmp_path):
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"exactly one of params.npz and sae.safetensors.*readme"):
+    with pytest.raises(ValueError, match=r"exactly one of.*params.npz.*sae.safetensors.*readme"):
         checkpoints.load_sae(tmp_path)
-    with pytest.raises(ValueError, match=r"ends in .npz or .safetensors, got readme.txt"):
+    with pytest.raises(
+        ValueError, match=r"ends in .npz, .safetensors, .pt or .pth, got readme.txt"
+    ):
         checkpoints.load_sae(tmp_path / "readme.txt")

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprobe import datasets, selection
+from jaxprobe import datasets, saes, selection
 from jaxprobe.base import Site
 from jaxprobe.stages import encode as stage
-from jaxprobe.stages import extract
+from jaxprobe.stages import extract, sparsity
 from tests import fakes
 
 SITE = Site(block=1, stream="resid_post")
@@ -183,6 +183,52 @@ def test_a_dataset_too_small_for_any_split_is_left_out(setting, tmp_path):
     config = dataclasses.replace(config, datasets=(path,))
     stage.encode(config, store, [fakes.loaded_sae(SITE)], tmp_path)
     assert not modified(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["topk", "framed gated"])
+def test_other_architectures_give_the_latents_of_a_whole_encode(setting, tmp_path, kind):
+    store, config = setting
+    weights = fakes.loaded_sae(SITE).sae
+    linear = {name: getattr(weights, name) for name in ("W_enc_DS", "W_dec_SD", "b_dec_D")}
+    if kind == "topk":
+        sae = saes.TopKSae(**linear, b_enc_S=weights.b_enc_S, k=7)
+    else:
+        biases = {"b_gate_S": -weights.threshold_S, "b_mag_S": weights.b_enc_S}
+        core = saes.GatedSae(**linear, **biases, r_mag_S=weights.b_enc_S / 9)
+        sae = saes.frame(core, shift_D=weights.b_enc_S[:32], normalisation="constant_norm_rescale")
+    loaded = dataclasses.replace(fakes.loaded_sae(SITE), sae=sae)
+    by_id = stage.encode(config, store, [loaded], tmp_path)
+    for name in config.datasets:
+        x_ND = store.read(SITE, datasets.load(name).texts)
+        often_S = {}
+        for key, encoded in by_id.items():
+            got = read(config, store, encoded, name, tmp_path)
+            z_NS = np.asarray(saes.encode(encoded.sae, x_ND))
+            np.testing.assert_allclose(got.z_NU, z_NS[:, got.latent_U], rtol=1e-4, atol=1e-4)
+            often_S[key] = (z_NS > 0).mean()
+        assert often_S["sae"] == pytest.approx(often_S[stage.RANDOM_SAE], rel=0.15)
+    # Other settings with the same arrays are another SAE.
+    if kind == "topk":
+        other = dataclasses.replace(loaded, sae=dataclasses.replace(sae, k=8))
+        assert stage.weights_digest(other) != stage.weights_digest(loaded)
+
+
+@pytest.mark.parametrize(("factor", "far"), [(1.0, False), (1.7, False), (2.5, True), (0.3, True)])
+def test_an_l0_far_from_the_published_one_warns(setting, tmp_path, monkeypatch, factor, far):
+    store, config = setting
+    config = dataclasses.replace(config, random_sae=False)
+    sae = fakes.loaded_sae(SITE)
+    name = config.datasets[0]
+    l0 = (dense(sae, store.read(SITE, datasets.load(name).texts)) > 0).sum(1).mean()
+    sae = dataclasses.replace(sae, expected_l0=float(l0 * factor))
+    lines = {"info": [], "warning": []}
+    for level, found in lines.items():
+        say = lambda text, *values, found=found: found.append(text % values)
+        monkeypatch.setattr(sparsity.logging, level, say)
+    stage.encode(config, store, [sae], tmp_path)
+    said = [line for line in lines["warning" if far else "info"] if "published" in line]
+    assert any(f"L0 {l0:.1f}, published {l0 * factor:.1f}" in line for line in said)
+    assert bool(lines["warning"]) == far
 
 
 def test_saes_without_a_site_or_with_one_id_are_refused(setting, tmp_path):

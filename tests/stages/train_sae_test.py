@@ -131,6 +131,56 @@ def test_finished_run_is_loaded_not_trained(trained, monkeypatch):
     assert again.metadata == first.metadata
 
 
+@pytest.mark.parametrize("architecture", ["topk", "batch_topk", "gated", "relu"])
+def test_other_architectures_train_resume_and_say_what_they_are(
+    architecture, tmp_path, monkeypatch
+):
+    config = dataclasses.replace(TINY, architecture=architecture, num_tokens=60 * 128)
+    whole = train_sae(config, FakeStore(), tmp_path / "whole")
+    assert whole.architecture == architecture
+    assert whole.id == f"{architecture}/{SITE}/width_96/l0_6"
+    quality = whole.metadata["training"]["held_out"]["all_tokens"]
+    assert quality["l0"] == pytest.approx(TINY.target_l0, rel=0.3)
+    assert quality["variance_explained"] > 0.3
+    # Interrupted after some checkpoints and started again: the same bytes.
+    real, saved = stage.training_state.save, []
+
+    def save_some(*arguments):
+        real(*arguments)
+        saved.append(1)
+        if len(saved) == 20:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage.training_state, "save", save_some)
+    with pytest.raises(KeyboardInterrupt):
+        train_sae(config, FakeStore(), tmp_path / "again")
+    train_sae(config, FakeStore(), tmp_path / "again")
+    first, second = (
+        (tmp_path / name / "sae.safetensors").read_bytes() for name in ("whole", "again")
+    )
+    assert first == second
+    # A run of another architecture has other business in this folder.
+    with pytest.raises(ValueError, match=r"architecture = "):
+        train_sae(dataclasses.replace(TINY, num_tokens=60 * 128), FakeStore(), tmp_path / "whole")
+
+
+def test_the_number_of_devices_changes_only_the_order_of_sums(tmp_path):
+    import jax
+
+    if len(jax.devices()) < 2:
+        pytest.skip("needs two devices")
+    short = dataclasses.replace(TINY, num_tokens=20 * 128)
+    runs = {}
+    for count in (1, 2, 3):  # three do not divide a batch: two are taken
+        config = dataclasses.replace(short, num_devices=count)
+        runs[count] = train_sae(config, FakeStore(), tmp_path / str(count)).sae
+    for name, value in vars(runs[1]).items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(getattr(runs[2], name) / scale, value / scale, atol=1e-3)
+        np.testing.assert_array_equal(getattr(runs[3], name), getattr(runs[2], name))
+    assert not np.array_equal(runs[1].W_enc_DS, runs[2].W_enc_DS)  # two did share the work
+
+
 def test_another_config_or_store_is_refused(trained):
     store, folder, _ = trained
     other = dataclasses.replace(TINY, learning_rate=0.5)
@@ -151,6 +201,8 @@ def test_another_config_or_store_is_refused(trained):
         ({"held_out": 1e-9}, "0 to measure with"),
         ({"batch_size": 10**6}, "extract more prompts or take a smaller batch"),
         ({"compute_dtype": "float23"}, "unknown compute_dtype 'float23'"),
+        ({"architecture": "jumprelu"}, "unknown architecture 'jumprelu'; known: jump_relu"),
+        ({"num_devices": -1}, "`num_devices` must be 0"),
     ],
 )
 def test_bad_configs_are_refused(change, message, tmp_path):

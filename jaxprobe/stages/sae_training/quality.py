@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxprobe.base import Site
-from jaxprobe.saes.jump_relu import JumpReluSae, decode, encode
+from jaxprobe.saes import decode, encode
 from jaxprobe.stages.sae_training.tokens import TokenStore
 
 ROWS = 4096  # encoded at once
@@ -30,7 +30,7 @@ class Quality:
 
 
 def measure_quality(
-    sae: JumpReluSae, store: TokenStore, site: Site, row_N: np.ndarray, is_last_N: np.ndarray
+    sae, store: TokenStore, site: Site, row_N: np.ndarray, is_last_N: np.ndarray
 ) -> dict[str, Quality]:
     """Quality over some tokens, and over those of them that end a prompt.
 
@@ -58,16 +58,16 @@ def measure_quality(
     return {"all_tokens": all_tokens.quality(), "last_tokens": last_tokens.quality()}
 
 
-def _measure(sae: JumpReluSae, x_ND: jax.Array):
+def _measure(sae, x_ND: jax.Array):
     """Squared error of each row and which latents are active there."""
     z_NS = encode(sae, x_ND)
-    return ((decode(sae, z_NS) - x_ND) ** 2).sum(axis=1), z_NS > 0
+    return ((decode(sae, z_NS, x_ND) - x_ND) ** 2).sum(axis=1), z_NS != 0
 
 
 class _Sums:
     """Running sums, float64, about the decoder's bias so that no digits cancel."""
 
-    def __init__(self, sae: JumpReluSae):
+    def __init__(self, sae):
         self.centre_D = np.asarray(sae.b_dec_D, np.float64)
         self.num_tokens, self.error, self.active = 0, 0.0, 0
         self.first_D, self.second = np.zeros_like(self.centre_D), 0.0

@@ -1,4 +1,4 @@
-"""The suite `fit` of bench.py: probes against scikit-learn, called as the published package calls it.
+"""Probes against scikit-learn, called as the published package calls it.
 
 Both sides fit the same rows in one process, one after the other: every candidate in every fold, and the
 refit. `converged` stands for scikit-learn's best converging solver (newton-cholesky; liblinear for L1),
@@ -50,7 +50,7 @@ class Fitted(NamedTuple):
     objective_PR: np.ndarray | None = None
 
 
-def fit_suite(config: run.RunConfig, workdir) -> None:
+def suite(config: run.RunConfig, workdir) -> None:
     """One table a kind of work, and its means."""
     warnings.simplefilter("ignore")  # the other side's: it often stops before its optimum
     everything = list(_read(config, workdir))

@@ -1,0 +1,163 @@
+"""dictionary_learning: `ae.pt` (or the same as safetensors) and a `config.json` of its trainer."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints.loaded import LoadedSae
+from jaxprobe.checkpoints.places import Place, hook_site, site_of
+from jaxprobe.saes import (
+    BatchTopKSae,
+    GatedSae,
+    JumpReluSae,
+    MatryoshkaSae,
+    ReluSae,
+    TopKSae,
+    check_sae,
+    frame,
+    matryoshka,
+)
+
+NAME = "dictionary_learning (ae.pt, config.json)"
+FILE_NAME = "ae.pt"
+FILE_NAMES = (FILE_NAME, "ae.safetensors")
+CONFIG_NAME = "config.json"
+_LINEAR = {"encoder.weight": "W_enc_DS", "decoder.weight": "W_dec_SD"}
+_PLAIN = {"W_enc": "W_enc_DS", "W_dec": "W_dec_SD", "b_enc": "b_enc_S", "b_dec": "b_dec_D"}
+_BIASED = {**_LINEAR, "encoder.bias": "b_enc_S"}
+_TOPK = {**_BIASED, "b_dec": "b_dec_D"}
+KEYS: dict[str, dict[str, str]] = {
+    "AutoEncoder": {**_BIASED, "bias": "b_dec_D"},
+    "AutoEncoderNew": {**_BIASED, "decoder.bias": "b_dec_D"},
+    "GatedAutoEncoder": {
+        **_LINEAR,
+        **{"decoder_bias": "b_dec_D", "r_mag": "r_mag_S"},
+        **{"gate_bias": "b_gate_S", "mag_bias": "b_mag_S"},
+    },
+    "JumpReluAutoEncoder": {**_PLAIN, "threshold": "threshold_S"},
+    "AutoEncoderTopK": _TOPK,
+    "BatchTopKSAE": {**_TOPK, "threshold": "threshold"},
+    "MatryoshkaBatchTopKSAE": {**_PLAIN, "threshold": "threshold", "group_sizes": "group_sizes"},
+}
+SUBTRACTS_BIAS = {
+    *("AutoEncoder", "GatedAutoEncoder", "AutoEncoderTopK"),
+    *("BatchTopKSAE", "MatryoshkaBatchTopKSAE"),
+}
+
+
+def matches(place: Place) -> bool:
+    """Whether this is the layout of what lies there."""
+    return any(place.has(name) for name in FILE_NAMES)
+
+
+def load(place: Place) -> LoadedSae:
+    """Reads one dictionary.
+
+    Raises:
+        ValueError: A class that is not known, a threshold that was never set, a pickle of more than
+            tensors, or arrays that do not fit together.
+    """
+    name = next(name for name in FILE_NAMES if place.has(name))
+    path, config_path = place.folder / name, place.folder / CONFIG_NAME
+    config = arrays.read_json(config_path)
+    trainer = arrays.need(config, "trainer", config_path)
+    kind = _class(arrays.need(trainer, "dict_class", config_path), config_path)
+    found = arrays.read_arrays(path)
+    arrays.check_keys(found, KEYS[kind], path, optional=("k", "threshold"))
+    core = _core(kind, found, trainer, place)
+    check_sae(core, f"{path} is not a {kind} of dictionary_learning")
+    for key, have in (("activation_dim", core.d_model), ("dict_size", core.d_sae)):
+        if trainer.get(key, have) != have:
+            raise ValueError(
+                f"{config_path} says {key} = {trainer[key]}, but the weights have {have}"
+            )
+    return LoadedSae(
+        sae=frame(core, shift_D=core.b_dec_D if kind in SUBTRACTS_BIAS else None),
+        id=place.id(),
+        site=site_of(place, _site(trainer)),
+        expected_l0=_expected_l0(kind, core, trainer),
+        source=place.source,
+        metadata={"format": "dictionary_learning", "config": config},
+    )
+
+
+def _class(text: Any, path) -> str:
+    """The dictionary's class; the config may hold its name, a path to it, or Python's words for it."""
+    last = str(text).strip("<>'\" ").split(".")[-1].strip("'>\" ")
+    if last in KEYS:
+        return last
+    raise ValueError(f"{path} must have a dict_class of {', '.join(KEYS)}, got {text!r}")
+
+
+def _core(kind: str, found: Mapping[str, np.ndarray], trainer: Mapping[str, Any], place: Place):
+    """The autoencoder without its frame."""
+    transposed = ("encoder.weight", "decoder.weight")
+    values: dict[str, Any] = {
+        field: arrays.float32(found[key], transpose=key in transposed)
+        for key, field in KEYS[kind].items()
+    }
+    if kind == "AutoEncoder":
+        return _unit_decoder(ReluSae(**values))
+    if kind == "AutoEncoderNew":
+        return ReluSae(**values)
+    if kind == "GatedAutoEncoder":
+        return GatedSae(**values)
+    if kind == "JumpReluAutoEncoder":
+        return JumpReluSae(**values)
+    if kind == "AutoEncoderTopK":
+        k = int(found["k"]) if "k" in found else trainer.get("k")
+        if not k:
+            raise ValueError(f"{place.source} does not say its k, neither in weights nor in config")
+        return TopKSae(**values, k=int(k))
+    if values["threshold"].size == 1:
+        values["threshold"] = values["threshold"].reshape(())
+    if not (values["threshold"] >= 0).all():
+        raise ValueError(
+            f"{place.source} must have a threshold of at least 0, got"
+            f" {float(np.min(values['threshold']))}: it was never set in training, so a row's"
+            " latents would depend on its batch; take a checkpoint of a longer run"
+        )
+    if kind == "BatchTopKSAE":
+        return BatchTopKSae(**values)
+    sizes = tuple(int(size) for size in np.asarray(found["group_sizes"]).ravel())
+    del values["group_sizes"]
+    active = place.options.active_groups
+    threshold = values.pop("threshold")
+    return MatryoshkaSae(
+        **values,
+        threshold_S=jnp.broadcast_to(threshold, values["b_enc_S"].shape),
+        group_S=matryoshka.groups(sizes),
+        active_groups=len(sizes) if active is None else active,
+    )
+
+
+def _unit_decoder(sae: ReluSae) -> ReluSae:
+    """Decoder rows of norm 1, the rest rescaled, as the library does when it loads."""
+    norm_S = jnp.maximum(jnp.linalg.norm(sae.W_dec_SD, axis=1), 1e-8)
+    return dataclasses.replace(
+        sae,
+        W_enc_DS=sae.W_enc_DS * norm_S[None, :],
+        b_enc_S=sae.b_enc_S * norm_S,
+        W_dec_SD=sae.W_dec_SD / norm_S[:, None],
+    )
+
+
+def _site(trainer: Mapping[str, Any]):
+    """The submodule's name where it tells, else the layer's output."""
+    name, layer = str(trainer.get("submodule_name") or ""), trainer.get("layer")
+    streams = {"resid": "resid_post", "mlp": "mlp_out", "att": "attn_out"}
+    stream = next((streams[word] for word in streams if name.startswith(word)), None)
+    if layer is not None and (stream or not name):
+        return hook_site(f"blocks.{layer}.{stream or 'resid_post'}")
+    return hook_site(name)
+
+
+def _expected_l0(kind: str, core, trainer: Mapping[str, Any]) -> float | None:
+    if isinstance(core, TopKSae):
+        return float(core.k)
+    value = trainer.get("k") if "BatchTopK" in kind else trainer.get("target_l0")
+    return float(value) if isinstance(value, int | float) else None

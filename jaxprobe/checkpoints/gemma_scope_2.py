@@ -1,0 +1,110 @@
+"""Gemma Scope 2: `SITE[_all]/layer_L_width_W_l0_SIZE[_affine]/params.safetensors` and a `config.json`.
+
+JumpReLU SAEs and transcoders, some of the latter with an affine skip connection, used as `x @ A`.
+Where the config is missing, the path says the same.
+"""
+
+import re
+from typing import Any
+
+from jaxprobe.base import Site
+from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints.loaded import LoadedSae
+from jaxprobe.checkpoints.places import Place, hook_site, site_of
+from jaxprobe.saes import JumpReluSae, frame, jump_relu
+
+NAME = "Gemma Scope 2 (params.safetensors)"
+FILE_NAME = "params.safetensors"
+KEYS = {
+    "w_enc": "W_enc_DS",
+    "b_enc": "b_enc_S",
+    "w_dec": "W_dec_SD",
+    "b_dec": "b_dec_D",
+    "threshold": "threshold_S",
+}
+SKIP = "affine_skip_connection"
+STREAMS = {"resid_post": "resid_post", "mlp_out": "mlp_out", "attn_out": "attn_z"}
+
+
+def matches(place: Place) -> bool:
+    """Whether this is the layout of what lies there."""
+    return place.has(FILE_NAME) or _layers(place)
+
+
+def load(place: Place) -> LoadedSae:
+    """Reads one SAE or transcoder.
+
+    Raises:
+        ValueError: A crosscoder or cross-layer transcoder, a damaged file, another architecture,
+            or arrays that do not fit together.
+    """
+    where = place.text(r"layer_\d+_width|crosscoder|clt")
+    path = place.file or place.folder / FILE_NAME
+    config_path = place.folder / "config.json"
+    config = arrays.read_json(config_path) if config_path.is_file() else _infer(where)
+    kind = config.get("type") or ("transcoder" if "transcoder" in where else "sae")
+    multi = re.search(r"(?:^|/)(crosscoder|clt)(?:/|$)", where)
+    if kind in ("crosscoder", "clt") or multi or _layers(place):
+        name = multi[1] if multi else kind
+        raise ValueError(
+            f"{place.source} is a {name}: its latents read or write several layers at once, which"
+            " cannot be probed at one site; name an SAE or a transcoder instead (resid_post,"
+            " mlp_out, attn_out, transcoder)"
+        )
+    if kind not in ("sae", "transcoder") or config.get("architecture") != "jump_relu":
+        raise ValueError(
+            f"{config_path} must describe a jump_relu sae or transcoder, got type {kind!r} and"
+            f" architecture {config.get('architecture')!r}"
+        )
+    found = arrays.read_safetensors(path)
+    arrays.check_keys(found, KEYS, path, optional=(SKIP,))
+    if config.get("affine_connection") and SKIP not in found:
+        raise ValueError(f"{path} must hold {SKIP}, as its config says; got {', '.join(found)}")
+    core = JumpReluSae(**{field: arrays.float32(found[key]) for key, field in KEYS.items()})
+    hint = f"{path} is not a Gemma Scope 2 SAE as published"
+    d_out = found["b_dec"].shape[-1] if kind == "transcoder" else None
+    jump_relu.check_sae(core, hint, d_out)
+    skip = arrays.float32(found[SKIP]) if SKIP in found else None
+    site, output = _sites(config, where)
+    metadata: dict[str, Any] = {"format": "gemma_scope_2", "config": config}
+    if kind == "transcoder":
+        metadata["output_site"] = str(output) if output else None
+    return LoadedSae(
+        sae=frame(core, W_skip_DE=skip),
+        id=place.id(),
+        site=site_of(place, site),
+        expected_l0=config.get("l0"),
+        source=place.source,
+        metadata=metadata,
+    )
+
+
+def _layers(place: Place) -> bool:
+    """Whether this holds one file per layer."""
+    if place.file is not None:
+        return bool(re.fullmatch(r"params_layer_\d+\.safetensors", place.file.name))
+    return any(place.folder.glob("params_layer_*.safetensors"))
+
+
+def _infer(where: str) -> dict[str, Any]:
+    """What a config would say, from the path."""
+    kind = "transcoder" if "transcoder" in where else "sae"
+    return {
+        "architecture": "jump_relu",
+        "type": kind,
+        "affine_connection": "_affine" in where,
+        "inferred_from_path": True,
+    }
+
+
+def _sites(config, where: str) -> tuple[Site | None, Site | None]:
+    """Where it reads, and where it writes; the path's word for the stream counts first."""
+    layer = re.search(r"layer_(\d+)", where)
+    stream = re.search(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder)(?:_all)?/", where)
+    if layer and stream and stream[1] in STREAMS:
+        site = Site(block=int(layer[1]), stream=STREAMS[stream[1]])
+        return site, site
+    if layer and stream:
+        block = int(layer[1])
+        return Site(block=block, stream="mlp_in"), Site(block=block, stream="mlp_out")
+    return hook_site(config.get("hf_hook_point_in")), hook_site(config.get("hf_hook_point_out"))

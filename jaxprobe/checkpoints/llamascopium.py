@@ -1,0 +1,155 @@
+"""Llama Scope's newer layout (R1-Distill and after): `config.json` and `sae_weights.safetensors`.
+
+    pre = s_in x W_enc + b_enc        z = pre where n pre > exp(log_threshold), else 0, n = |W_dec_i|
+
+with s_in = sqrt(d) / (average norm) for `dataset-wise` normalised SAEs, sqrt(d) / |x| of each row
+for `token-wise` ones and 1 for `inference`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints.loaded import LoadedSae
+from jaxprobe.checkpoints.places import Place, hook_site, site_of
+from jaxprobe.checkpoints.sae_lens import fold_decoder_norm
+from jaxprobe.saes import JumpReluSae, ReluSae, TopKSae, check_sae, frame
+
+NAME = "llamascopium (config.json, sae_weights.safetensors)"
+CONFIG_NAME = "config.json"
+FILE_NAME = "sae_weights.safetensors"
+OLD_KEYS = {
+    "encoder.weight": "W_enc_DS",
+    "encoder.bias": "b_enc_S",
+    "decoder.weight": "W_dec_SD",
+    "decoder.bias": "b_dec_D",
+}
+NEW_KEYS = {"W_E": "W_enc_DS", "b_E": "b_enc_S", "W_D": "W_dec_SD", "b_D": "b_dec_D"}
+THRESHOLDS = ("log_jumprelu_threshold", "activation_function.log_jumprelu_threshold")
+AVERAGE_NORM = "dataset_average_activation_norm."
+
+
+def matches(place: Place) -> bool:
+    """Whether this is the layout of what lies there."""
+    return place.has(CONFIG_NAME, FILE_NAME)
+
+
+def load(place: Place) -> LoadedSae:
+    """Reads one SAE or transcoder.
+
+    Raises:
+        ValueError: A kind, activation or normalisation that cannot be probed or is not known, a
+            damaged file, or arrays that do not fit together.
+    """
+    config_path, path = place.folder / CONFIG_NAME, place.folder / FILE_NAME
+    config = arrays.read_json(config_path)
+    found = arrays.read_safetensors(path)
+    _check(config, found, config_path)
+    norms = {
+        key.removeprefix(AVERAGE_NORM): float(np.asarray(found.pop(key)))
+        for key in list(found)
+        if key.startswith(AVERAGE_NORM)
+    }
+    keys = dict(NEW_KEYS if "W_E" in found else OLD_KEYS)
+    bias_key = next(key for key, field in keys.items() if field == "b_dec_D")
+    if bias_key not in found and not config.get("use_decoder_bias", True):
+        del keys[bias_key]
+    arrays.check_keys(found, keys, path, optional=THRESHOLDS)
+    weights = {
+        field: arrays.float32(found[key], transpose=key.endswith(".weight"))
+        for key, field in keys.items()
+    }
+    weights.setdefault("b_dec_D", jnp.zeros(weights["W_dec_SD"].shape[1]))
+    hook_in = arrays.need(config, "hook_point_in", config_path)
+    hook_out = config.get("hook_point_out") or hook_in
+    core = _core(config, weights, found, path)
+    is_transcoder = hook_in != hook_out
+    check_sae(
+        core, f"{path} is not a llamascopium SAE", core.b_dec_D.shape[0] if is_transcoder else None
+    )
+    core, normalisation = _normalise(config, core, norms, (hook_in, hook_out), place)
+    metadata: dict[str, Any] = {"format": "llamascopium", "config": config}
+    if is_transcoder:
+        output = hook_site(hook_out)
+        metadata["output_site"] = str(output) if output else None
+    return LoadedSae(
+        sae=frame(core, normalisation=normalisation, restores=not is_transcoder),
+        id=place.id(),
+        site=site_of(place, hook_site(hook_in)),
+        expected_l0=float(core.k) if isinstance(core, TopKSae) else None,
+        source=place.source,
+        metadata=metadata,
+    )
+
+
+def _check(config: Mapping[str, Any], found: Mapping[str, Any], path: Path) -> None:
+    """Raises ValueError for what changes the mathematics and is not known."""
+    if config.get("use_glu_encoder") or any("glu" in key for key in found):
+        raise ValueError(f"{path} describes an encoder with a gated linear unit, not supported")
+    kind = config.get("sae_type", "sae")
+    if kind != "sae":
+        raise ValueError(
+            f"{path} describes a {kind}, whose latents read or write more than one site; name an"
+            " SAE or transcoder of one layer"
+        )
+    known = ("relu", "jumprelu", "topk")
+    if config.get("act_fn") not in known:
+        raise ValueError(f"{path} must have an act_fn of {known}, got {config.get('act_fn')!r}")
+
+
+def _core(config: Mapping[str, Any], weights: dict, found: Mapping, path: Path):
+    """The autoencoder before any treatment of its input."""
+    includes_norm = config.get("sparsity_include_decoder_norm", True)
+    if config["act_fn"] == "relu":
+        return ReluSae(**weights)
+    if config["act_fn"] == "topk":
+        k = arrays.need(config, "top_k", path.with_name(CONFIG_NAME))
+        sae = TopKSae(**weights, k=int(k))
+        return fold_decoder_norm(sae) if includes_norm else sae
+    key = next((key for key in THRESHOLDS if key in found), None)
+    if key is None:
+        raise ValueError(f"{path} must hold {THRESHOLDS[0]}, got {', '.join(found)}")
+    # In float64: a rounded exponential would move latents across their thresholds.
+    threshold_S = np.exp(np.asarray(found[key], np.float64))
+    if includes_norm:
+        norm_S = np.linalg.norm(np.asarray(weights["W_dec_SD"]), axis=1)
+        threshold_S = threshold_S / np.maximum(norm_S, 1e-8)
+    return JumpReluSae(**weights, threshold_S=arrays.float32(threshold_S))
+
+
+def _normalise(config: Mapping[str, Any], core, norms: Mapping[str, float], hooks, place: Place):
+    """The core on raw activations, and the kind of normalisation that is left."""
+    kind = config.get("norm_activation", "dataset-wise")
+    if kind == "inference":
+        return core, "none"
+    if kind == "token-wise":
+        return core, "constant_norm_rescale"
+    if kind != "dataset-wise":
+        raise ValueError(
+            f"{place.source} is normalised {kind}: its latents depend on the batch that a row is"
+            " in; token-wise, dataset-wise and inference are read"
+        )
+    root = math.sqrt(core.d_model)
+    average = config.get("dataset_average_activation_norm") or {}
+    scales = []
+    for hook, side in zip(hooks, ("in", "out"), strict=True):
+        norm = norms.get(hook, average.get(hook, average.get(side)))
+        given = place.options.norm_scaling_factor
+        if norm is None and given is None:
+            raise ValueError(
+                f"{place.source} is normalised dataset-wise, and its files do not hold the average"
+                f" norm at {hook}; give sqrt(d_model) / norm as `norm_scaling_factor`"
+            )
+        scales.append(given if norm is None else root / float(norm))
+    return dataclasses.replace(
+        core,
+        W_enc_DS=core.W_enc_DS * scales[0],
+        W_dec_SD=core.W_dec_SD / scales[1],
+        b_dec_D=core.b_dec_D / scales[1],
+    ), "none"
