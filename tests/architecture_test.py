@@ -15,7 +15,7 @@ ROOMS = (
 )
 STAGES = (
     *("sae_training", "reporting", "sparsity", "extract", "train_sae", "latents", "encode"),
-    *("probe_jobs", "fit", "report", "shards", "run", "estimate"),
+    *("arrows", "probe_jobs", "fit", "report", "shards", "run", "estimate"),
 )
 
 

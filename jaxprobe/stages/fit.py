@@ -10,9 +10,10 @@ from tqdm import tqdm
 from jaxprobe import base, datasets, table
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.stages import encode as encoding
-from jaxprobe.stages.probe_jobs import FitConfig as FitConfig
-from jaxprobe.stages.probe_jobs import Job, Planner, check_config
-from jaxprobe.stages.probe_jobs import num_probes as num_probes
+from jaxprobe.stages.arrows import FitConfig as FitConfig
+from jaxprobe.stages.arrows import check_config
+from jaxprobe.stages.arrows import num_probes as num_probes
+from jaxprobe.stages.probe_jobs import Job, Planner
 from jaxprobe.stages.probe_jobs import shuffled_labels as shuffled_labels
 from jaxprobe.store import ActivationStore
 
