@@ -21,6 +21,12 @@ def auroc(score_N, y_N, weight_N=None):
     Returns:
         Scalar in [0, 1]; NaN where a class has no weight.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> float(jp.auroc(jnp.array([0.1, 0.4, 0.4, 0.9]), jnp.array([0, 0, 1, 1])))
+        0.875
+
     References:
         Hanley and McNeil, The meaning and use of the area under a ROC curve, 1982.
     """
@@ -52,6 +58,12 @@ def accuracy(probability_N, y_N, weight_N=None):
 
     Returns:
         Scalar in [0, 1]; NaN without weight.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> float(jp.accuracy(jnp.array([0.2, 0.5, 0.6, 0.9]), jnp.array([0, 1, 1, 1])))
+        0.75
     """
     probability_N, y_N, weight_N = _prepare(probability_N, y_N, weight_N)
     right_N = (probability_N > 0.5) == (y_N > 0.5)
@@ -69,6 +81,12 @@ def f1(probability_N, y_N, weight_N=None):
     Returns:
         Scalar in [0, 1]; a class that is neither present nor predicted counts 0, as in
         scikit-learn's `f1_score(average="weighted")`. NaN without weight.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> round(float(jp.f1(jnp.array([0.2, 0.5, 0.6, 0.9]), jnp.array([0, 1, 1, 1]))), 4)
+        0.7667
     """
     probability_N, y_N, weight_N = _prepare(probability_N, y_N, weight_N)
     positive_N = (probability_N > 0.5).astype(y_N.dtype)
@@ -90,6 +108,12 @@ def average_precision(score_N, y_N, weight_N=None):
 
     Returns:
         Scalar in [0, 1]; NaN without a positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> round(float(jp.average_precision(jnp.array([0.9, 0.8, 0.1]), jnp.array([1, 0, 1]))), 4)
+        0.8333
     """
     score_N, y_N, weight_N = _prepare(score_N, y_N, weight_N)
     order_N = jnp.argsort(-score_N)
@@ -113,6 +137,12 @@ def log_loss(logit_N, y_N, weight_N=None):
 
     Returns:
         Non-negative scalar; NaN without weight.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> round(float(jp.log_loss(jnp.array([0.0, 2.0]), jnp.array([0, 1]))), 4)
+        0.41
     """
     logit_N, y_N, weight_N = _prepare(logit_N, y_N, weight_N)
     loss_N = jax.nn.softplus(logit_N) - y_N * logit_N
@@ -130,6 +160,12 @@ def expected_calibration_error(probability_N, y_N, weight_N=None, num_bins: int 
 
     Returns:
         Scalar in [0, 1]; NaN without weight.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> round(float(jp.expected_calibration_error(jnp.array([0.8, 0.8]), jnp.array([1, 0]))), 4)
+        0.3
 
     References:
         Guo et al., On Calibration of Modern Neural Networks, 2017 (for the positive class).

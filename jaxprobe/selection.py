@@ -137,6 +137,15 @@ def top_latents(
 
     Returns:
         What `score` of the whole z_NS and a stable sort would give.
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxprobe as jp
+        >>> z = np.array([[0, 1, 5], [0, 2, 5], [3, 1, 5], [4, 2, 5]], np.float32)
+        >>> weights = jp.class_weights(4, [(np.arange(4), np.array([0, 0, 1, 1]))])
+        >>> top = jp.top_latents(lambda start, stop: z[:, start:stop], 3, weights, 2, "raw")
+        >>> top.index_PK.tolist(), top.score_PK.tolist()
+        ([[0, 1]], [[3.5, 0.0]])
     """
     checks.check_choice("ranking", ranking, RANKINGS)
     block = block or block_size(weights.pos_PN.shape[1])

@@ -78,12 +78,29 @@ def encode(sae, x_ND):
     Args:
         sae: What `load_sae` returned, or the weights alone.
         x_ND: float32 activations at the SAE's site; any leading axes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> sae = jp.JumpReluSae(W_enc_DS=jnp.eye(2, 3), b_enc_S=jnp.zeros(3), W_dec_SD=jnp.eye(3, 2),
+        ...                      b_dec_D=jnp.zeros(2), threshold_S=jnp.full(3, 0.5))
+        >>> jp.encode(sae, jnp.array([[0.4, 2.0]])).tolist()
+        [[0.0, 2.0, 0.0]]
     """
     return saes.encode(_weights(sae), x_ND)
 
 
 def decode(sae, z_NS, x_ND=None):
-    """Activations that latents stand for, `x_ND`; see `saes.decode`. Traceable."""
+    """Activations that latents stand for, `x_ND`; see `saes.decode`. Traceable.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxprobe as jp
+        >>> sae = jp.JumpReluSae(W_enc_DS=jnp.eye(2, 3), b_enc_S=jnp.zeros(3), W_dec_SD=jnp.eye(3, 2),
+        ...                      b_dec_D=jnp.ones(2), threshold_S=jnp.full(3, 0.5))
+        >>> jp.decode(sae, jnp.array([[0.0, 2.0, 0.0]])).tolist()
+        [[1.0, 3.0]]
+    """
     return saes.decode(_weights(sae), z_NS, x_ND)
 
 

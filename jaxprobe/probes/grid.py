@@ -64,6 +64,17 @@ def fit_grid(
 
     Raises:
         ValueError: Shapes that disagree, or a memory budget that is too small for one lane.
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxprobe as jp
+        >>> y = np.arange(400, dtype=np.int32) % 2
+        >>> x = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32) + y[:, None]
+        >>> data = jp.TextDataset(name="d", texts=tuple(map(str, range(400))), y_N=y,
+        ...                       label_names=("a", "b"), source="memory")
+        >>> scores = jp.fit_grid(jp.PROBES["logistic"], x, jp.splits(data, "label_noise"))
+        >>> scores.test_auroc.shape, bool(scores.test_auroc[0] > 0.95)
+        ((11,), True)
     """
     checks.check_shape("x_ND", x_ND, (None, None))
     if x_shift_MD is not None:

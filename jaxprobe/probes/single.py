@@ -74,6 +74,15 @@ def fit_probe(
         ValueError: Unknown names, shapes that disagree, labels other than 0 and 1, one class
             only, or features that are not finite.
 
+    Example:
+        >>> import jax, numpy as np
+        >>> import jaxprobe as jp
+        >>> y = np.arange(300) % 2
+        >>> x = np.random.default_rng(0).normal(size=(300, 8)) + y[:, None]
+        >>> score = jp.fit_probe("logistic", x[:200], y[:200], x[200:], y[200:])
+        >>> score.converged and score.test_auroc > 0.95
+        True
+
     References:
         Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
     """
