@@ -175,9 +175,10 @@ class Planner:
         for p, split in enumerate(splits):
             shifts = split.regime == "covariate_shift"
             x_test = (lambda s=split: self.store.read(self.site, texts(s))) if shifts else x
-            yield from self._activation_jobs(split, digest, x, x_test)
+            content = digest + encoding.shifted_digest(self.encode_config, dataset) * shifts
+            yield from self._activation_jobs(split, content, x, x_test)
             for sae_id, read in latents.items():
-                yield from self._latent_jobs(split, p, sae_id, digest, read)
+                yield from self._latent_jobs(split, p, sae_id, content, read)
 
     def missing(self, dataset: base.TextDataset, name: str, done: set[tuple]) -> list[Job]:
         """The jobs of a dataset of which some row is not in the table."""
