@@ -169,7 +169,7 @@ def test_covariate_shift_goes_through_all_stages(loads, tmp_path):
     # Another shifted set is another fingerprint, for its own rows alone.
     fakes.write_source(tmp_path / "source", sets, [fakes.dataset("b", 60, seed=2, gap=0.5)])
     with pytest.raises(table.TableError, match="logistic on b with fingerprint"):
-        stage.run(stage.RunConfig.from_mapping(job), tmp_path / "run")
+        stage.run(stage.RunConfig.from_mapping(job), tmp_path / "run", ("fit",))
     fakes.write_source(tmp_path / "source", sets, [shifted])
     # The baseline once more, by hand, from the store.
     store = ActivationStore.open(tmp_path / "run" / "activations")
