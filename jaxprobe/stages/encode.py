@@ -140,6 +140,12 @@ def shifted_set(config: EncodeConfig, dataset: base.TextDataset) -> base.TextDat
     return datasets.shifted_of(dataset, config.source)
 
 
+def shifted_digest(config: EncodeConfig, dataset: base.TextDataset) -> str:
+    """`dataset_digest` of the shifted set; empty where there is none."""
+    shifted = shifted_set(config, dataset)
+    return "" if shifted is None else dataset_digest(shifted)
+
+
 def test_texts(
     config: EncodeConfig, dataset: base.TextDataset, split: base.Split
 ) -> tuple[str, ...]:
@@ -263,7 +269,6 @@ def latents_identity(
     """Everything that decides a dataset's latents, and in what order their splits stand."""
     # They decide which files there are, not what is in one.
     elsewhere = ("datasets", "source", "random_sae", "control_datasets")
-    shifted = shifted_set(config, dataset)
     settings = dataclasses.asdict(config).items()
     fields = {name: value for name, value in settings if name not in elsewhere}
     return {
@@ -272,7 +277,7 @@ def latents_identity(
         "store": store.digest,
         "sae": weights_digest(sae),
         "dataset": dataset_digest(dataset),
-        "shifted": None if shifted is None else dataset_digest(shifted),
+        "shifted": shifted_digest(config, dataset),
     }
 
 

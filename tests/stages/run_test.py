@@ -176,6 +176,11 @@ def test_covariate_shift_goes_through_all_stages(loads, tmp_path):
     moved = {row.features: row for row in rows if row.regime == "covariate_shift"}
     assert len(moved) == 2
     assert {(row.num_train, row.num_test) for row in moved.values()} == {(220, 60)}
+    # Another shifted set is another fingerprint, for its own rows alone.
+    fakes.write_source(tmp_path / "source", sets, [fakes.dataset("b", 60, seed=2, gap=0.5)])
+    with pytest.raises(table.TableError, match="logistic on b with fingerprint"):
+        stage.run(stage.RunConfig.from_mapping(job), tmp_path / "run", ("fit",))
+    fakes.write_source(tmp_path / "source", sets, [shifted])
     # The baseline once more, by hand, from the store.
     store = ActivationStore.open(tmp_path / "run" / "activations")
     data = datasets.load("b", source)
