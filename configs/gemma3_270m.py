@@ -45,7 +45,16 @@ def get_config() -> ConfigDict:
                 "protocols": ("paper",),  # 5,758 splits; dedup beside it doubles the fits
                 "max_latents": 128,
             },
-            "fit": {"num_latents": (16, 128), "regime_num_latents": (16, 128), "controls": True},
+            "fit": {
+                "baselines": (
+                    *("logistic", "logistic_standardised", "pca", "knn", "mlp"),
+                    *("mean_difference", "lda", "ridge", "lat"),
+                    # and "xgboost" where the extra is installed: it runs in the standard regime only
+                ),
+                "num_latents": (16, 128),
+                "regime_num_latents": (16, 128),
+                "controls": True,
+            },
             "report": {
                 "model": "",
                 "site": "",
