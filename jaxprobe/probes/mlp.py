@@ -117,7 +117,8 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
     def step(carry, batch):
         params, moments = carry
         value, gradient = jax.value_and_grad(loss)(params, *batch)
-        updates, next_moments = adam.update(gradient, moments)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
+            updates, next_moments = adam.update(gradient, moments)
         moved = optax.apply_updates(params, updates), next_moments
         # A minibatch of padding only is no step.
         rows = jnp.sum(batch[-1])
@@ -179,9 +180,11 @@ def _prepare(x_ND, weight_N, seed) -> _Prepared:
 
 def _key(seed, y_N, weight_N):
     """Named by the rows and labels it serves, so no other fold or split changes it."""
-    place_N = jnp.arange(1, weight_N.shape[0] + 1, dtype=jnp.uint32)
-    mark_N = jnp.where(weight_N > 0, 1 + y_N, 0).astype(jnp.uint32)
-    content = jnp.sum(mark_N * (place_N * jnp.uint32(2654435761) ^ place_N), dtype=jnp.uint32)
+    place_N = 2 * jnp.arange(weight_N.shape[0], dtype=jnp.uint32) + y_N.astype(jnp.uint32)
+    # MurmurHash3's last steps: linear marks would collide where labels trade places.
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        place_N = (place_N ^ (place_N >> jnp.uint32(shift))) * jnp.uint32(factor)
+    content = jnp.sum(jnp.where(weight_N > 0, place_N, 0), dtype=jnp.uint32)
     return jax.random.fold_in(jax.random.key(seed.astype(jnp.uint32)), content)
 
 
@@ -214,11 +217,13 @@ def _fit(prepared: _Prepared, y_N, weight_N, value, models_FH) -> _Model:
 
     def published() -> _Model:
         end = train(x_ND, y_N, weight_N, key)
-        return _Model(end.params, blank(TINY), uses_tiny, end.residual, end.converged)
+        residual = end.residual.astype(x_ND.dtype)
+        return _Model(end.params, blank(TINY), uses_tiny, residual, end.converged)
 
     def tiny() -> _Model:
         end = train(x_ND, y_N, weight_N, key, TINY)
-        return _Model(blank(PUBLISHED), end.params, uses_tiny, end.residual, end.converged)
+        residual = end.residual.astype(x_ND.dtype)
+        return _Model(blank(PUBLISHED), end.params, uses_tiny, residual, end.converged)
 
     def blank(recipe: Recipe):
         shapes = jax.eval_shape(Network(recipe.hidden).init, key, x_ND[:1].astype(jnp.float32))

@@ -19,6 +19,7 @@ from jaxprobe.probes import host
 from jaxprobe.probes.probe import Scores
 
 NUM_DRAWS = 10
+FEW_ROWS = 128  # below this, threads of one fit wait for each other longer than they work
 SPACE = {
     "n_estimators": np.arange(50, 300, step=50),
     "max_depth": np.arange(2, 6),
@@ -61,8 +62,10 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
     on_gpu = jax.default_backend() == "gpu" and library.build_info().get("USE_CUDA", False)
     device = {"device": "cuda"} if on_gpu else {}
 
+    threads = 1 if len(y_N) < FEW_ROWS else None
+
     def fitted(settings, rows):
-        model = library.XGBClassifier(**settings, **device, random_state=seed)
+        model = library.XGBClassifier(**settings, **device, n_jobs=threads, random_state=seed)
         return model.fit(x_ND[rows], y_N[rows])
 
     def predict(settings, train_N, valid_N):

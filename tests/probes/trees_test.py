@@ -41,7 +41,7 @@ def test_agrees_with_a_loop_over_the_library(num_train):
     def boosted(number, x_ND, y_N, rows):
         settings = {**draws[number - 1], "eval_metric": "logloss"} if number else {}
         scaler = StandardScaler().fit(x_ND)
-        model = xgboost.XGBClassifier(**settings, random_state=42)
+        model = xgboost.XGBClassifier(**settings, n_jobs=1, random_state=42)
         model.fit(scaler.transform(x_ND[rows]), y_N[rows])
         return lambda x_MD: model.predict_proba(scaler.transform(x_MD))[:, 1] - 0.5
 
