@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import bench_models
 import jax
 import numpy as np
 from absl import app, flags
+from benchmarks import models as big_models
 from job import config_and_workdir, finish
 from overrides import parse_flags
 
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     """Runs the suites asked for."""
     config, workdir = config_and_workdir(argv)
     suites = {"forward": forward_suite, "encode": encode_suite, "fit": fit_suite}
-    alone = {"load": bench_models.load_suite, "memory": bench_models.memory_suite}
+    alone = {"load": big_models.load_suite, "memory": big_models.memory_suite}
     for name, suite in (suites | alone).items():
         if _SUITE.value == name or (_SUITE.value == "all" and name in suites):
             print(f"\n{name}: {run.device()}")
