@@ -71,7 +71,7 @@ def test_scripts_explain_themselves(script):
             r"error: there is no config file configs/tny.py; known: .*configs/tiny.py",
         ),
         (("--config", "configs/tny.py"), r"error: there is no config file configs/tny.py"),
-        ((TINY, "--config.site=here"), r"error: a site is `embed` or `blocks\.L\.resid_post`"),
+        ((TINY, "--config.site=here"), r"error: a site is `embed` or `blocks\.L\.STREAM`"),
     ],
 )
 def test_a_users_error_is_one_line_that_names_the_way_out(arguments, message, tmp_path):

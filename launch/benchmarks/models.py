@@ -46,7 +46,7 @@ def load_suite(config, workdir: Path) -> None:
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     found = json.loads(done.stdout.splitlines()[-1])
     bound = 1.3 * largest + found["device"]

@@ -15,12 +15,12 @@ SMALL = {  # 436 MB in bfloat16
 
 def test_peak_memory_is_bounded_by_shards_and_parameters(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "launch"))
-    from benchmarks import models as bench_models
+    from benchmarks import models as bench
 
-    largest, total = bench_models.write_checkpoint(tmp_path, SMALL, 96 << 20)
+    largest, total = bench.write_checkpoint(tmp_path, SMALL, 96 << 20)
     assert total > 400 << 20 and largest < 100 << 20
     done = subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "benchmarks" / "models.py"), str(tmp_path)],
+        [sys.executable, bench.__file__, str(tmp_path)],
         check=False,
         capture_output=True,
         text=True,

@@ -32,7 +32,7 @@ length_B = np.array([16, 9, 3, 1], np.int32)
 names = ["embed", "blocks.1.attn_z", "blocks.6.mlp_in", "blocks.6.resid_post"]
 sites = [Site.parse(name) for name in names]
 devices, first, found = np.array(jax.devices()), None, {}
-for shape in [(1, 1), (2, 1), (1, 2), (1, 8), (4, 2), (2, 4)]:
+for shape in [(1, 1), (1, 2), (4, 2), (1, 8)]:
     count = shape[0] * shape[1]
     mesh = jax.sharding.Mesh(devices[:count].reshape(shape), ("data", "model"))
     model = load_model(sys.argv[1], "float32", mesh)
@@ -62,11 +62,12 @@ def test_one_two_and_eight_devices_give_the_same_numbers(tiny_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
-    assert len(found) == 7
+    assert len(found) == 5
     for shape, row in found.items():
         assert row["gap"] < 1e-5, shape
     # Two devices of `model` hold half each but for norms; `data` holds copies.
-    assert found["(1, 1)"]["held"] == found["(2, 1)"]["held"] == found["(1, 1)"]["all"]
+    assert found["(1, 1)"]["held"] == found["(1, 1)"]["all"]
+    assert found["(1, 2)"]["held"] == found["(4, 2)"]["held"]
     assert found["(1, 2)"]["held"] < 0.53 * found["(1, 2)"]["all"]
     assert found["(1, 8)"]["held"] < 0.16 * found["(1, 8)"]["all"]
 

@@ -139,6 +139,24 @@ def test_a_site_of_another_width_is_stored_and_extracted(tmp_path, paths):
     assert got[SITE].shape == (60, 32)
 
 
+def test_a_mesh_reaches_the_model_and_the_fingerprint(tmp_path, paths, monkeypatch):
+    seen = []
+
+    def load_model(source, dtype, mesh=None):
+        seen.append(mesh and dict(mesh.shape))
+        return fakes.FakeModel()
+
+    monkeypatch.setattr(stage.models, "load_model", load_model)
+    real = {"make_forward": fakes.make_forward, "identify": None}
+    config = config_for(paths[:1], mesh=(2, 1))
+    store = stage.extract(config, tmp_path / "two", **real)
+    stage.extract(config_for(paths[:1]), tmp_path / "one", **real)
+    assert seen == [{"data": 2, "model": 1}, None]
+    assert store.fingerprint["mesh"] == [2, 1]
+    with pytest.raises(store_room.StoreError, match="mesh: wanted None"):
+        stage.extract(config_for(paths[:1]), tmp_path / "two", **real)
+
+
 def test_a_finished_store_is_recognised_without_the_model(tmp_path, paths, monkeypatch):
     config = config_for(paths[:1])
     run(config, tmp_path)
