@@ -42,12 +42,14 @@ def suite(config, workdir) -> None:
             print(f"  {name:8} SAELens       not installed (pip install 'jaxprobe[parity]')")
             continue
         other_NS, seconds = timed(theirs)
-        error = float(np.abs(np.asarray(z_NS) - other_NS.numpy()).max())
+        ours_NS, other_NS = np.asarray(z_NS), other_NS.numpy()
+        differ = (ours_NS > 0) != (other_NS > 0)  # a hair's breadth from a threshold
+        error = float(np.abs(np.where(differ, 0, ours_NS - other_NS)).max())
         print(f"  {name:8} SAELens       {seconds}")
         print(
             f"  {name:8} SAELens / ours {seconds.wall / whole.wall:.1f} wall,"
             f" {seconds.cpu / whole.cpu:.1f} CPU; blocks {seconds.cpu / blocks.cpu:.1f} CPU;"
-            f" largest difference {error:.1e}"
+            f" largest difference {error:.1e}, {differ.sum()} of {differ.size} latents flip"
         )
 
 
