@@ -4,7 +4,7 @@ They cannot be traced; stages run them on threads beside the device's work. Metr
 as everywhere, on the CPU, over arrays padded to few sizes so that few programs are compiled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -107,8 +107,8 @@ def _on_test(ranked, counted):
     }
 
 
-def _padded(score_N: np.ndarray, y_N: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _padded(score_N: np.ndarray, y_N: np.ndarray) -> list[np.ndarray]:
     """Float64 scores, labels and weights up to a multiple of `BUCKET`."""
     padding = (0, -len(score_N) % BUCKET)
     columns = (score_N, y_N, np.ones(len(score_N)))
-    return tuple(np.pad(np.asarray(column, np.float64), padding) for column in columns)
+    return [np.pad(np.asarray(column, np.float64), padding) for column in columns]

@@ -139,7 +139,9 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
         value = jnp.sum(values) / total
         waited = jnp.where(value > state.best - MIN_GAIN, state.waited + 1, 0)
         gain = (state.last - value) / jnp.maximum(jnp.abs(value), 1e-30)
-        return _State(*carry, jnp.minimum(value, state.best), value, gain, waited, state.epochs + 1)
+        params, moments = carry
+        best = jnp.minimum(value, state.best)
+        return _State(params, moments, best, value, gain, waited, state.epochs + 1)
 
     def unfinished(state: _State):
         return (state.waited <= PATIENCE) & (state.epochs < MAX_EPOCHS)
@@ -243,7 +245,8 @@ def _score(prepared: _Prepared, model: _Model, x_MD):
 
 
 def _logits(params, x_MD, recipe: Recipe):
-    return Network(recipe.hidden).apply(params, x_MD.astype(jnp.float32)).astype(x_MD.dtype)
+    logit_M = Network(recipe.hidden).apply(params, x_MD.astype(jnp.float32))
+    return jnp.asarray(logit_M).astype(x_MD.dtype)
 
 
 PROBE = probe.Probe(

@@ -13,6 +13,7 @@ References:
 
 import inspect
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def _maker(seed: int):
         ) from error
     # From 1.8 on `penalty` is deprecated, and its default is no longer the text "l2".
     old = inspect.signature(LogisticRegression).parameters["penalty"].default == "l2"
-    kind = {"penalty": "l1"} if old else {"l1_ratio": 1}
+    kind: dict[str, Any] = {"penalty": "l1"} if old else {"l1_ratio": 1}
     return lambda c: LogisticRegression(
         C=c, solver="saga", max_iter=MAX_EPOCHS, random_state=seed, **kind
     )

@@ -96,7 +96,7 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
 
 def _library():
     try:
-        import xgboost
+        import xgboost  # type: ignore[missing-import]
     except ImportError as error:
         raise ValueError(
             "method `xgboost` needs the xgboost library, which is not installed;"
