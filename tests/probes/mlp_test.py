@@ -59,7 +59,7 @@ def test_every_step_is_scikit_learns(recipe, monkeypatch):
         assert abs(int(trained.epochs) - model.n_iter_) <= 2
         assert bool(trained.converged) == (model.n_iter_ < epochs)
         assert (float(trained.residual) > 0) == (not trained.converged)
-        atol = 5e-2 if epochs > 40 else 1e-4  # float32 here, float64 there
+        atol = 5e-2 if epochs > 40 else 1e-3  # float32 here, float64 there
         for (kernel, bias), w, b in zip(
             layers_of(trained.params), model.coefs_, model.intercepts_, strict=True
         ):
