@@ -62,11 +62,12 @@ def test_every_step_is_scikit_learns(recipe, monkeypatch):
         assert abs(int(trained.epochs) - model.n_iter_) <= 2
         assert bool(trained.converged) == (model.n_iter_ < epochs)
         assert (float(trained.residual) > 0) == (not trained.converged)
+        atol = 1e-4 if epochs <= 40 else 1e-2  # a thousand steps in float32 here, in float64 there
         for (kernel, bias), w, b in zip(
             layers_of(trained.params), model.coefs_, model.intercepts_, strict=True
         ):
-            np.testing.assert_allclose(kernel, w, atol=1e-4)
-            np.testing.assert_allclose(bias, b, atol=1e-4)
+            np.testing.assert_allclose(kernel, w, atol=atol)
+            np.testing.assert_allclose(bias, b, atol=atol)
 
 
 def test_start_is_glorots():
