@@ -92,7 +92,7 @@ _STREAMS = (
     (r"(hook_)?mlp_out|mlp|mlp\.output|post_feedforward_layernorm\.output", "mlp_out"),
     (rf"(hook_)?mlp_in|mlp\.hook_in|mlp\.input|{_NORM_BEFORE_MLP}", "mlp_in"),
     (r"(attn\.)?(hook_)?z|attn_z|self_attn\.o_proj\.input", "attn_z"),
-    (r"(hook_)?attn_out|self_attn|self_attn\.output|post_attention_layernorm\.output", "attn_out"),
+    (r"(hook_)?attn_out|self_attn|self_attn\.output", "attn_out"),
 )
 
 

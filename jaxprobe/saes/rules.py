@@ -24,7 +24,8 @@ from jaxprobe.saes.jump_relu import JumpReluSae
 from jaxprobe.saes.relu import ReluSae
 from jaxprobe.saes.topk import TopKSae
 
-THRESHOLD_RATE = 0.05  # how fast BatchTopK's threshold follows its batches'
+THRESHOLD_RATE = 0.05  # how fast BatchTopK's threshold follows its batches', at least
+FOLLOWED_STEPS = 10  # of a short run: over so many it follows, while the learning rate falls to 0
 
 
 class Active(NamedTuple):

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from jaxprobe.saes import straight_through
-from jaxprobe.saes.rules import RULES, THRESHOLD_RATE
+from jaxprobe.saes.rules import FOLLOWED_STEPS, RULES, THRESHOLD_RATE
 
 SMALLEST_EIGENVALUE = 1e-2  # of the mean one: whitening stretches no direction further than this
 PROBE_ROWS = 1024  # rows on which the first thresholds are measured
@@ -273,7 +273,8 @@ def train_step(
 def _steered(log_shift: jax.Array, found: Measured, recipe: Recipe) -> jax.Array:
     """The shift of the thresholds after a step."""
     if found.level is not None:  # follows the batches' own
-        return log_shift + THRESHOLD_RATE * (jnp.log(jnp.maximum(found.level, 1e-6)) - log_shift)
+        rate = min(1.0, max(THRESHOLD_RATE, FOLLOWED_STEPS / recipe.num_steps))
+        return log_shift + rate * (jnp.log(jnp.maximum(found.level, 1e-6)) - log_shift)
     if RULES[recipe.architecture].counts:
         return log_shift
     return log_shift + recipe.feedback * jnp.log(jnp.maximum(found.l0, 1.0) / recipe.target_l0)
