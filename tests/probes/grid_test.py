@@ -2,6 +2,10 @@
 
 import dataclasses
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -36,6 +40,7 @@ def make_split(num_train: int, num_rows: int = 400, d_model: int = 12, seed: int
     return x_ND.astype(np.float32), split
 
 
+ROOT = pathlib.Path(__file__).parents[2]
 PROBE = {"l1": l1_logistic.PROBE, "l2": logistic.PROBE}
 
 
@@ -183,3 +188,31 @@ def test_lanes_spread_over_devices_give_the_same_numbers(probe):
     spread = grid.fit_grid(probe, x_ND, splits, mesh=mesh)
     for field in ("valid_auroc", "test_auroc", "best_value", "converged"):
         np.testing.assert_array_equal(getattr(spread, field), getattr(alone, field), field)
+
+
+EIGHT = """
+import jax, numpy as np
+from jaxprobe.probes import grid, logistic
+from tests.probes.grid_test import make_split
+assert jax.device_count() == 8
+x_ND, _ = make_split(2)
+splits = [make_split(size, seed=0)[1] for size in (4, 5, 6, 7, 8, 9, 10, 11, 12)]
+alone = grid.fit_grid(logistic.PROBE, x_ND, splits)
+mesh = jax.make_mesh((4, 2), ("probes", "more"))
+spread = grid.fit_grid(logistic.PROBE, x_ND, splits, mesh=mesh)
+np.testing.assert_array_equal(spread.test_auroc, alone.test_auroc)
+np.testing.assert_array_equal(spread.best_value, alone.best_value)
+"""
+
+
+def test_eight_devices_give_the_same_numbers():
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
