@@ -183,7 +183,8 @@ def _checked(sae, x_ND) -> jax.Array:
 @jax.jit
 def _encode_columns(core, inner_ND, index_K):
     _, _, encode_core, _, take, _ = architecture(core)
-    assert take is not None, "latents that depend on each other are kept, not taken"
+    if take is None:
+        raise TypeError("latents that depend on each other are kept, not taken")
     return encode_core(take(core, index_K), inner_ND)
 
 

@@ -105,7 +105,8 @@ def random_like(
     x_ND = jnp.asarray(x_ND)
     mean_D = x_ND.mean(axis=0)
     if encode_block is None:
-        assert isinstance(sae, JumpReluSae), "another architecture comes with its `encode_block`"
+        if not isinstance(sae, JumpReluSae):
+            raise TypeError(f"a {type(sae).__name__} must come with its `encode_block`, got none")
         whole = sae
         encode_block = lambda start, stop: encode(take(whole, slice(start, stop)), x_ND)
     blocks = []
