@@ -184,7 +184,6 @@ def _checked(sae, x_ND) -> jax.Array:
 def _encode_columns(core, inner_ND, index_K):
     _, _, encode_core, _, take, _ = architecture(core)
     if take is None:
-<<<<<<< HEAD
         raise TypeError(f"latents of {type(core).__name__} depend on each other: they are kept")
     # Narrower weights are widened for these latents alone.
     return encode_core(jax.tree.map(_widened, take(core, index_K)), inner_ND)
@@ -192,10 +191,6 @@ def _encode_columns(core, inner_ND, index_K):
 
 def _widened(array):
     return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
-=======
-        raise TypeError("latents that depend on each other are kept, not taken")
-    return encode_core(take(core, index_K), inner_ND)
->>>>>>> saes
 
 
 @jax.jit(static_argnames="d_sae")

@@ -106,11 +106,7 @@ def random_like(
     mean_D = x_ND.mean(axis=0)
     if encode_block is None:
         if not isinstance(sae, JumpReluSae):
-<<<<<<< HEAD
-            raise TypeError("`encode_block` must be given for another architecture than JumpReLU")
-=======
             raise TypeError(f"a {type(sae).__name__} must come with its `encode_block`, got none")
->>>>>>> saes
         whole = sae
         encode_block = lambda start, stop: encode(take(whole, slice(start, stop)), x_ND)
     blocks = []
