@@ -29,6 +29,7 @@ from jaxprobe.saes.rules import FOLLOWED_STEPS, RULES, THRESHOLD_RATE
 
 SMALLEST_EIGENVALUE = 1e-2  # of the mean one: whitening stretches no direction further than this
 PROBE_ROWS = 1024  # rows on which the first thresholds are measured
+GATE_WEIGHT = 0.1  # of the loss of a gated SAE's gates beside that of its latents
 IDLE_TOKENS = 100_000  # a latent that was not active on so many tokens counts as dead
 
 
@@ -311,7 +312,7 @@ def objective(
         return mse, found
     W_dec_SD, b_dec_D = jax.lax.stop_gradient((parameters.W_dec_SD, parameters.b_dec_D))
     gate_guess_BD = matmul(active.gate_BS, W_dec_SD) + b_dec_D[None, :]
-    return mse + ((gate_guess_BD - x_BD) ** 2).mean(), found
+    return mse + GATE_WEIGHT * ((gate_guess_BD - x_BD) ** 2).mean(), found
 
 
 def fold(state: TrainState, scaling: Scaling, recipe: Recipe | None = None):

@@ -159,7 +159,8 @@ def test_gates_are_trained_through_a_decoder_that_they_do_not_train(planted):
         magnitude_NS = np.maximum(np.exp(q["r_mag_S"]) * xw_NS + q["b_mag_S"], 0) * gate_NS
         loss = ((magnitude_NS @ q["W_dec_SD"] + q["b_dec_D"] - x) ** 2).mean()
         gates_NS = (xw_NS + q["b_enc_S"] - t_S) * gate_NS
-        return loss + ((gates_NS @ frozen["W_dec_SD"] + frozen["b_dec_D"] - x) ** 2).mean()
+        gate_loss = ((gates_NS @ frozen["W_dec_SD"] + frozen["b_dec_D"] - x) ** 2).mean()
+        return loss + training.GATE_WEIGHT * gate_loss
 
     rng = np.random.default_rng(0)
     for name in ("W_enc_DS", "b_enc_S", "W_dec_SD", "b_dec_D", "r_mag_S", "b_mag_S"):
