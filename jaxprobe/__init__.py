@@ -18,6 +18,7 @@ from jaxprobe.metrics import expected_calibration_error as expected_calibration_
 from jaxprobe.metrics import f1 as f1
 from jaxprobe.metrics import log_loss as log_loss
 from jaxprobe.models import Model as Model
+from jaxprobe.models import device_mesh as device_mesh
 from jaxprobe.models import load_model as load_model
 from jaxprobe.models import make_forward as make_forward
 from jaxprobe.probes import PROBES as PROBES
@@ -26,7 +27,14 @@ from jaxprobe.probes import Scores as Scores
 from jaxprobe.probes import fit_grid as fit_grid
 from jaxprobe.probes import fit_probe as fit_probe
 from jaxprobe.regimes import splits as splits
+from jaxprobe.saes import BatchTopKSae as BatchTopKSae
+from jaxprobe.saes import FramedSae as FramedSae
+from jaxprobe.saes import GatedSae as GatedSae
 from jaxprobe.saes import JumpReluSae as JumpReluSae
+from jaxprobe.saes import MatryoshkaSae as MatryoshkaSae
+from jaxprobe.saes import ReluSae as ReluSae
+from jaxprobe.saes import TopKSae as TopKSae
+from jaxprobe.saes import prepare as prepare
 from jaxprobe.selection import class_weights as class_weights
 from jaxprobe.selection import top_latents as top_latents
 from jaxprobe.stages.extract import extract_texts as extract
