@@ -3,7 +3,8 @@
 Both sides fit the same rows in one process, one after the other: every candidate in every fold, and the
 refit. `converged` stands for scikit-learn's best converging solver (newton-cholesky; liblinear for L1),
 `published` for the package's (lbfgs; saga, stopped at 1,000 rounds). Times of ours are medians of three
-after the first call; compiling is counted apart. Excess is the largest relative amount, over all C, by
+after the first call, wall and CPU (of all threads: what a busy machine disturbs least); compiling is
+counted apart. Excess is the largest relative amount, over all C, by
 which our objective lies above the converging solver's; negative where that one stopped early.
 """
 
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from benchmarks.timing import Seconds
 from jaxprobe import base, datasets, regimes
 from jaxprobe.probes import PROBES, grid, l1_logistic, logistic
 from jaxprobe.stages import encode, extract, run
@@ -45,7 +47,7 @@ class Rows(NamedTuple):
 class Fitted(NamedTuple):
     """One side's result: seconds, test AUROCs, and per (k, C) the objective in the first fold."""
 
-    seconds: float
+    seconds: Seconds
     auroc_P: np.ndarray
     objective_PR: np.ndarray | None = None
 
@@ -79,40 +81,47 @@ def _read(config: run.RunConfig, workdir):
 
 def _compare(work: str, everything: Sequence[Rows], ours, published, converged) -> None:
     print(
-        f"\n  {work:28}  ours s  converged  ratio  published  ratio  AUROC ours  converged"
-        "  published   excess"
+        f"\n  {work:26} {'ours s (CPU)':>15} {'converged s':>12} ratio (CPU) {'published s':>12}"
+        " ratio (CPU)  AUROC ours  converged  published  excess"
     )
-    gaps, ratios, wins = [], [], []
-    compiling = 0.0
+    gaps, compiling = [], 0.0
+    ratios: dict[str, list[tuple[float, float]]] = {"converged": [], "published": []}
     for i, rows in enumerate(everything):
         first = ours(rows)
         runs = [ours(rows) for _ in range(3)]
-        mine = runs[0]._replace(seconds=float(np.median([one.seconds for one in runs])))
-        compiling += max(0.0, first.seconds - mine.seconds)
-        sides = [
-            side(rows) if side is not None and (side is converged or i < _PUBLISHED.value) else None
-            for side in (converged, published)
-        ]
+        wall, cpu = np.median([one.seconds for one in runs], axis=0)
+        mine = runs[0]._replace(seconds=Seconds(float(wall), float(cpu)))
+        compiling += max(0.0, first.seconds.wall - mine.seconds.wall)
+        sides = {
+            "converged": converged(rows) if converged else None,
+            "published": published(rows) if published and i < _PUBLISHED.value else None,
+        }
         cells = []
-        for side, ratio in zip(sides, (ratios, wins), strict=True):
+        for name, side in sides.items():
             if side is None:
-                cells.append(f"{'-':>9} {'-':>6}")
+                cells.append(f"{'-':>12} {'-':>11}")
                 continue
-            ratio.append(side.seconds / mine.seconds)
-            cells.append(f"{side.seconds:9.2f} {ratio[-1]:6.1f}")
-        aurocs = [f"{side.auroc_P.mean():9.4f}" if side else f"{'-':>9}" for side in sides]
-        other = sides[0] or sides[1]
+            by_wall, by_cpu = (b / a for a, b in zip(mine.seconds, side.seconds, strict=True))
+            ratios[name].append((by_wall, by_cpu))
+            cells.append(f"{side.seconds.wall:12.2f} {by_wall:5.1f} ({by_cpu:.1f})")
+        aurocs = [
+            f"{side.auroc_P.mean():10.4f}" if side else f"{'-':>10}" for side in sides.values()
+        ]
+        other = sides["converged"] or sides["published"]
         if other is not None:
             gaps.append(np.mean(np.abs(mine.auroc_P - other.auroc_P)))
         print(
-            f"  {rows.name:28} {mine.seconds:7.3f}  {'  '.join(cells)}  {mine.auroc_P.mean():10.4f}"
-            f"  {'  '.join(aurocs)}  {_excess(mine, sides[0])}"
+            f"  {rows.name:26} {mine.seconds.wall:7.3f} ({mine.seconds.cpu:.3f}) {' '.join(cells)}"
+            f"  {mine.auroc_P.mean():9.4f} {' '.join(aurocs)}  {_excess(mine, sides['converged'])}",
+            flush=True,
         )
-    for name, found in (("converged", ratios), ("published", wins)):
+    for name, found in ratios.items():
         if found:
+            means = np.exp(np.mean(np.log(found), axis=0))
             print(
-                f"  {name}: geometric mean of ratios {np.exp(np.mean(np.log(found))):.1f}, least"
-                f" {min(found):.1f}, most {max(found):.1f} on {len(found)} datasets"
+                f"  {name}: geometric mean of ratios {means[0]:.1f} by wall time, {means[1]:.1f} by CPU"
+                f" time; least {np.min(found, axis=0)[0]:.1f} and {np.min(found, axis=0)[1]:.1f},"
+                f" on {len(found)} datasets"
             )
     print(
         f"  mean |AUROC difference| {np.mean(gaps) if gaps else np.nan:.4f}, largest"
@@ -126,10 +135,10 @@ def _excess(mine: Fitted, other: Fitted | None) -> str:
     return f"{np.max(mine.objective_PR / other.objective_PR - 1):+.1e}"
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
+def _timed(work: Callable[[], Any]) -> tuple[Any, Seconds]:
+    wall, cpu = time.perf_counter(), time.process_time()
     result = work()
-    return result, time.perf_counter() - start
+    return result, Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _ours(probe: str, features: Callable[[Rows], np.ndarray], counts: Sequence[int] = ()):
@@ -170,16 +179,16 @@ def _scikit(kind: Callable[[np.ndarray], dict], features, counts: Sequence[int] 
 
     def fit(rows: Rows) -> Fitted:
         x_ND = features(rows).astype(np.float64)
-        seconds, aurocs, objectives = 0.0, [], []
+        total, aurocs, objectives = Seconds(0.0, 0.0), [], []
         for k in counts or (x_ND.shape[1],):
             settings = kind(x_ND[:, :k])
             (auroc, objective_R), took = _timed(
                 lambda k=k, s=settings: _logistic_loop(x_ND[:, :k], rows.split, s)
             )
-            seconds += took
+            total = Seconds(total.wall + took.wall, total.cpu + took.cpu)
             aurocs.append(auroc)
             objectives.append(objective_R)
-        return Fitted(seconds, np.array(aurocs), np.stack(objectives))
+        return Fitted(total, np.array(aurocs), np.stack(objectives))
 
     return fit
 
