@@ -27,14 +27,7 @@ from jaxprobe.probes import Scores as Scores
 from jaxprobe.probes import fit_grid as fit_grid
 from jaxprobe.probes import fit_probe as fit_probe
 from jaxprobe.regimes import splits as splits
-from jaxprobe.saes import BatchTopKSae as BatchTopKSae
-from jaxprobe.saes import FramedSae as FramedSae
-from jaxprobe.saes import GatedSae as GatedSae
 from jaxprobe.saes import JumpReluSae as JumpReluSae
-from jaxprobe.saes import MatryoshkaSae as MatryoshkaSae
-from jaxprobe.saes import ReluSae as ReluSae
-from jaxprobe.saes import TopKSae as TopKSae
-from jaxprobe.saes import prepare as prepare
 from jaxprobe.selection import class_weights as class_weights
 from jaxprobe.selection import top_latents as top_latents
 from jaxprobe.stages.extract import extract_texts as extract

@@ -1,6 +1,7 @@
 """Converged solvers against scikit-learn's, on ordinary and on awkward problems."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -137,7 +138,8 @@ def test_reduction_keeps_inner_products_and_scores(shape):
     test_MD = activations(33, shape[1], seed=0)[0]
     weight_N = np.ones(shape[0])
     weight_N[-5:] = 0
-    z_NK, z_MK = reduction.reduce(x_ND, weight_N, test_MD)
+    reduced = reduction.reduce(jnp.asarray(x_ND), jnp.asarray(weight_N))
+    z_NK = reduced.z_NK
     assert z_NK.shape[1] == min(shape)
     mean_D = x_ND[:-5].mean(0)
     wanted = (x_ND[:-5] - mean_D) @ (x_ND[:-5] - mean_D).T
@@ -146,8 +148,23 @@ def test_reduction_keeps_inner_products_and_scores(shape):
     model = linear_model.LogisticRegression(
         C=0.01, solver="newton-cholesky", tol=1e-10, max_iter=1000
     ).fit(x_ND[:-5], y_N[:-5])
-    got_M = z_MK @ fit.coef_K + fit.intercept
+    coef_D, intercept = reduction.lift(reduced, fit.coef_K, fit.intercept)
+    got_M = test_MD @ coef_D + intercept
     np.testing.assert_allclose(got_M, model.decision_function(test_MD), rtol=1e-3, atol=1e-3)
+
+
+def test_standardising_is_scikit_learns():
+    preprocessing = pytest.importorskip("sklearn.preprocessing", reason="the reference")
+    x_ND = np.c_[activations(50, 4)[0], np.full(50, 7.3), np.zeros(50)]
+    weight_N = (np.arange(50) < 40).astype(float)
+    got_ND, mean_D, scale_D = reduction.centre(
+        jnp.asarray(x_ND), jnp.asarray(weight_N), standardise=True
+    )
+    scaler = preprocessing.StandardScaler().fit(x_ND[:40])
+    np.testing.assert_allclose(got_ND[:40], scaler.transform(x_ND[:40]), atol=1e-9)
+    assert not np.asarray(got_ND[40:]).any()
+    np.testing.assert_allclose(mean_D, scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose(scale_D, scaler.scale_, rtol=1e-9)
 
 
 def test_solvers_vmap_over_labels():
