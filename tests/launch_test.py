@@ -99,7 +99,9 @@ def test_the_select_suite_ranks_a_small_encoder_without_a_run():
     got = launch("bench.py", "--suite=select", *small)
     assert got.returncode == 0, got.stderr
     assert "3,000 latents, 400 rows of 64, 48 splits" in got.stdout
-    assert re.search(r"selection [\d.]+ s \([\d.]+ s of CPU\), ratio [\d.]+", got.stdout)
+    assert re.search(
+        r"selection [\d.]+ s \([\d.]+ s of CPU\), \d+ GFLOP/s; ratio [\d.]+", got.stdout
+    )
     assert re.search(r"with [\d,]+ kept columns \([\d,]+ entries\)", got.stdout)
     assert "beyond the weights" in got.stdout
 
