@@ -1,13 +1,13 @@
 """Speed, agreement, memory: python launch/bench.py --suite=NAME [--config=... --workdir=DIR].
 
-`forward`, `encode`, `train_sae` and `fit` (together: `all`) read the work directory of a finished run, by
+`forward`, `encode`, `train_sae`, `fit` and `grid` (together: `all`) read the work directory of a finished run, by
 default the quickstart's. Both sides of a comparison run in the same process, one after the other, on the
 same rows. `select` ranks the latents of a random encoder and needs no config; `load` writes a checkpoint
 of 4 GB and reads it; `memory` says what a model takes on a device. `--helpfull` lists each suite's flags.
 """
 
 from absl import app, flags
-from benchmarks import encode, fit, forward, models, train_sae
+from benchmarks import encode, fit, forward, grid, models, train_sae
 from benchmarks.ranking import select_suite
 from job import config_and_workdir, finish
 from overrides import parse_flags
@@ -19,6 +19,7 @@ SUITES = {
     "encode": encode.suite,
     "train_sae": train_sae.suite,
     "fit": fit.suite,
+    "grid": grid.suite,
 }
 ALONE = {"load": models.load_suite, "memory": models.memory_suite}
 _SUITE = flags.DEFINE_enum("suite", "all", [*SUITES, *ALONE, "select", "all"], "What to measure.")

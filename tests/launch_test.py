@@ -14,8 +14,8 @@ SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.py"))
 TINY = "--config=configs/tiny.py"
 
 
-def launch(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **variables}
     return subprocess.run(
         [sys.executable, f"launch/{script}", *arguments],
         cwd=ROOT,
@@ -92,6 +92,21 @@ def test_a_bad_shard_is_refused_with_an_example(shard, tmp_path):
     assert "e.g. 0/4 for the first of four and 3/4 for the last" in shown
     assert "Traceback" not in shown
     assert not (tmp_path / "w").exists()
+
+
+def test_a_launched_process_takes_its_own_shard(tmp_path):
+    arguments = ("run.py", TINY, "--shard=process", f"--workdir={tmp_path / 'w'}")
+    alone = launch(*arguments)
+    assert alone.returncode != 0
+    assert "SLURM_PROCID and SLURM_NTASKS" in alone.stderr and "Traceback" not in alone.stderr
+    # The tiny job has one dataset: the second of two processes is told so, by the numbers it was given.
+    second = launch(*arguments, SLURM_PROCID="1", SLURM_NTASKS="2")
+    shown = second.stdout + second.stderr
+    if "sae-probes" in shown:
+        pytest.skip(f"needs the published datasets: {shown.splitlines()[-1]}")
+    assert "1 datasets cannot be split into 2 shards" in shown
+    beyond = launch(*arguments, OMPI_COMM_WORLD_RANK="2", OMPI_COMM_WORLD_SIZE="2")
+    assert "a shard's number must be below their count, got '2/2'" in beyond.stderr
 
 
 def test_the_select_suite_ranks_a_small_encoder_without_a_run():

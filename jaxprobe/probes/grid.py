@@ -28,8 +28,6 @@ UNION_BUCKET = 1024  # columns of latents that several splits read are padded to
 MAX_VALUES = 10  # candidates of a hyperparameter
 MEMORY_GIB = 4.0
 MAX_LANES = 64
-# Below this many training rows all folds run at once also on a CPU: each is nearly nothing.
-TINY = 16
 
 
 def fit_grid(
@@ -222,16 +220,11 @@ def num_programs(probe: Probe, mesh: Mesh | None = None) -> int:
     return _program(probe, mesh)._cache_size()  # type: ignore[missing-attribute]
 
 
-def map_folds(fold, valid_FN):
-    """All folds at once where that is cheap or the device is wide, else one after the other.
-
-    Under vmap a choice between two programs runs both, so one fold alone is not mapped at all.
-    """
-    if valid_FN.shape[0] == 1:
-        return jax.tree.map(lambda field: field[None], fold(valid_FN[0]))
-    if jax.default_backend() == "cpu" and valid_FN.shape[1] > TINY:
-        return jax.lax.map(fold, valid_FN)
-    return jax.vmap(fold)(valid_FN)
+def map_folds(fold, given_F):
+    """All folds at once where the device is wide; on a CPU one after the other, the real ones only."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(fold, given_F)
+    return jax.vmap(fold)(given_F)
 
 
 def _lanes(probe, shape, splits, columns, counts) -> list[Problem]:

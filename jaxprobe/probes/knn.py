@@ -3,8 +3,8 @@
 Euclidean distance between features standardised on all training rows. Distances come from a matrix
 product, whose rounding would break ties (duplicate rows, integer features) at random, so they are
 rounded to a grid a billionth (float32: a 2^-15th) as fine as they are large, where equal ones meet; among
-equal distances the row that stands first in the training order is the nearer. Neighbours are sorted once,
-without folds; a fold skips the rows that it left out, and running sums of labels serve every k.
+equal distances the row that stands first in the training order is the nearer. Grid and order make one
+whole number a row, and bisection finds the k-th smallest of them: nothing is sorted.
 
 The score is log(p / (1 - p)) of the share p, with p kept `LEAST` away from 0 and 1; p = 1/2 is exactly 0.
 
@@ -22,8 +22,7 @@ from jaxprobe.probes import closed_form, probe, reduction
 
 MAX_NEIGHBOURS = 100
 NUM_VALUES = 10
-SPARE = 28  # candidates beyond those kept: so many may differ in float64 and agree in float32
-NEAREST = 256  # of the training rows: 100 neighbours, and 100 that validate
+VALIDATED_AT_ONCE = 32  # rows: a hold-out has up to 100, six folds of few rows have a handful
 LEAST = 1e-6  # probability; an ever-wrong neighbourhood costs 14 nats
 DIGITS = {"float32": 15, "float64": 30}  # of distances, in bits
 
@@ -32,7 +31,6 @@ class _Prepared(NamedTuple):
     x_ND: jax.Array
     mean_D: jax.Array
     scale_D: jax.Array
-    nearest_NK: jax.Array  # the nearest training rows of each training row, by distance
     weight_N: jax.Array
 
 
@@ -50,15 +48,37 @@ def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
     return np.unique(np.logspace(0, np.log2(most), num=NUM_VALUES, base=2, dtype=int))
 
 
-def nearest(query_MD, x_ND, weight_N, kept: int):
-    """Training rows by distance, nearest first, ties in training order [M, kept].
+def positives(query_MD, x_ND, y_N, weight_N, count_H):
+    """Positives among the nearest training rows [H, M], ties in training order.
 
     Args:
         query_MD: Examples.
         x_ND: Training rows.
-        weight_N: 0 for rows that only pad; they come last.
-        kept: How many neighbours.
+        y_N: Their labels in {0, 1}.
+        weight_N: 0 for rows that are no neighbours of anything.
+        count_H: Numbers of neighbours, at most as many as there are rows of weight 1.
     """
+    key_MN, digits = _keys(query_MD, x_ND, weight_N)
+    pos_N = (y_N > 0) & (weight_N > 0)
+
+    def counted(count):
+        # The smallest key at or below which `count` keys lie: halve the span until nothing is left.
+        def halve(_, bounds):
+            low_M, high_M = bounds
+            middle_M = (low_M + high_M) // 2
+            enough_M = jnp.sum((key_MN <= middle_M[:, None]).astype(jnp.int32), axis=1) >= count
+            return jnp.where(enough_M, low_M, middle_M + 1), jnp.where(enough_M, middle_M, high_M)
+
+        edge_M = jnp.full(key_MN.shape[0], 2 ** (digits - 1), key_MN.dtype)
+        key_M = jax.lax.fori_loop(0, digits + 1, halve, (-edge_M, edge_M))[0]
+        within_MN = (key_MN <= key_M[:, None]) & pos_N[None, :]
+        return jnp.sum(within_MN.astype(y_N.dtype), axis=1)
+
+    return jax.lax.map(counted, count_H)
+
+
+def _keys(query_MD, x_ND, weight_N):
+    """Whole numbers [M, N] in the order of distance, then of training, and the bits of their span."""
     # The example's own squared norm would only make the numbers larger: it ranks nothing.
     norm_N = jnp.sum(x_ND * x_ND, axis=1)
     away_MN = norm_N[None, :] - 2 * (query_MD @ x_ND.T)
@@ -67,23 +87,17 @@ def nearest(query_MD, x_ND, weight_N, kept: int):
     # A power of two, so that scaling to the grid is exact.
     power_M = jnp.ceil(jnp.log2(jnp.where(size_M > 0, size_M, 1)))
     grid_M = jnp.exp2(DIGITS[x_ND.dtype.name] - power_M)
-    rounded_MN = jnp.round(away_MN * grid_M[:, None])
-    rounded_MN = jnp.where(weight_N[None, :] > 0, rounded_MN, jnp.inf)
-    # Float32 keys are ranked seven times faster than float64 ones, and equal distances stay equal in
-    # them; some more than are kept are then ranked in full.
-    some = min(kept + SPARE, x_ND.shape[0])
-    index_MC = jax.lax.top_k(-rounded_MN.astype(jnp.float32), some)[1]
-    exact_MC = jnp.take_along_axis(rounded_MN, index_MC, axis=1)
-    place_MK = jax.lax.top_k(-exact_MC, kept)[1]
-    return jnp.take_along_axis(index_MC, place_MK, axis=1)
+    order_bits = max(x_ND.shape[0] - 1, 1).bit_length()
+    digits = DIGITS[x_ND.dtype.name] + order_bits + 2  # a sign, and rounding past the power
+    whole = jnp.int64 if x_ND.dtype == jnp.float64 else jnp.int32
+    order_N = jnp.arange(x_ND.shape[0], dtype=whole)
+    key_MN = jnp.round(away_MN * grid_M[:, None]).astype(whole) * 2**order_bits + order_N[None, :]
+    return jnp.where(weight_N[None, :] > 0, key_MN, 2 ** (digits - 1)), digits
 
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:
     del seed
-    x_ND, mean_D, scale_D = reduction.centre(x_ND, weight_N, standardise=True)
-    # A hold-out takes at most 100 rows away, six folds are of few rows: so many hold all that count.
-    nearest_NK = nearest(x_ND, x_ND, weight_N, min(x_ND.shape[0], NEAREST))
-    return _Prepared(x_ND, mean_D, scale_D, nearest_NK, weight_N)
+    return _Prepared(*reduction.centre(x_ND, weight_N, standardise=True), weight_N)
 
 
 def _log_odds(pos, count):
@@ -93,18 +107,17 @@ def _log_odds(pos, count):
 
 
 def _path(prepared: _Prepared, y_N, weight_N, value_H):
-    counted_NK = weight_N[prepared.nearest_NK]
-    rank_NK = jnp.cumsum(counted_NK, axis=1)
-    pos_NK = jnp.cumsum(counted_NK * y_N[prepared.nearest_NK], axis=1)
+    """Scores of the rows that this fold leaves out; 0 for the others, which nothing reads."""
+    left_out_N = (prepared.weight_N > 0) & (weight_N == 0)
+    row_N = jnp.argsort(~left_out_N)  # stable: those that are left out come first
+    count_H = jnp.minimum(value_H, jnp.sum(weight_N))
 
-    def scored(k):
-        # The place of the k-th row that counts: after it the running sum stands still.
-        place_N = jnp.sum((rank_NK < k).astype(jnp.int32), axis=1)
-        place_N = jnp.minimum(place_N, rank_NK.shape[1] - 1)
-        pos_N = jnp.take_along_axis(pos_NK, place_N[:, None], axis=1)[:, 0]
-        return _log_odds(pos_N, jnp.minimum(k, rank_NK[:, -1]))
+    def scored(row_B):
+        return positives(prepared.x_ND[row_B], prepared.x_ND, y_N, weight_N, count_H).T
 
-    return closed_form.certain(value_H.shape, value_H.dtype), jax.vmap(scored)(value_H)
+    pos_NH = probe.map_rows(scored, row_N, jnp.sum(left_out_N), VALIDATED_AT_ONCE)
+    logit_NH = jnp.zeros_like(pos_NH).at[row_N].set(_log_odds(pos_NH, count_H[None, :]))
+    return closed_form.certain(value_H.shape, value_H.dtype), logit_NH.T
 
 
 def _fit(prepared: _Prepared, y_N, weight_N, count, models_FH) -> _Model:
@@ -115,11 +128,8 @@ def _fit(prepared: _Prepared, y_N, weight_N, count, models_FH) -> _Model:
 
 def _score(prepared: _Prepared, model: _Model, x_MD):
     query_MD = (x_MD - prepared.mean_D[None, :]) / prepared.scale_D[None, :]
-    kept = min(prepared.x_ND.shape[0], MAX_NEIGHBOURS)
-    nearest_MK = nearest(query_MD, prepared.x_ND, prepared.weight_N, kept)
-    read_K = jnp.arange(kept, dtype=model.count.dtype) < model.count
-    pos_MK = jnp.where(read_K[None, :], model.y_N[nearest_MK], 0)
-    return _log_odds(jnp.sum(pos_MK, axis=1), model.count)
+    pos_M = positives(query_MD, prepared.x_ND, model.y_N, prepared.weight_N, model.count[None])[0]
+    return _log_odds(pos_M, model.count)
 
 
 PROBE = probe.Probe(

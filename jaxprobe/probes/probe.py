@@ -18,6 +18,9 @@ import numpy as np
 from jaxprobe import metrics
 
 
+ROWS_AT_ONCE = 256  # of those that are tested
+
+
 class Problem(NamedTuple):
     """A split in padded arrays, for one probe.
 
@@ -133,13 +136,38 @@ def no_value(num_train: int, num_features: int) -> float:
     return 0.0
 
 
+def map_rows(score: Callable, row_M, count, size: int = ROWS_AT_ONCE):
+    """`score` of the rows of the first `count` row numbers, `size` at a time; 0 for the others.
+
+    What it takes grows with `count`, not with how far the row numbers are padded.
+
+    Args:
+        score: `row_B -> score_B` or more axes behind, B = `size`.
+        row_M: Row numbers.
+        count: How many of them are wanted; may be traced.
+        size: Rows of a call.
+    """
+    num_rows = row_M.shape[0]
+    size = min(size, num_rows)
+    row_M = jnp.pad(jnp.asarray(row_M), (0, -num_rows % size))
+
+    def advance(i, score_M):
+        row_B = jax.lax.dynamic_slice(row_M, (i * size,), (size,))
+        return jax.lax.dynamic_update_slice_in_dim(score_M, score(row_B), i * size, axis=0)
+
+    one = jax.eval_shape(score, row_M[:size])
+    blank = jnp.zeros((row_M.shape[0], *one.shape[1:]), one.dtype)
+    calls = (jnp.asarray(count).astype(jnp.int32) + size - 1) // size
+    return jax.lax.fori_loop(0, calls, advance, blank)[:num_rows]
+
+
 def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
     """Fits all candidates in every fold, chooses one, refits, tests.
 
     Args:
         probe: The method.
         x_MD: Features of all rows, in the precision of the arithmetic.
-        problem: The split.
+        problem: The split; rows of weight 0 stand last among the test rows.
         map_folds: `(function, folds) -> results`: `jax.lax.map`, or a vmap of it.
     """
     x_MD = _columns(x_MD, problem)
@@ -151,7 +179,7 @@ def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
     value_H = jnp.asarray(problem.value_H).astype(dtype)
     prepared = probe.prepare(x_MD[problem.train_N], weight_N, problem.seed)
 
-    def fold(valid_N):
+    def fit_fold(valid_N):
         train_N = weight_N * (1 - valid_N)
         models_H, score_HN = probe.path(prepared, y_N, train_N, value_H)
         auroc_H = jax.vmap(metrics.auroc, (0, None, None))(score_HN, y_N, valid_N)
@@ -161,19 +189,31 @@ def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
         neutral_H = one_class | jnp.isnan(auroc_H)
         return jnp.where(neutral_H, 0.5, auroc_H), models_H, one_class
 
-    auroc_FH, models_FH, one_class_F = map_folds(fold, valid_FN)
+    def fold(given):
+        valid_N, real = given
+        shapes = jax.eval_shape(fit_fold, valid_N)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.cond(real > 0, fit_fold, lambda valid_N: blank, valid_N)
+
+    def score(row_B):
+        return probe.score(prepared, model, x_MD[row_B])
+
+    auroc_FH, models_FH, one_class_F = map_folds(fold, (valid_FN, fold_F))
     num_folds = jnp.sum(fold_F)
     valid_H = jnp.sum(jnp.where(fold_F[:, None] > 0, auroc_FH, 0), 0) / jnp.maximum(num_folds, 1)
     best = _choose(valid_H, problem.num_values, probe.larger_wins)
     value = jnp.where(num_folds > 0, value_H[best], jnp.asarray(problem.default, dtype))
     model = probe.fit(prepared, y_N, weight_N, value, models_FH)
-    logit_M = probe.score(prepared, model, x_MD)
-    train_auroc = metrics.auroc(logit_M[problem.train_N], y_N, weight_N)
+    logit_M = map_rows(score, problem.test_M, jnp.sum(weight_M > 0))
+    valid_auroc = jax.lax.cond(
+        num_folds > 0,
+        lambda: valid_H[best],
+        lambda: metrics.auroc(score(problem.train_N), y_N, weight_N),
+    )
     counted_F1 = ((fold_F > 0) & ~one_class_F)[:, None]
     residual = jnp.max(jnp.where(counted_F1, models_FH.residual, 0))
-    logit_M = logit_M[problem.test_M]
     return Scores(
-        jnp.where(num_folds > 0, valid_H[best], train_auroc),
+        valid_auroc,
         *_test_scores(logit_M, y_M, weight_M),
         best_value=value,
         converged=model.converged & jnp.all(models_FH.converged | ~counted_F1),

@@ -1,5 +1,6 @@
 """Nearest neighbours against scikit-learn, with and without ties."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,15 +54,22 @@ def test_equal_distances_tie_and_the_earlier_row_wins(num_train):
     drawn.check(grid.fit_grid(knn.PROBE, x_ND, [split]), wanted)
 
 
-def test_order_of_duplicates_survives_rounding():
-    dtype = np.float32
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_order_of_duplicates_survives_rounding(dtype):
+    # 37 copies of one row, the nearest of all: the earliest k of them are its neighbours.
     rng = np.random.default_rng(0)
-    row_D = rng.normal(size=700).astype(dtype) * 1e3
-    far_ND = rng.normal(size=(5, 700)).astype(dtype) * 1e4
+    row_D = rng.normal(size=700) * 1e3
+    far_ND = rng.normal(size=(5, 700)) * 1e4
     x_ND = np.concatenate([far_ND[:2], np.tile(row_D, (37, 1)), far_ND[2:]])
-    query_MD = rng.normal(size=(33, 700)).astype(dtype) * 1e3
-    nearest_MK = knn.nearest(jnp.asarray(query_MD), x_ND, np.ones(len(x_ND), dtype), 37)
-    np.testing.assert_array_equal(nearest_MK, np.tile(np.arange(2, 39), (33, 1)))
+    query_MD = rng.normal(size=(33, 700)) * 1e3
+    y_N = np.zeros(len(x_ND))
+    y_N[[2, 5, 6, 20, 38]] = 1
+    count_H = np.array([1, 3, 5, 18, 19, 37])
+    with jax.enable_x64(dtype == "float64"):
+        arrays = (jnp.asarray(array, dtype) for array in (query_MD, x_ND, y_N, np.ones(len(x_ND))))
+        pos_HM = knn.positives(*arrays, jnp.asarray(count_H, dtype))
+    wanted_H = [y_N[2 : 2 + count].sum() for count in count_H]
+    np.testing.assert_array_equal(pos_HM, np.tile(wanted_H, (33, 1)).T)
 
 
 def test_log_odds_are_clipped_monotone_and_zero_at_half():

