@@ -66,7 +66,7 @@ def positives(query_MD, x_ND, y_N, weight_N, count_H):
         def halve(_, bounds):
             low_M, high_M = bounds
             middle_M = (low_M + high_M) // 2
-            enough_M = jnp.sum((key_MN <= middle_M[:, None]).astype(jnp.int32), axis=1) >= count
+            enough_M = jnp.sum(key_MN <= middle_M[:, None], axis=1, dtype=jnp.int32) >= count
             return jnp.where(enough_M, low_M, middle_M + 1), jnp.where(enough_M, middle_M, high_M)
 
         edge_M = jnp.full(key_MN.shape[0], 2 ** (digits - 1), key_MN.dtype)
@@ -74,7 +74,7 @@ def positives(query_MD, x_ND, y_N, weight_N, count_H):
         within_MN = (key_MN <= key_M[:, None]) & pos_N[None, :]
         return jnp.sum(within_MN.astype(y_N.dtype), axis=1)
 
-    return jax.lax.map(counted, count_H)
+    return jax.lax.map(counted, count_H.astype(jnp.int32))
 
 
 def _keys(query_MD, x_ND, weight_N):
