@@ -137,7 +137,7 @@ def no_value(num_train: int, num_features: int) -> float:
 
 
 def map_rows(score: Callable, row_M, count, size: int = ROWS_AT_ONCE):
-    """`score` of the rows of the first `count` row numbers, `size` at a time; 0 for the others.
+    """`score` of the rows of the first `count` row numbers, `size` at a time; what no call reaches is 0.
 
     What it takes grows with `count`, not with how far the row numbers are padded.
 
