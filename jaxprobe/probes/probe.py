@@ -17,7 +17,6 @@ import numpy as np
 
 from jaxprobe import metrics
 
-
 ROWS_AT_ONCE = 256  # of those that are tested
 
 
