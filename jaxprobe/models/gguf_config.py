@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxprobe.gguf_file import GgufFile
 from jaxprobe.models.config import TransformerConfig
-from jaxprobe.models.rotary import Rotary, linear_divisors
+from jaxprobe.models.rotary import Rotary
+from jaxprobe.models.rotary_scaling import linear_divisors
 
 FREQUENCIES = "rope_freqs.weight"  # Llama 3's scaling: what each frequency is divided by
 _LOCAL_ROTARY_BASE = 10_000.0
