@@ -727,6 +727,9 @@ def test_hook_names(hook, site):
             normalisation="layer_norm",
             restores=False,
         ),
+        saes.ReluSae(  # a transcoder with nothing around it
+            W_enc_DS=draw(D, S), b_enc_S=draw(S), W_dec_SD=draw(S, 7), b_dec_D=draw(7)
+        ),
         saes.MatryoshkaSae(
             W_enc_DS=draw(D, S),
             b_enc_S=draw(S),
