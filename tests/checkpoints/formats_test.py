@@ -228,6 +228,9 @@ def test_gemma_scope_2_layer_refusals(tmp_path):
     put(clt, name, layer_arrays(6), config={**CLT, "affine_connection": True})
     with pytest.raises(ValueError, match="must hold affine_skip_connection, as its config says"):
         checkpoints.load_sae(clt / name)
+    affine = put(tmp_path / f"{CLT_FOLDER}_affine", name, layer_arrays(6))
+    with pytest.raises(ValueError, match="must hold affine_skip_connection, as its config says"):
+        checkpoints.load_sae(affine / name)
     put(tmp_path / "bare", name, layer_arrays(6))
     with pytest.raises(ValueError, match=r"as its config.json or its folders say; got type None"):
         checkpoints.load_sae(tmp_path / "bare" / name)
