@@ -76,21 +76,25 @@ def read_merges(folder: Path, settings: Mapping[str, Any], settings_path: Path) 
             f"`added_tokens_decoder` of {settings_path} must list every special token, and lacks"
             f" {absent[0]!r}; save the tokenizer with transformers, which writes tokenizer.json"
         )
-    marks = [
-        backend.token_to_id(_content(named[key]))
-        for key in ("pad_token", "eos_token")
-        if named[key]
-    ]
+    pads = [_content(named[key]) for key in ("pad_token", "eos_token") if named[key]]
     bos_id = None
     if settings.get("add_bos_token") and named.get("bos_token"):
         bos_id = backend.token_to_id(_content(named["bos_token"]))
-    return pinned(backend, bos_id, marks[0] if marks else bos_id or 0)
+    return pinned(backend, bos_id, backend.token_to_id(pads[0]) or 0 if pads else 0)
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
     """Adds what `added_tokens_decoder` lists, each at its own id."""
     listed = settings.get("added_tokens_decoder") or {}
-    for index, fields in sorted((int(key), value) for key, value in listed.items()):
+    try:
+        tokens = {
+            int(key): {"content": str(token["content"]), **token} for key, token in listed.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`added_tokens_decoder` of {path} must map ids to tokens with a `content` ({error!r})"
+        ) from error
+    for index, fields in sorted(tokens.items()):
         flags = {
             key: bool(fields.get(key)) for key in ("single_word", "lstrip", "rstrip", "special")
         }

@@ -193,6 +193,9 @@ def test_vocabulary_and_merges_that_leave_something_open_are_refused(tmp_path):
         r"'<\|endoftext\|>' of `added_tokens_decoder` in .* must have the id",
         added_tokens_decoder=moved,
     )
+    refused(
+        "must map ids to tokens with a `content`", added_tokens_decoder={"600": {"special": True}}
+    )
     save_merges(tmp_path, "Qwen2Tokenizer")
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
     with pytest.raises(ValueError, match=r"vocab.json and merges.txt that fit together"):
