@@ -9,6 +9,7 @@ from jaxprobe.checkpoints import (
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    gemma_scope_2_layers,
     llama_scope,
     llamascopium,
     native,
@@ -25,6 +26,7 @@ from jaxprobe.saes import JumpReluSae as JumpReluSae
 LAYOUTS = (
     gemma_scope,
     gemma_scope_2,
+    gemma_scope_2_layers,
     llama_scope,
     sae_lens,
     llamascopium,
@@ -116,7 +118,8 @@ def save_sae(
     Args:
         path: The folder, or the file where the layout is one file.
         sae: The weights, of any architecture that the layout has a word for.
-        metadata: JSON types; `id`, `site` (text) and `expected_l0` come back from `load_sae`.
+        metadata: JSON types; `id`, `site` (text) and `expected_l0` come back from `load_sae`. An
+            `output_site` says that this is a transcoder; that of a loaded SAE need not be repeated.
         layout: `jaxprobe` (`sae.safetensors`), `sae_lens` (`cfg.json` and
             `sae_weights.safetensors`) or `gemma_scope` (`params.npz`).
 
@@ -127,6 +130,8 @@ def save_sae(
         ValueError: An SAE that the layout has no word for.
     """
     checks.check_choice("layout", layout, SAVED_LAYOUTS)
+    if isinstance(sae, LoadedSae) and "output_site" in sae.metadata:
+        metadata = {"output_site": sae.metadata["output_site"], **metadata}
     path, sae = Path(path), _weights(sae)
     if layout == "sae_lens":
         return sae_lens_export.save(path, sae, metadata)

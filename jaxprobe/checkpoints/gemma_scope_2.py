@@ -28,7 +28,7 @@ STREAMS = {"resid_post": "resid_post", "mlp_out": "mlp_out", "attn_out": "attn_z
 
 def matches(place: Place) -> bool:
     """Whether this is the layout of what lies there."""
-    return place.has(FILE_NAME) or _layers(place)
+    return place.has(FILE_NAME)
 
 
 def load(place: Place) -> LoadedSae:
@@ -38,18 +38,15 @@ def load(place: Place) -> LoadedSae:
         ValueError: A crosscoder or cross-layer transcoder, a damaged file, another architecture,
             or arrays that do not fit together.
     """
-    where = place.text(r"layer_\d+_width|crosscoder|clt")
+    where = place.text(r"layer_\d+_width")
     path = place.file or place.folder / FILE_NAME
     config_path = place.folder / "config.json"
     config = arrays.read_json(config_path) if config_path.is_file() else _infer(where)
     kind = config.get("type") or ("transcoder" if "transcoder" in where else "sae")
-    multi = re.search(r"(?:^|/)(crosscoder|clt)(?:/|$)", where)
-    if kind in ("crosscoder", "clt") or multi or _layers(place):
-        name = multi[1] if multi else kind
+    if kind in ("crosscoder", "clt"):
         raise ValueError(
-            f"{place.source} is a {name}: its latents read or write several layers at once, which"
-            " cannot be probed at one site; name an SAE or a transcoder instead (resid_post,"
-            " mlp_out, attn_out, transcoder)"
+            f"{config_path} describes a {kind}, which has a file per layer; got {path.name} instead of"
+            " params_layer_L.safetensors"
         )
     if kind not in ("sae", "transcoder") or config.get("architecture") != "jump_relu":
         raise ValueError(
@@ -77,13 +74,6 @@ def load(place: Place) -> LoadedSae:
         source=place.source,
         metadata=metadata,
     )
-
-
-def _layers(place: Place) -> bool:
-    """Whether this holds one file per layer."""
-    if place.file is not None:
-        return bool(re.fullmatch(r"params_layer_\d+\.safetensors", place.file.name))
-    return any(place.folder.glob("params_layer_*.safetensors"))
 
 
 def _infer(where: str) -> dict[str, Any]:

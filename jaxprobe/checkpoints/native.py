@@ -95,7 +95,7 @@ def load(place: Place) -> LoadedSae:
     values = {field: arrays[key] for key, field in keys.items()}
     core = kind(**values, **header.get("settings", {}))
     hint = f"{path} is not an SAE as jaxprobe writes it"
-    check_sae(core, hint, core.b_dec_D.shape[-1] if "frame" in header else None)
+    check_sae(core, hint, core.b_dec_D.shape[-1])  # a transcoder's may differ from d_model
     around = {field: arrays.get(key) for key, field in FRAME.items()}
     sae = frame(core, **around, **header["frame"]) if "frame" in header else core
     return LoadedSae(

@@ -29,8 +29,10 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
 
     Args:
         folder: Where to.
-        sae: An autoencoder of any architecture but groupmax.
-        metadata: JSON types; `model` and `site` are put into SAELens' words.
+        sae: An autoencoder of any architecture but groupmax; a transcoder of ReLU, or of one
+            threshold per latent.
+        metadata: JSON types; `model`, `site` and `output_site` (a transcoder's) are put into
+            SAELens' words.
 
     Returns:
         The weight file.
@@ -39,14 +41,12 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
         ValueError: An SAE that SAELens has no word for.
     """
     core = core_of(sae)
-    if isinstance(core, GroupMaxSae) or (isinstance(sae, FramedSae) and sae.W_skip_DE is not None):
-        raise ValueError("SAELens' layout has no word for this SAE; save it in the layout jaxprobe")
-    shifts = isinstance(sae, FramedSae) and sae.shift_D is not None
-    if shifts and not np.array_equal(sae.shift_D, core.b_dec_D):
-        raise ValueError("SAELens subtracts no other bias from inputs than the decoder's, got one")
-    if core.b_dec_D.shape[0] != core.d_model:
-        raise ValueError("transcoders are written in the layout jaxprobe only")
+    skip = getattr(sae, "W_skip_DE", None)
+    transcodes = "output_site" in metadata or skip is not None or _is_wide(core)
+    shifts = _check(sae, transcodes)
     name, content, extra = _said(core)
+    if transcodes:
+        name, content, extra = _as_transcoder(core, name, content, skip)
     config = {
         "architecture": name,
         "d_in": core.d_model,
@@ -61,6 +61,7 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
             "sae_lens_version": VERSION,
             "model_name": metadata.get("model"),
             "hook_name": _hook_name(metadata.get("site")),
+            **({"hook_name_out": _hook_name(metadata.get("output_site"))} if transcodes else {}),
             "prepend_bos": True,
         },
     }
@@ -69,6 +70,53 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
     text = json.dumps(config, indent=1, sort_keys=True)
     atomic.write_bytes(folder / CONFIG_NAME, text.encode())
     return folder / FILE_NAME
+
+
+def _is_wide(core) -> bool:
+    """Whether it writes another width than it reads."""
+    return core.b_dec_D.shape[0] != core.d_model
+
+
+def _check(sae, transcodes: bool) -> bool:
+    """Whether the decoder's bias is subtracted from inputs.
+
+    Raises:
+        ValueError: What surrounds the autoencoder cannot be said in SAELens' words.
+    """
+    core = core_of(sae)
+    if isinstance(core, GroupMaxSae):
+        raise ValueError("SAELens' layout has no word for this SAE; save it in the layout jaxprobe")
+    framed = sae if isinstance(sae, FramedSae) else None
+    if framed is None:
+        return False
+    shifts = framed.shift_D is not None
+    if transcodes and (shifts or (framed.normalisation != "none" and framed.restores)):
+        raise ValueError(
+            "SAELens' transcoders subtract no bias from inputs and do not undo a normalisation; save"
+            " this one in the layout jaxprobe"
+        )
+    if not transcodes and framed.normalisation != "none" and not framed.restores:
+        raise ValueError(
+            "SAELens' SAEs undo their normalisation, and this one does not: if it is a transcoder, say"
+            " its `output_site` in the metadata"
+        )
+    if framed.shift_D is not None and not np.array_equal(framed.shift_D, core.b_dec_D):
+        raise ValueError("SAELens subtracts no other bias from inputs than the decoder's, got one")
+    return shifts
+
+
+def _as_transcoder(core, name: str, content: dict[str, Any], skip):
+    """Architecture, arrays and config entries of a transcoder."""
+    stems = {"standard": "", "jumprelu": "jumprelu_"}
+    if name not in stems:
+        raise ValueError(
+            f"SAELens has transcoders of the architectures {' and '.join(stems)} only, got {name}; save"
+            " it in the layout jaxprobe"
+        )
+    if skip is not None:
+        content = {**content, "W_skip": np.asarray(skip).T}
+    architecture = f"{stems[name]}{'' if skip is None else 'skip_'}transcoder"
+    return architecture, content, {"d_out": core.b_dec_D.shape[0]}
 
 
 def _said(core) -> tuple[str, dict[str, Any], dict[str, Any]]:

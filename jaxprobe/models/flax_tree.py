@@ -17,7 +17,8 @@ from jaxprobe.models import hf_config
 from jaxprobe.models.checkpoint import Checkpoint, folder_name, short_name
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.parameters import Source, labels
-from jaxprobe.models.rotary import Rotary, linear_divisors
+from jaxprobe.models.rotary import Rotary
+from jaxprobe.models.rotary_scaling import linear_divisors
 from jaxprobe.orbax_tree import OrbaxTree, find_tree, open_tree
 
 # Leaves behind the last block, or about images.

@@ -113,8 +113,9 @@ def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
         "token_positions": pz.nx.arange("seq", tokens_BT.shape[1]),
         "query_positions": pz.nx.wrap(last_B1, "batch", "seq"),
     }
+    length = pz.nx.wrap(length_B.astype(jnp.int32), "batch")
     tables = {
-        (name, rotary): rotary_table(where, rotary)
+        (name, rotary): rotary_table(where, length, rotary)
         for name, where in positions.items()
         for rotary in set(config.rotary)
     }

@@ -6,7 +6,13 @@ from typing import Any
 
 from jaxprobe.gguf_file import GgufFile
 from jaxprobe.models.config import TransformerConfig
-from jaxprobe.models.rotary import Rotary, linear_divisors
+from jaxprobe.models.rotary import Rotary
+from jaxprobe.models.rotary_scaling import (
+    YarnRotary,
+    linear_divisors,
+    yarn_divisors,
+    yarn_growth,
+)
 
 FREQUENCIES = "rope_freqs.weight"  # Llama 3's scaling: what each frequency is divided by
 _LOCAL_ROTARY_BASE = 10_000.0
@@ -56,20 +62,21 @@ _NEUTRAL: dict[str, tuple] = {
     "expert_used_count": (0,),
     "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.finetuned": (True, False),  # says how it came about
+    "rope.scaling.yarn_attn_factor": (1.0,),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
 }
 _READ = {
     *("embedding_length", "block_count", "feed_forward_length", "rope.freq_base"),
     *("attention.head_count", "attention.head_count_kv", "attention.key_length"),
     *("attention.value_length", "attention.layer_norm_rms_epsilon", "rope.dimension_count"),
-    *("rope.scaling.type", "rope.scaling.factor"),
+    *("rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"),
+    *("rope.scaling.yarn_ext_factor", "rope.scaling.yarn_beta_fast"),
+    *("rope.scaling.yarn_beta_slow", "context_length"),
 }
 _READ_WITH_WINDOWS = {
     *("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"),
 }
-_WITHOUT_EFFECT = {
-    *("context_length", "vocab_size", "final_logit_softcapping"),
-    "rope.scaling.original_context_length",
-}
+_WITHOUT_EFFECT = {"vocab_size", "final_logit_softcapping"}
 
 
 def read_config(file: GgufFile) -> TransformerConfig:
@@ -156,19 +163,51 @@ class _Reader:
 
     def rotary(self, windows: tuple[int | None, ...], d_head: int) -> tuple[Rotary, ...]:
         base = float(self.optional("rope.freq_base", _DEFAULT_ROTARY_BASE))
-        far = Rotary(base=base, width=d_head, divisors=self.divisors(d_head))
+        kind = self.optional("rope.scaling.type", "none")
+        if kind not in ("none", "linear", "yarn"):
+            raise ValueError(
+                f"`{self.name}.rope.scaling.type` must be none, linear or yarn, got {kind!r}"
+            )
+        mixing = self.optional("rope.scaling.yarn_ext_factor", -1.0)  # negative: as the type says
+        if mixing >= 0 and mixing != float(kind == "yarn"):
+            raise ValueError(
+                f"`{self.name}.rope.scaling.yarn_ext_factor` must be {float(kind == 'yarn')}, got"
+                f" {mixing}"
+            )
+        if kind == "yarn":
+            far: Rotary = self.yarn(base, d_head)
+        else:
+            far = Rotary(base=base, width=d_head, divisors=self.divisors(kind, d_head))
         near = far
         if self.name == "gemma3":  # blocks with a window have a base of their own, never scaled
             local = float(self.optional("rope.freq_base_swa", _LOCAL_ROTARY_BASE))
             near = Rotary(base=local, width=d_head)
         return tuple(far if window is None else near for window in windows)
 
-    def divisors(self, d_head: int) -> tuple[float, ...] | None:
-        scaling = self.optional("rope.scaling.type", "none")
-        if scaling not in ("none", "linear"):
+    def yarn(self, base: float, d_head: int) -> YarnRotary:
+        if FREQUENCIES in self.file.tensors:
             raise ValueError(
-                f"`{self.name}.rope.scaling.type` must be none or linear, got {scaling!r}"
+                f"`{self.name}.rope.scaling.type` = 'yarn' and a tensor `{FREQUENCIES}` scale the same"
+                " frequencies twice, which is not supported"
             )
+        factor = self.optional("rope.scaling.factor", None)
+        if factor is None:
+            raise ValueError(
+                f"`{self.name}.rope.scaling.type` = 'yarn' needs `rope.scaling.factor`"
+            )
+        context = self.optional("rope.scaling.original_context_length", 0)
+        divisors = yarn_divisors(
+            d_head,
+            base,
+            factor=float(factor),
+            context=int(context or self.value("context_length")),
+            fast=float(self.optional("rope.scaling.yarn_beta_fast", 32.0)),
+            slow=float(self.optional("rope.scaling.yarn_beta_slow", 1.0)),
+        )
+        growth = yarn_growth(float(factor))
+        return YarnRotary(base=base, width=d_head, divisors=divisors, attention_factor=growth)
+
+    def divisors(self, scaling: str, d_head: int) -> tuple[float, ...] | None:
         factor = float(self.optional("rope.scaling.factor", 1.0))
         if scaling == "none" and factor != 1.0:
             raise ValueError(

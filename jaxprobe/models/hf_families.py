@@ -41,7 +41,9 @@ NEUTRAL: dict[str, tuple] = {
 SIZES = {
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
 }
-_ROTARY = {"rope_theta", "rope_scaling", "rope_parameters"}
+_ROTARY = {
+    *("rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings"),
+}
 _LLAMA_LIKE = {"num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_act", *SIZES, *_ROTARY}
 _QWEN = {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}
 _GEMMA_2 = {

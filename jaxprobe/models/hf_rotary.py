@@ -3,16 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxprobe.models.rotary import Rotary, linear_divisors, llama3_divisors
+from jaxprobe.models.hf_scaling import Contexts, scaled
+from jaxprobe.models.rotary import Rotary
 
 _KINDS = ("sliding_attention", "full_attention")
-_FIELDS = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {
-        *("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    },
-}
 
 
 def rotary_of_blocks(
@@ -29,30 +23,36 @@ def rotary_of_blocks(
         read: Its fields, defaults among them.
         d_head: Width of a head.
         windows: Per block: its window; in Gemma 3 blocks with one turn by a base of their own.
-        context: `max_position_embeddings`, which llama3 scaling falls back to.
+        context: `max_position_embeddings`.
 
     Raises:
         ValueError: A scaling that is not supported, or a field of it that is not understood.
     """
-    given = read.get("rope_parameters")
+    given, scaling = read.get("rope_parameters"), dict(read.get("rope_scaling") or {})
+    if given and scaling:
+        raise ValueError(
+            "config.json must have `rope_parameters` or the older `rope_scaling`, got both"
+        )
+    contexts = Contexts(whole=context, first=read.get("original_max_position_embeddings"))
     if given and set(given) & set(_KINDS):
         unknown = sorted(set(given) - set(_KINDS))
         if unknown:
             raise ValueError(f"`rope_parameters.{unknown[0]}` of config.json is not supported")
         per_kind = {name: dict(given[name] or {}) for name in _KINDS if name in given}
+        _check_nested(per_kind, contexts)
     elif kind == "gemma3_text":
         if given:
             raise ValueError(
                 "`rope_parameters` of a gemma3_text config.json must have an entry for each of"
                 f" {', '.join(_KINDS)}"
             )
-        scaling = dict(read.get("rope_scaling") or {})
         per_kind = {
             "sliding_attention": {"rope_theta": read["rope_local_base_freq"]},
             "full_attention": {"rope_theta": read["rope_theta"], **scaling},
         }
+        _check_nested(per_kind, contexts)
     else:
-        per_kind = {name: dict(given or read.get("rope_scaling") or {}) for name in _KINDS}
+        per_kind = {name: dict(given or scaling) for name in _KINDS}
     default_base = read.get("rope_theta", read.get("rotary_emb_base", 10_000.0))
     share = read.get(
         "rotary_pct", read.get("partial_rotary_factor", 0.25 if kind == "gpt_neox" else 1.0)
@@ -60,11 +60,25 @@ def rotary_of_blocks(
     names = ["full_attention" if window is None else "sliding_attention" for window in windows]
     made = {
         name: _rotary(
-            kind, per_kind.get(name, {}), float(default_base), float(share), d_head, context
+            kind, per_kind.get(name, {}), float(default_base), float(share), d_head, contexts
         )
         for name in sorted(set(names))
     }
     return tuple(made[name] for name in names)
+
+
+def _check_nested(per_kind: Mapping[str, Mapping[str, Any]], contexts: Contexts) -> None:
+    """Raises ValueError for what transformers reads only where all blocks turn alike."""
+    if contexts.first is not None:
+        raise ValueError(
+            "`original_max_position_embeddings` of a config.json whose blocks turn in different ways"
+            " must stand among the rotary fields of each kind"
+        )
+    for fields in per_kind.values():
+        if fields.get("truncate") is False:
+            raise ValueError(
+                "`truncate` = False is not understood where blocks turn in different ways"
+            )
 
 
 def _rotary(
@@ -73,21 +87,8 @@ def _rotary(
     base: float,
     share: float,
     d_head: int,
-    context: int | None,
+    contexts: Contexts,
 ) -> Rotary:
-    scaling = fields.get("rope_type", fields.get("type", "default")) or "default"
-    if scaling not in _FIELDS:
-        raise ValueError(
-            f"the rotary scaling `rope_type` = {scaling!r} of config.json is not supported; supported"
-            f" are {', '.join(_FIELDS)}"
-        )
-    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *_FIELDS[scaling]}
-    unknown = sorted(name for name in set(fields) - known if fields[name] is not None)
-    if unknown:
-        raise ValueError(
-            f"`{unknown[0]}` = {fields[unknown[0]]!r} among the rotary fields of config.json is not"
-            f" understood for rope_type {scaling!r}"
-        )
     base = float(fields.get("rope_theta") or base)
     share = float(fields.get("partial_rotary_factor") or share)
     if share != 1.0 and kind != "gpt_neox":
@@ -95,25 +96,4 @@ def _rotary(
     width = int(d_head * share)
     if width % 2 or not 0 < width <= d_head:
         raise ValueError(f"the rotary share {share} of {d_head} must be an even width, got {width}")
-    return Rotary(base=base, width=width, divisors=_divisors(scaling, fields, width, base, context))
-
-
-def _divisors(
-    scaling: str, fields: Mapping[str, Any], width: int, base: float, context: int | None
-) -> tuple[float, ...] | None:
-    if scaling == "default":
-        return None
-    fields = {"original_max_position_embeddings": context, **fields}
-    absent = sorted(name for name in _FIELDS[scaling] if fields.get(name) is None)
-    if absent:
-        raise ValueError(f"rope_type {scaling!r} of config.json needs `{absent[0]}`")
-    if scaling == "linear":
-        return linear_divisors(width, float(fields["factor"]))
-    return llama3_divisors(
-        width,
-        base,
-        factor=float(fields["factor"]),
-        low=float(fields["low_freq_factor"]),
-        high=float(fields["high_freq_factor"]),
-        context=int(fields["original_max_position_embeddings"]),
-    )
+    return scaled(fields, base, width, contexts)

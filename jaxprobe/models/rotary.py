@@ -1,7 +1,6 @@
 """Rotary position embedding: tables that blocks share, and the layer that turns heads by them."""
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 from penzai import pz
@@ -23,49 +22,51 @@ class Rotary:
     width: int
     divisors: tuple[float, ...] | None = None
 
+    @property
+    def magnitude(self) -> float:
+        """Factor on the part of a head that turns."""
+        return 1.0
 
-def linear_divisors(width: int, factor: float) -> tuple[float, ...] | None:
-    """Every frequency divided by `factor`, as if positions were."""
-    return None if factor == 1 else (float(factor),) * (width // 2)
+    def frequencies(self, length: pz.nx.NamedArray) -> pz.nx.NamedArray:
+        """Radians per position.
 
+        Args:
+            length: int32 counts of real tokens, named {batch}.
 
-def llama3_divisors(
-    width: int, base: float, *, factor: float, low: float, high: float, context: int
-) -> tuple[float, ...]:
-    """Llama 3.1's scaling: long wavelengths divided by `factor`, short ones kept, a ramp between.
-
-    Args:
-        width: Entries of a head that turn.
-        base: Base of the wavelengths.
-        factor: What wavelengths above `context / low` are divided by.
-        low: `low_freq_factor`.
-        high: `high_freq_factor`; wavelengths below `context / high` are kept.
-        context: Tokens of the context that the model was first trained on.
-    """
-    divisors = []
-    for i in range(0, width, 2):
-        turns = context / (2 * math.pi * base ** (i / width))  # rotations in that context
-        share = min(1.0, max(0.0, (turns - low) / (high - low)))
-        divisors.append(1.0 / ((1.0 - share) / factor + share))
-    return tuple(divisors)
+        Returns:
+            float32 {half}, or {batch, half} where they depend on the length.
+        """
+        del length
+        return pz.nx.wrap(divided(plain_frequencies(self.base, self.width), self.divisors), "half")
 
 
-def rotary_table(positions: pz.nx.NamedArray, rotary: Rotary):
-    """Cosines and sines of every position's angles.
+def plain_frequencies(base, width: int) -> jnp.ndarray:
+    """Frequencies without scaling, `width // 2` of them for each entry of `base`."""
+    exponent = jnp.arange(0, width, 2, dtype=jnp.float32) / width
+    return 1.0 / (jnp.asarray(base, jnp.float32)[..., None] ** exponent)
+
+
+def divided(frequency: jnp.ndarray, divisors: tuple[float, ...] | None) -> jnp.ndarray:
+    """Frequencies over their divisors."""
+    return frequency if divisors is None else frequency / jnp.asarray(divisors, jnp.float32)
+
+
+def rotary_table(positions: pz.nx.NamedArray, length: pz.nx.NamedArray, rotary: Rotary):
+    """Cosines and sines of every position's angles, times the rotation's magnitude.
 
     Args:
         positions: int32 positions under any named axes.
+        length: int32 counts of each row's real tokens, named {batch}.
         rotary: Which angles.
 
     Returns:
         Two float32 named arrays {.., half}: cosines and sines.
     """
-    exponent = jnp.arange(0, rotary.width, 2, dtype=jnp.float32) / rotary.width
-    frequency = 1.0 / (jnp.float32(rotary.base) ** exponent)
-    if rotary.divisors is not None:
-        frequency = frequency / jnp.asarray(rotary.divisors, jnp.float32)
-    angle = positions.astype(jnp.float32) * pz.nx.wrap(frequency, "half")
-    return pz.nx.nmap(jnp.cos)(angle), pz.nx.nmap(jnp.sin)(angle)
+    angle = positions.astype(jnp.float32) * rotary.frequencies(length)
+    cos, sin = pz.nx.nmap(jnp.cos)(angle), pz.nx.nmap(jnp.sin)(angle)
+    if rotary.magnitude == 1.0:
+        return cos, sin
+    return cos * rotary.magnitude, sin * rotary.magnitude
 
 
 @pz.pytree_dataclass

@@ -1,4 +1,4 @@
-"""Tokenizer files beside a model's weights: `tokenizer.json`, or SentencePiece's `tokenizer.model`."""
+"""Tokenizer files beside a model's weights: `tokenizer.json`, `tokenizer.model`, or vocabulary and merges."""
 
 import json
 from pathlib import Path
@@ -6,19 +6,22 @@ from typing import Any
 
 import tokenizers
 
+from jaxprobe.tokens.merges_file import MERGES, VOCABULARY, read_merges
 from jaxprobe.tokens.pieces import backend_of
 from jaxprobe.tokens.spm_model import read_model
 from jaxprobe.tokens.tokenizer import Tokenizer, pinned
 
 _FAST, _SENTENCEPIECE, _CONFIG = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
+_KINDS = ((_FAST,), (_SENTENCEPIECE,), (VOCABULARY, MERGES))  # the first that is there counts
 
 
 def directory_files(folder: Path) -> tuple[Path, ...]:
     """The files of `folder` that decide the ids; none where it holds no tokenizer."""
-    for name in (_FAST, _SENTENCEPIECE):
-        if (folder / name).is_file():
+    for names in _KINDS:
+        found = [folder / name for name in names]
+        if all(path.is_file() for path in found):
             settings = folder / _CONFIG
-            return (folder / name, *([settings] if settings.is_file() else []))
+            return (*found, *([settings] if settings.is_file() else []))
     return ()
 
 
@@ -27,7 +30,8 @@ def from_directory(folder: Path) -> Tokenizer | None:
 
     Whether a prompt opens with BOS is the reference tokenizer's rule: what the post-processor of
     tokenizer.json does (transformers 5 no longer asks tokenizer_config.json then); with a SentencePiece
-    model, `add_bos_token` of tokenizer_config.json, by default yes if it has a BOS. Truncation and
+    model, `add_bos_token` of tokenizer_config.json, by default yes if it has a BOS; with `vocab.json` and
+    `merges.txt`, the same field, by default no. Truncation and
     padding that tokenizer.json asks for are left out: `token_ids` truncates, from the left.
 
     Raises:
@@ -39,6 +43,8 @@ def from_directory(folder: Path) -> Tokenizer | None:
     settings = _settings(folder / _CONFIG)
     if files[0].name == _FAST:
         return _fast(files[0], settings)
+    if files[0].name == VOCABULARY:
+        return read_merges(folder, settings, folder / _CONFIG)
     if settings.get("add_eos_token"):
         raise ValueError(
             f"`add_eos_token` of {folder / _CONFIG} must be false, got true: a prompt is read at its own"

@@ -6,25 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from jaxprobe.gguf_file import GgufFile, open_gguf
+from jaxprobe.tokens.byte_level import GPT2_CUT, LLAMA3_CUT, QWEN_CUT, backend_of_bytes
 from jaxprobe.tokens.pieces import CONTROL, SPACE, USER_DEFINED, Pieces, backend_of
 from jaxprobe.tokens.tokenizer import Tokenizer, pinned
 
 _PREFIX = "tokenizer.ggml."
-_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# `tokenizer.ggml.pre` -> how a text is cut before merging (None: GPT-2's own cut), and whether it is
-# composed first, whether whole words of the vocabulary skip the merges, and whether BOS is the default.
+# `tokenizer.ggml.pre` -> how a text is cut before merging, whether it is composed first, whether whole
+# words of the vocabulary skip the merges, and whether BOS is the default.
 _BYTE_LEVEL: Mapping[str, tuple[str | None, bool, bool, bool]] = {
-    "llama-bpe": (_SPLIT % r"\p{N}{1,3}", False, True, True),
-    "llama3": (_SPLIT % r"\p{N}{1,3}", False, True, True),
-    "qwen2": (_SPLIT % r"\p{N}", True, False, False),
-    "gpt-2": (None, False, False, False),
+    "llama-bpe": (LLAMA3_CUT, False, True, True),
+    "llama3": (LLAMA3_CUT, False, True, True),
+    "qwen2": (QWEN_CUT, True, False, False),
+    "gpt-2": (GPT2_CUT, False, False, False),
 }
 
 
@@ -116,14 +112,7 @@ def _byte_level(file: GgufFile) -> Tokenizer:
     model = BPE(
         {piece: index for index, piece in enumerate(pieces)}, merges, ignore_merges=whole_words
     )
-    backend = tokenizers.Tokenizer(model)
-    if composed:
-        backend.normalizer = normalizers.NFC()
-    steps: list = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut is None)]
-    if cut is not None:
-        steps.insert(0, pre_tokenizers.Split(Regex(cut), "isolated"))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    backend.decoder = decoders.ByteLevel()
+    backend = backend_of_bytes(model, cut, composed=composed)
     kinds = np.asarray(file.value(f"{_PREFIX}token_type"))
     special = [pieces[index] for index in np.flatnonzero(kinds == CONTROL)]
     added = [pieces[index] for index in np.flatnonzero(kinds == USER_DEFINED)]

@@ -131,18 +131,109 @@ def test_gemma_scope_2_from_the_hub(tmp_path, monkeypatch):
     assert str(loaded.site) == "blocks.12.resid_post"
 
 
-@pytest.mark.parametrize(
-    ("where", "file"),
-    [
-        ("crosscoder/layer_7_13_17_22_width_65k_l0_medium", "params_layer_0.safetensors"),
-        ("clt/width_262k_l0_medium_affine", "params_layer_3.safetensors"),
-    ],
-)
-def test_gemma_scope_2_multi_layer_is_refused_by_name(tmp_path, where, file):
-    folder = put(tmp_path / where, file, {"w_enc": draw(D, S), "w_dec": draw(S, 4, D)})
-    for source in (folder, folder / file):
-        with pytest.raises(ValueError, match=rf"is a {where.split('/')[0]}: .*cannot be probed"):
-            checkpoints.load_sae(source)
+CLT = {
+    "hf_hook_point_in": "model.layers.{all}.pre_feedforward_layernorm.output",
+    "hf_hook_point_out": "model.layers.{all}.post_feedforward_layernorm.output",
+    **{"width": 262080, "architecture": "jump_relu", "l0": 150, "type": "clt"},
+}
+CROSSCODER = {
+    "hf_hook_point_in": "model.layers.{5,9,12,15}.output",
+    "hf_hook_point_out": "model.layers.{5,9,12,15}.output",
+    **{"width": 1048576, "architecture": "jump_relu", "l0": 150, "affine_connection": False},
+    "type": "crosscoder",
+}
+CLT_FOLDER = "gemma-scope-2-1b-pt/clt/width_262k_l0_medium"
+CROSSCODER_FOLDER = "gemma-scope-2-270m-pt/crosscoder/layer_5_9_12_15_width_65k_l0_medium"
+
+
+def layer_arrays(num_layers):
+    return {**gemma_2_arrays(), "w_dec": draw(S, num_layers, D)}
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_layer_of_a_gemma_scope_2_clt(tmp_path, monkeypatch, affine):
+    arrays = layer_arrays(6)
+    if affine:
+        arrays["affine_skip_connection"] = draw(D, D, seed=4)
+    where = CLT_FOLDER + ("_affine" if affine else "")
+    folder = put(tmp_path / where, "params_layer_3.safetensors", arrays)
+    w = wide(arrays)
+    pre_NS = X_ND @ w["w_enc"] + w["b_enc"]
+    z_NS = np.maximum(pre_NS, 0) * (pre_NS > w["threshold"])
+    y_ND = z_NS @ w["w_dec"].sum(1) + w["b_dec"]
+    if affine:
+        y_ND = y_ND + X_ND @ w["affine_skip_connection"]
+    config = {**CLT, "affine_connection": affine}
+    moved = put(tmp_path / "moved", "params_layer_3.safetensors", arrays, config=config)
+    for path in (folder / "params_layer_3.safetensors", moved / "params_layer_3.safetensors"):
+        loaded = checkpoints.load_sae(path)
+        check(loaded, z_NS, y_ND)
+        assert str(loaded.site) == "blocks.3.mlp_in" and loaded.expected_l0 is None
+        assert loaded.metadata["output_site"] == "blocks.3.mlp_out"
+    path = folder / "params_layer_3.safetensors"
+    monkeypatch.setattr(assets, "fetch", lambda uri: path)
+    loaded = checkpoints.load_sae(f"hf://google/{where}/params_layer_3.safetensors")
+    assert loaded.id == f"{where}/params_layer_3.safetensors"
+    # Exported, it stays a transcoder.
+    checkpoints.save_sae(tmp_path / "exported", loaded, {}, layout="sae_lens")
+    config = json.loads((tmp_path / "exported" / "cfg.json").read_text())
+    assert config["architecture"] == f"jumprelu_{'skip_' if affine else ''}transcoder"
+    assert config["metadata"]["hook_name_out"] == "blocks.3.hook_mlp_out"
+
+
+def test_a_layer_of_a_gemma_scope_2_crosscoder(tmp_path):
+    arrays = layer_arrays(4)
+    name = "params_layer_2.safetensors"
+    w = wide(arrays)
+    pre_NS = X_ND @ w["w_enc"] + w["b_enc"]
+    z_NS = np.maximum(pre_NS, 0) * (pre_NS > w["threshold"])
+    y_ND = z_NS @ w["w_dec"][:, 2] + w["b_dec"]
+    put(tmp_path / CROSSCODER_FOLDER, name, arrays)
+    put(tmp_path / "moved", name, arrays, config=CROSSCODER)
+    for folder in (CROSSCODER_FOLDER, "moved"):
+        loaded = checkpoints.load_sae(tmp_path / folder / name)
+        check(loaded, z_NS, y_ND)
+        assert str(loaded.site) == "blocks.12.resid_post" and loaded.expected_l0 is None
+        assert "output_site" not in loaded.metadata
+
+
+def test_gemma_scope_2_layer_refusals(tmp_path):
+    folder, name = tmp_path / CROSSCODER_FOLDER, "params_layer_3.safetensors"
+    put(folder, name, layer_arrays(4))
+    with pytest.raises(ValueError, match=r"holds one file per layer .*name one of them.*layer_3"):
+        checkpoints.load_sae(folder)
+    put(folder, "params_layer_4.safetensors", layer_arrays(4))
+    with pytest.raises(ValueError, match=r"params_layer_4.safetensors must be numbered 0 to 3"):
+        checkpoints.load_sae(folder / "params_layer_4.safetensors")
+    put(folder, name, layer_arrays(3), config=CROSSCODER)
+    with pytest.raises(ValueError, match=r"numbered 0 to 2, by the layers of its `w_dec`"):
+        checkpoints.load_sae(folder / name)
+    put(folder, "params_layer_0.safetensors", layer_arrays(3))
+    with pytest.raises(ValueError, match=r"must name the 3 blocks.*got \[5, 9, 12, 15\]"):
+        checkpoints.load_sae(folder / "params_layer_0.safetensors")
+    put(folder, name, {**layer_arrays(4), "affine_skip_connection": draw(D, D)})
+    with pytest.raises(ValueError, match="also has affine_skip_connection"):
+        checkpoints.load_sae(folder / name)
+    put(folder, name, gemma_2_arrays())
+    with pytest.raises(ValueError, match=r"`w_dec` must have shape \(36, \*, \*\), got \(36, 10\)"):
+        checkpoints.load_sae(folder / name)
+    put(folder, name, {**layer_arrays(4), "w_dec": draw(S, 4, 7)})
+    with pytest.raises(ValueError, match=r"`W_dec_SD` must have shape \(36, 10\), got \(36, 7\)"):
+        checkpoints.load_sae(folder / name)
+    clt = put(tmp_path / CLT_FOLDER, name, layer_arrays(6), config={**CLT, "architecture": "topk"})
+    with pytest.raises(
+        ValueError, match=r"a jump_relu clt or crosscoder.*got type 'clt' and .*topk"
+    ):
+        checkpoints.load_sae(clt / name)
+    put(clt, name, layer_arrays(6), config={**CLT, "affine_connection": True})
+    with pytest.raises(ValueError, match="must hold affine_skip_connection, as its config says"):
+        checkpoints.load_sae(clt / name)
+    affine = put(tmp_path / f"{CLT_FOLDER}_affine", name, layer_arrays(6))
+    with pytest.raises(ValueError, match="must hold affine_skip_connection, as its config says"):
+        checkpoints.load_sae(affine / name)
+    put(tmp_path / "bare", name, layer_arrays(6))
+    with pytest.raises(ValueError, match=r"as its config.json or its folders say; got type None"):
+        checkpoints.load_sae(tmp_path / "bare" / name)
 
 
 def test_gemma_scope_2_refusals(tmp_path):
@@ -161,7 +252,7 @@ def test_gemma_scope_2_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"must describe a jump_relu sae.*'topk'"):
         checkpoints.load_sae(folder)
     put(folder, "params.safetensors", arrays, config={"architecture": "jump_relu", "type": "clt"})
-    with pytest.raises(ValueError, match="is a clt"):
+    with pytest.raises(ValueError, match=r"describes a clt, .*got params.safetensors instead"):
         checkpoints.load_sae(folder)
 
 
@@ -639,6 +730,9 @@ def test_hook_names(hook, site):
             normalisation="layer_norm",
             restores=False,
         ),
+        saes.ReluSae(  # a transcoder with nothing around it
+            W_enc_DS=draw(D, S), b_enc_S=draw(S), W_dec_SD=draw(S, 7), b_dec_D=draw(7)
+        ),
         saes.MatryoshkaSae(
             W_enc_DS=draw(D, S),
             b_enc_S=draw(S),
@@ -676,6 +770,25 @@ def test_exports_refuse_what_a_layout_has_no_word_for(tmp_path):
         checkpoints.save_sae(tmp_path, topk, {}, layout="gemma_scope")
     with pytest.raises(ValueError, match="SAELens' layout has no word"):
         checkpoints.save_sae(tmp_path, saes.GroupMaxSae(**weights, k=3), {}, layout="sae_lens")
+    with pytest.raises(ValueError, match="standard and jumprelu only, got topk"):
+        metadata = {"output_site": "blocks.3.mlp_out"}
+        checkpoints.save_sae(tmp_path, topk, metadata, layout="sae_lens")
+    relu = saes.ReluSae(**weights)
+    wide = {"shift_D": draw(D, seed=1), "W_skip_DE": draw(D, D)}
+    with pytest.raises(ValueError, match="transcoders subtract no bias"):
+        checkpoints.save_sae(tmp_path, saes.frame(relu, **wide), {}, layout="sae_lens")
+    with pytest.raises(ValueError, match="no other bias"):
+        checkpoints.save_sae(
+            tmp_path, saes.frame(relu, shift_D=wide["shift_D"]), {}, layout="sae_lens"
+        )
+    for restores, message in (
+        (True, "do not undo a normalisation"),
+        (False, "say its `output_site`"),
+    ):
+        framed = saes.frame(relu, normalisation="layer_norm", restores=restores)
+        metadata = {"output_site": None} if restores else {}
+        with pytest.raises(ValueError, match=message):
+            checkpoints.save_sae(tmp_path, framed, metadata, layout="sae_lens")
     with pytest.raises(ValueError, match="unknown layout 'saelens'; known: sae_lens"):
         checkpoints.save_sae(tmp_path, topk, {}, layout="saelens")
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Every layout against its own library, on random weights and activations that look like real ones."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -241,6 +242,44 @@ def test_what_we_export_sae_lens_loads(sae_lens, tmp_path, name):
     assert_close(saes.encode(again.sae, x_ND), z_NS, "latents")
 
 
+@pytest.mark.parametrize("kind", ["relu", "jump_relu", "batch_topk", "matryoshka"])
+@pytest.mark.parametrize("form", ["plain", "skip", "normalised"])
+@pytest.mark.parametrize("d_out", [D_MODEL, 20])
+def test_transcoders_that_we_export_sae_lens_loads(sae_lens, tmp_path, kind, form, d_out):
+    core = exported()[kind]
+    core = dataclasses.replace(
+        core, W_dec_SD=core.W_dec_SD[:, :d_out], b_dec_D=core.b_dec_D[:d_out]
+    )
+    rng = np.random.default_rng(4)
+    skip_DE = jnp.asarray(rng.normal(size=(D_MODEL, d_out)), jnp.float32)
+    sae = {
+        "plain": core,
+        "skip": saes.frame(core, W_skip_DE=skip_DE),
+        "normalised": saes.frame(
+            core, W_skip_DE=skip_DE, normalisation="layer_norm", restores=False
+        ),
+    }[form]
+    metadata = {"site": "blocks.3.mlp_in", "output_site": "blocks.3.mlp_out"}
+    checkpoints.save_sae(tmp_path / "one", sae, metadata, layout="sae_lens")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "one")
+    assert theirs.cfg.architecture().endswith("skip_transcoder") == (form != "plain")
+    assert theirs.cfg.metadata.hook_name == "blocks.3.hook_mlp_in"
+    assert theirs.cfg.metadata.hook_name_out == "blocks.3.hook_mlp_out"
+    x_ND = activations()
+    z_NS = saes.encode(sae, x_ND)
+    with torch.no_grad():
+        assert_close(z_NS, theirs.encode(torch.tensor(x_ND)), "latents")
+        y_ND = saes.decode(sae, z_NS, x_ND)
+        assert_close(y_ND, theirs(torch.tensor(x_ND)), "reconstructions")
+    # Once loaded, it is known as a transcoder, whatever it is saved as.
+    again = checkpoints.load_sae(tmp_path / "one")
+    native = checkpoints.load_sae(checkpoints.save_sae(tmp_path / "two", again, {}))
+    checkpoints.save_sae(tmp_path / "three", native, {}, layout="sae_lens")
+    agree(checkpoints.load_sae(tmp_path / "three"), x_ND, z_NS, y_ND)
+    config = json.loads((tmp_path / "three" / "cfg.json").read_text())
+    assert config["metadata"]["hook_name_out"] == "blocks.3.hook_mlp_out"
+
+
 @pytest.mark.parametrize("name", ["jump_relu", "relu", "batch_topk"])
 def test_gemma_scope_export_is_read_by_sae_lens(sae_lens, tmp_path, monkeypatch, name):
     from sae_lens.loading import pretrained_sae_loaders as loaders
@@ -314,6 +353,50 @@ def test_gemma_scope_2_affine_as_sae_lens_reads_it(sae_lens, tmp_path, monkeypat
             *("blocks.7.mlp_in", "blocks.7.mlp_out"),
         ), step
         (folder / "config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_layer_of_a_clt_as_sae_lens_reads_it(sae_lens, tmp_path, monkeypatch, affine):
+    from huggingface_hub.errors import EntryNotFoundError
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+    from safetensors.torch import save_file
+
+    name = f"clt/width_262k_l0_medium{'_affine' if affine else ''}/params_layer_4"
+    path = tmp_path / "gemma-scope-2-270m-pt" / f"{name}.safetensors"
+    path.parent.mkdir(parents=True)
+    rng = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=rng)
+    weights = {
+        "w_enc": draw(D_MODEL, D_SAE),
+        "b_enc": draw(D_SAE),
+        "w_dec": draw(D_SAE, 6, D_MODEL),
+        "b_dec": draw(D_MODEL),
+        "threshold": draw(D_SAE).abs() * 20,
+    }
+    weights["w_dec"][:, :4] = 0  # latents write to their own layer and later ones
+    if affine:
+        weights["affine_skip_connection"] = draw(D_MODEL, D_MODEL)
+    save_file(weights, path)
+
+    def download(*args, **asked):
+        if "config.json" in str((args, asked)):
+            raise EntryNotFoundError("there is none per layer")
+        return str(path)
+
+    shapes = {key: list(value.shape) for key, value in weights.items()}
+    monkeypatch.setattr(loaders, "get_safetensors_tensor_shapes", lambda *asked: shapes)
+    monkeypatch.setattr(loaders, "hf_hub_download", download)
+    config, state, _ = loaders.gemma_3_sae_huggingface_loader(
+        "google/gemma-scope-2-270m-pt", name, "cpu"
+    )
+    theirs = sae_lens.SAE.from_dict(loaders.handle_config_defaulting(config))
+    theirs.load_state_dict(state)
+    x_ND = activations()
+    loaded = checkpoints.load_sae(path)
+    with torch.no_grad():
+        agree(loaded, x_ND, theirs.encode(torch.tensor(x_ND)), theirs(torch.tensor(x_ND)))
+    assert theirs.cfg.metadata.hook_name == "blocks.4.hook_mlp_in"
+    assert str(loaded.site) == "blocks.4.mlp_in"
 
 
 def test_llama_scope_as_sae_lens_reads_it(sae_lens, tmp_path, monkeypatch):

@@ -22,6 +22,21 @@ _LOCAL_GLOBAL = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5000.0},
 }
+# Prompts of the tests have up to 30 tokens, more than every first context here.
+_YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 24,
+    "rope_theta": 10.0,
+}
+_LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0],
+    "long_factor": [1.0, 1.7, 3.0, 5.0, 9.0],
+    "original_max_position_embeddings": 9,  # a prompt of 9 tokens is still a short one
+    "rope_theta": 30.0,
+}
+_DYNAMIC = {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 20.0}
 _NEOX = {k: v for k, v in _SIZES.items() if k != "num_key_value_heads"}
 
 # Name -> (transformers' config class, its arguments).
@@ -99,6 +114,58 @@ CASES = {
             "attention_bias": True,
             "layer_types": ["full_attention", "sliding_attention", "full_attention"],
             "rope_parameters": _LOCAL_GLOBAL,
+        },
+    ),
+    "qwen2.5_yarn": ("Qwen2Config", {"rope_parameters": _YARN}),
+    "qwen3_yarn": (
+        "Qwen3Config",
+        {"head_dim": 20, "rope_parameters": {**_YARN, "mscale": 0.8, "mscale_all_dim": 0.3}},
+    ),
+    "llama_yarn": (
+        "LlamaConfig",
+        {
+            "head_dim": 20,
+            "rope_parameters": {
+                **_YARN,
+                **{"beta_fast": 3.0, "beta_slow": 0.3, "truncate": False, "attention_factor": 1.3},
+            },
+        },
+    ),
+    "mistral_yarn_null_factor": (
+        "MistralConfig",
+        {"head_dim": 12, "sliding_window": None, "rope_parameters": {**_YARN, "factor": None}},
+    ),
+    "gemma3_yarn": (
+        "Gemma3TextConfig",
+        {
+            "head_dim": 16,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {**_LOCAL_GLOBAL, "full_attention": _YARN},
+        },
+    ),
+    "neox_yarn": ("GPTNeoXConfig", {"rope_parameters": {**_YARN, "partial_rotary_factor": 0.5}}),
+    "llama_longrope": ("LlamaConfig", {"head_dim": 10, "rope_parameters": _LONGROPE}),
+    "qwen3_longrope": (
+        "Qwen3Config",
+        {
+            "head_dim": 10,
+            "rope_parameters": {**_LONGROPE, "original_max_position_embeddings": 8, "factor": 3.0},
+        },
+    ),
+    "mistral_longrope": (
+        "MistralConfig",
+        {"head_dim": 10, "rope_parameters": {**_LONGROPE, "attention_factor": 1.4}},
+    ),
+    "llama_dynamic": (
+        "LlamaConfig",
+        {"max_position_embeddings": 8, "head_dim": 14, "rope_parameters": _DYNAMIC},
+    ),
+    "neox_dynamic": (
+        "GPTNeoXConfig",
+        {
+            "max_position_embeddings": 9,
+            "rope_parameters": {**_DYNAMIC, "partial_rotary_factor": 0.5},
         },
     ),
     "pythia": (

@@ -1,8 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 
 from jaxprobe.gguf_file import open_gguf
 from jaxprobe.models import gguf_config, load_model
+from jaxprobe.models.rotary import Rotary
 
 
 def test_config_says_what_the_metadata_says(tiny_path):
@@ -28,7 +31,12 @@ def test_demo_config(demo_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rope.scaling.type", "yarn"),
+        ("rope.scaling.type", "yarn"),  # without a factor
+        ("rope.scaling.type", "longrope"),
+        ("rope.scaling.attn_factor", 1.5),
+        ("rope.scaling.yarn_attn_factor", 1.5),
+        ("rope.scaling.yarn_ext_factor", 1.0),  # without yarn
+        ("rope.scaling.yarn_log_multiplier", 0.1),
         ("rope.scaling.factor", 8.0),
         ("attn_logit_softcapping", 50.0),
         ("attention.causal", False),
@@ -58,6 +66,27 @@ def test_neutral_values_and_other_patterns_are_read(make_tiny):
         1e6,
         500.0,
     ]
+
+
+def test_yarn_falls_back_to_the_context_length(make_tiny):
+    yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
+    config = gguf_config.read_config(open_gguf(make_tiny(metadata=yarn)))
+    given = {
+        **yarn,
+        "rope.scaling.original_context_length": 64,
+        "rope.scaling.yarn_ext_factor": 1.0,
+    }
+    same = gguf_config.read_config(open_gguf(make_tiny(metadata=given)))
+    assert same == config
+    # Blocks with a window have a base of their own, never scaled; at 64 tokens the slowest of a
+    # million are divided whole, the fastest turns 10 times and is ramped.
+    far, near = config.rotary[5], config.rotary[4]
+    assert type(near) is Rotary and near.divisors is None
+    assert far.divisors[0] == 1.0 and far.divisors[2:] == (4.0,) * 6
+    assert far.attention_factor == pytest.approx(1 + math.log(4) / 10)
+    with pytest.raises(ValueError, match=r"gemma3.rope.scaling.yarn_ext_factor` must be 1.0"):
+        half = {**yarn, "rope.scaling.yarn_ext_factor": 0.5}
+        gguf_config.read_config(open_gguf(make_tiny(metadata=half)))
 
 
 def test_other_architectures_and_missing_keys_are_refused(make_tiny):

@@ -32,6 +32,9 @@ CASES = [
     ("llama", "llama_biases", "BF16"),
     ("qwen2", "qwen2", "Q5_0"),
     ("qwen3", "qwen3", "F16"),
+    ("qwen2", "qwen2.5_yarn", "F16"),
+    ("llama", "llama_yarn", "F32"),
+    ("gemma3", "gemma3_yarn", "F32"),
 ]
 NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -99,6 +102,13 @@ def write(path, model, architecture, kind):
     if rope["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        if "beta_fast" in rope:
+            writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+            writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
     if rope["rope_type"] == "llama3":
         plain = rope["rope_theta"] ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
         scaled = model.model.rotary_emb.inv_freq.numpy()
@@ -140,6 +150,12 @@ def write(path, model, architecture, kind):
 def test_every_block_equals_transformers(tmp_path, architecture, case, kind):
     # What GGUF has no field for is what the architecture's own models have.
     implied = {"query_pre_attn_scalar": 24} if case.startswith("gemma") else {"hidden_act": "silu"}
+    if case == "gemma3_yarn":
+        implied |= {"num_hidden_layers": 6, "layer_types": None}  # every sixth sees all
+    if case == "llama_yarn":
+        fields = families.CASES[case][1]["rope_parameters"]
+        spared = ("truncate", "attention_factor")
+        implied |= {"rope_parameters": {k: v for k, v in fields.items() if k not in spared}}
     theirs = families.make(case, **SIZES, **implied)
     path = tmp_path / "tiny.gguf"
     write(path, theirs, architecture, kind)

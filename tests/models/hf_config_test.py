@@ -115,9 +115,9 @@ def test_gemma_2_and_pythia_as_published():
 @pytest.mark.parametrize(
     ("base", "name", "value"),
     [
-        (LLAMA, "rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
-        (LLAMA, "rope_scaling", {"type": "dynamic", "factor": 4.0}),
-        (LLAMA, "rope_scaling", {"rope_type": "longrope", "factor": 4.0}),
+        (LLAMA, "rope_scaling", {"rope_type": "proportional", "factor": 4.0}),
+        (LLAMA, "rope_scaling", {"type": "su", "factor": 4.0}),
+        (LLAMA, "rope_scaling", {"type": "mrope", "mrope_section": [8, 12, 12]}),
         (LLAMA, "a_field_of_the_future", 1),
         (LLAMA, "attn_logit_softcapping", 30.0),
         (LLAMA, "sliding_window", 4096),
@@ -141,6 +141,71 @@ def test_what_would_change_the_mathematics_is_refused_by_name(base, name, value)
     word = "rope_type" if name == "rope_scaling" else name
     with pytest.raises(ValueError, match=word):
         read_config({**base, name: value})
+
+
+def test_qwen_2_5_with_yarn_as_its_card_says():
+    card = {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"}
+    raw = {**LLAMA, "model_type": "qwen2", "head_dim": 128, "rope_theta": 1e6}
+    config, _ = read_config({**raw, "max_position_embeddings": 32768, "rope_scaling": card})
+    rotary = config.rotary[0]
+    assert rotary.magnitude == pytest.approx(1.1386294361)
+    # The paper's ramp: a frequency that turns 32 times in the first context is kept, one that turns
+    # once is divided by 4; numbers of such frequencies, rounded outwards, and a line between.
+    turns = 32768 / (2 * math.pi) * 1e6 ** -(np.arange(0, 128, 2) / 128)
+    first, last = np.flatnonzero(turns > 32)[-1], np.flatnonzero(turns < 1)[0]
+    share = np.clip((np.arange(64) - first) / (last - first), 0, 1)
+    np.testing.assert_allclose(1 / np.array(rotary.divisors), share / 4 + 1 - share, rtol=1e-12)
+    # As published models say it: a flag on how it came about, and the length outside.
+    moved = {"factor": 4.0, "type": "yarn", "finetuned": True}
+    outside = {**raw, "rope_scaling": moved, "original_max_position_embeddings": 32768}
+    assert read_config(outside)[0] == config
+    over = {**moved, "original_max_position_embeddings": 9}  # transformers takes the one outside
+    assert read_config({**outside, "rope_scaling": over})[0] == config
+
+
+def test_plain_rotations_keep_the_words_that_old_fingerprints_were_made_of():
+    config, _ = read_config(LLAMA)
+    assert repr(config.rotary[0]) == "Rotary(base=500000.0, width=16, divisors=None)"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"rope_type": "yarn"}, "'yarn' of config.json needs `factor`"),
+        ({"rope_type": "yarn", "factor": 4.0, "attn_factor": 1.0}, "`attn_factor` = 1.0"),
+        ({"rope_type": "dynamic", "factor": 4.0, "beta_fast": 1.0}, "`beta_fast` = 1.0"),
+        ({"rope_type": "longrope", "long_factor": [1.0] * 8}, "needs `short_factor`"),
+        (
+            {"rope_type": "longrope", "long_factor": [1.0] * 8, "short_factor": [1.0] * 7},
+            "`short_factor` of config.json must be a list of 8 numbers, got 7 of them",
+        ),
+        (
+            {"rope_type": "longrope", "long_factor": 3.0, "short_factor": [1.0] * 8},
+            "`long_factor` of config.json must be a list of 8 numbers, got 3.0",
+        ),
+    ],
+)
+def test_fields_of_a_scaling_are_checked(scaling, message):
+    with pytest.raises(ValueError, match=message):
+        read_config({**LLAMA, "rope_scaling": scaling})
+
+
+def test_scalings_that_transformers_reads_in_another_way_are_refused():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}
+    with pytest.raises(ValueError, match="`rope_parameters` or the older `rope_scaling`, got both"):
+        read_config({**LLAMA, "rope_parameters": yarn, "rope_scaling": yarn})
+    gemma = {**GEMMA2, "model_type": "gemma3_text", "rope_scaling": {**yarn, "truncate": False}}
+    with pytest.raises(ValueError, match="`truncate` = False is not understood"):
+        read_config(gemma)
+    with pytest.raises(ValueError, match="`original_max_position_embeddings` of"):
+        gemma = {**gemma, "rope_scaling": yarn, "original_max_position_embeddings": 512}
+        read_config(gemma)
+    without = {k: v for k, v in LLAMA.items() if k != "max_position_embeddings"}
+    with pytest.raises(ValueError, match="needs `max_position_embeddings`"):
+        read_config({**without, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}})
+    with pytest.raises(ValueError, match="heads of 4 or more, got 2"):
+        dynamic = {"rope_type": "dynamic", "factor": 2.0}
+        read_config({**LLAMA, "head_dim": 2, "rope_scaling": dynamic})
 
 
 def test_rotary_fields_are_refused_by_name():

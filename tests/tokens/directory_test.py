@@ -118,6 +118,90 @@ def test_tokenizer_json_gives_the_reference_tokenizers_ids(family, tmp_path):
             assert row.tolist() == kept
 
 
+def save_merges(folder, kind, **changes):
+    """The files of a byte-level BPE as Qwen and GPT-NeoX once shipped them: no tokenizer.json."""
+    qwen = kind.startswith("Qwen2")
+    split = LLAMA3_SPLIT.replace("{1,3}", "") if qwen else None
+    special = () if qwen else ("<|endoftext|>", "<|padding|>")  # inside vocab.json, or behind it
+    backend = byte_level(split, normalizers.NFC(), special)
+    size = backend.get_vocab_size()
+    backend.model.save(str(folder))
+    plain = {"lstrip": False, "rstrip": False, "single_word": False}
+    names = ("<|endoftext|>", "<|im_start|>", "<tool>") if qwen else ("    ", "  ")
+    listed = {
+        str(size + number): {
+            **{**plain, "content": name, "special": "|" in name, "normalized": not qwen}
+        }
+        for number, name in enumerate(names)
+    }
+    if not qwen:
+        for number, name in enumerate(special):
+            listed[str(number)] = {**plain, "content": name, "special": True, "normalized": False}
+    settings = {
+        "tokenizer_class": kind,
+        "added_tokens_decoder": listed,
+        "eos_token": "<|endoftext|>",
+    }
+    settings |= {"bos_token": None} if qwen else {"bos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | changes))
+    return settings
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("kind", ["Qwen2Tokenizer", "GPTNeoXTokenizer"])
+def test_vocabulary_and_merges_give_the_reference_tokenizers_ids(kind, bos, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="install the `parity` extra")
+    marked = {"add_bos_token": True, "bos_token": "<|endoftext|>"} if bos else {}
+    save_merges(tmp_path, kind, **marked)
+    ours = tokens.from_directory(tmp_path)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(reference).__name__ == kind
+    assert (ours.bos_id is not None) == bos
+    assert ours.pad_id == reference.convert_tokens_to_ids(reference.pad_token)
+    more = [
+        *("<|endoftext|>in<|im_start|>a  b    c <tool>x", "e\u0301 \u1e9b\u0323 12345 it's IT'S"),
+        *("a\r\n\r\n  b \t c", "<|padding|>     six"),
+    ]
+    for text in (*ODD, *more, *corpus()[:20]):
+        ids = reference(text)["input_ids"]
+        (row,) = tokens.token_ids(ours, [text], 4096)
+        assert row.tolist() == (ids or [ours.pad_id]), repr(text)
+
+
+def test_vocabulary_and_merges_that_leave_something_open_are_refused(tmp_path):
+    def refused(message, kind="Qwen2Tokenizer", **changes):
+        save_merges(tmp_path, kind, **changes)
+        with pytest.raises(ValueError, match=message):
+            tokens.from_directory(tmp_path)
+
+    settings = save_merges(tmp_path, "Qwen2TokenizerFast")
+    assert tokens.from_directory(tmp_path).encode("<tool>") == [
+        tokens.from_directory(tmp_path).pad_id + 2
+    ]
+    names = [path.name for path in tokens.directory_files(tmp_path)]
+    assert names == ["vocab.json", "merges.txt", "tokenizer_config.json"]
+    refused("`tokenizer_class` .* is Qwen2Tokenizer or GPTNeoXTokenizer, got 'Roberta'", "Roberta")
+    refused("lacks '<|im_end|>'", pad_token="<|im_end|>")
+    refused("lacks '<extra>'", additional_special_tokens=["<extra>"])
+    refused(r"lacks '<\|endoftext\|>'", added_tokens_decoder={})
+    refused("`add_eos_token` of", add_eos_token=True)
+    refused("`add_prefix_space` of", add_prefix_space=True)
+    listed = settings["added_tokens_decoder"]
+    moved = {str(int(key) + 1): value for key, value in listed.items()}
+    refused(
+        r"'<\|endoftext\|>' of `added_tokens_decoder` in .* must have the id",
+        added_tokens_decoder=moved,
+    )
+    refused(
+        "must map ids to tokens with a `content`", added_tokens_decoder={"600": {"special": True}}
+    )
+    save_merges(tmp_path, "Qwen2Tokenizer")
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
+    with pytest.raises(ValueError, match=r"vocab.json and merges.txt that fit together"):
+        tokens.from_directory(tmp_path)
+
+
 def test_truncation_and_padding_of_the_file_are_left_out(tmp_path):
     backend = with_bos(byte_level())
     backend.enable_truncation(4)
