@@ -55,9 +55,11 @@ def get_config() -> ConfigDict:
                     *("logistic", "logistic_standardised", "pca", "knn", "mlp"),
                     *("mean_difference", "lda", "ridge", "lat"),
                 ),
+                "standard_only": ("lda", "ridge", "lat", "xgboost"),
                 "num_latents": (16, 128),
                 "regime_num_latents": (16, 128),
                 "controls": True,
+                "workers": 2,  # calls of the engine at once; most of one runs on a single core
             },
             "report": {"model": "", "site": "", "datasets": (), "regimes": (), "baselines": ()},
         }
