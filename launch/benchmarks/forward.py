@@ -20,7 +20,7 @@ from jaxprobe import base, datasets, models, tokens
 from jaxprobe.stages import run
 
 _PROMPTS = flags.DEFINE_integer(
-    "forward_prompts", 400, "forward: prompts of each short dataset, of the longer ones a tenth.", 10
+    "forward_prompts", 400, "forward: prompts of each short dataset; of longer ones a fourth.", 4
 )
 _LONG = flags.DEFINE_list(
     "forward_long", ["90_glue_qnli", "110_aimade_humangpt3"], "forward: datasets of longer prompts."
@@ -70,12 +70,13 @@ def suite(config: run.RunConfig, workdir) -> None:
     total = {name: np.zeros(2) for name in sides}
     for prompts in sets:
         seconds, x_ND = _measure(sides, prompts)
-        _print(prompts.name, len(prompts.ids), prompts.num_tokens, seconds, _errors(x_ND))
+        padded = _padded(prompts, _plan(config, loaded["float32"], prompts.ids))
+        _print(f"{prompts.name}: {padded}", prompts.num_tokens, seconds, _errors(x_ND))
         for name in sides:
             total[name] += seconds[name]
     everything = {name: Seconds(*both) for name, both in total.items()}
-    count, num_tokens = sum(len(s.ids) for s in sets), sum(s.num_tokens for s in sets)
-    _print("all", count, num_tokens, everything, {})
+    num_tokens = sum(prompts.num_tokens for prompts in sets)
+    _print(f"all: {num_tokens:,} tokens", num_tokens, everything, {})
     rate = num_tokens / everything["ours mixed"].wall
     print(compiling.report(config, loaded["bfloat16"], rate))
 
@@ -93,7 +94,7 @@ def _prompts(config: run.RunConfig, model) -> list[Prompts]:
 
     short = config.encode.datasets[:SHORT_DATASETS]
     found = [Prompts(f"{len(short)} short sets", ids(short, _PROMPTS.value))]
-    return [*found, *(Prompts(n, ids([n], max(1, _PROMPTS.value // 10))) for n in _LONG.value)]
+    return [*found, *(Prompts(n, ids([n], _PROMPTS.value // 4)) for n in _LONG.value)]
 
 
 def _plan(config: run.RunConfig, model, ids) -> list[base.TokenBatch]:
@@ -134,8 +135,8 @@ def _measure(sides, prompts: Prompts) -> tuple[dict[str, Seconds], dict[str, np.
     """Medians of each side's rounds, and what they gave."""
     rows: dict[str, list] = {name: [] for name in sides}
     x_ND = {}
-    for name, side in sides.items():
-        side(prompts.ids[:2])  # compiles nothing: the shapes are known; memory is touched
+    for side in sides.values():
+        side(prompts.ids[:2])  # first touches of memory are not timed
     for _ in range(_ROUNDS.value):
         for name, side in sides.items():
             wall, cpu = time.perf_counter(), time.process_time()
@@ -155,8 +156,25 @@ def _errors(x_ND: dict[str, np.ndarray]) -> dict[str, str]:
     return texts
 
 
-def _print(title: str, count: int, num_tokens: int, seconds: dict[str, Seconds], errors) -> None:
-    print(f"\n  {title}: {count:,} prompts, {num_tokens:,} tokens, {num_tokens / count:.0f} a prompt")
+def _padded(prompts: Prompts, plan: Sequence[base.TokenBatch]) -> str:
+    """Counts, and what each way to fill batches adds to the real tokens."""
+    length_N, real = np.array([len(row) for row in prompts.ids]), prompts.num_tokens
+
+    def in_order(length_N):
+        starts = range(0, len(length_N), torch_peers.BATCH)
+        parts = [length_N[start : start + torch_peers.BATCH] for start in starts]
+        return sum(len(part) * int(part.max()) for part in parts) / real - 1
+
+    ours = sum(batch.tokens_BT.size for batch in plan) / real - 1
+    return (
+        f"{len(length_N):,} prompts, {real:,} tokens, {real / len(length_N):.0f} a prompt; padding"
+        f" {ours:.0%} ours, {in_order(np.sort(length_N)):.0%} transformers,"
+        f" {in_order(length_N):.0%} TransformerLens"
+    )
+
+
+def _print(title: str, num_tokens: int, seconds: dict[str, Seconds], errors) -> None:
+    print(f"\n  {title}")
     print(
         f"  {'':24} tokens/s by wall, by CPU time of two cores; mixed and float32 of ours / it,"
         " wall (CPU); difference"
