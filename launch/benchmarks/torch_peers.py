@@ -107,9 +107,9 @@ def _transformer_lens(model, block: int) -> Callable:
     torch = importlib.import_module("torch")
     hooked = importlib.import_module("transformer_lens").HookedTransformer
     official = "google/gemma-3-270m"
-    size = (model.config.model_type, model.config.num_hidden_layers, model.config.hidden_size)
-    if size != ("gemma3_text", 18, 640):
-        raise ValueError(f"TransformerLens is set up for {official} only, and this is {size}")
+    size = (type(model).__name__, model.config.num_hidden_layers, model.config.hidden_size)
+    if size != ("Gemma3ForCausalLM", 18, 640):
+        raise ValueError(f"TransformerLens is set up for {official} here, and this is {size}")
     config = loading.get_pretrained_model_config(official, device="cpu", dtype=torch.float32)
     config.tokenizer_name = None  # ids are given
     lens = hooked(config, move_to_device=False)
