@@ -58,5 +58,6 @@ def _compile(config: run.RunConfig, model) -> tuple[Seconds, int]:
         num_rows = max(1, extract.batch_tokens // num_tokens)
         tokens_BT = jax.ShapeDtypeStruct((num_rows, num_tokens), np.int32)
         length_B = jax.ShapeDtypeStruct((num_rows,), np.int32)
-        forward.compiled.lower(forward.parameters, tokens_BT, length_B).compile()
+        traced = forward.compiled.trace(forward.parameters, tokens_BT, length_B)  # type: ignore[attr-defined]
+        traced.lower().compile()
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu), len(sizes)
