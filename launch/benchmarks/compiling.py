@@ -23,7 +23,7 @@ def report(config: run.RunConfig, model, rate: Seconds) -> str:
         model: A loaded model.
         rate: Seconds that a token takes; the whole extraction is estimated by it.
     """
-    before = jax.config.jax_compilation_cache_dir
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         _cache_in(folder)
         cold, num_programs = _compile(config, model)
