@@ -42,6 +42,8 @@ def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     # Compiled programs are kept: a second run, or a resumed one, starts at once.
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+    # Those of the forward pass take about a second each, which JAX would not find worth keeping.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     config = finish(lambda: with_shard(run.RunConfig.from_mapping(_CONFIG.value.to_dict())))
     stem = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     return config, Path(_WORKDIR.value or Path("runs") / stem)

@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxprobe import checks
-from jaxprobe.saes import batch_topk, framed, gated, groupmax, jump_relu, matryoshka, relu, topk
+from jaxprobe.saes import (
+    batch_topk,
+    framed,
+    gated,
+    groupmax,
+    jump_relu,
+    linear,
+    matryoshka,
+    relu,
+    topk,
+)
 from jaxprobe.saes.topk import Kept
 
 
@@ -127,7 +137,10 @@ class BlockEncoder:
 
     def __call__(self, start: int, stop: int) -> jax.Array:
         """float32 z_NB, the latents of all rows from `start` to before `stop`."""
-        return self.columns(jnp.arange(start, min(stop, self.d_sae)))
+        stop = min(stop, self.d_sae)
+        if self.kept is None:
+            return self.columns(jnp.arange(start, stop))
+        return _kept_block(self.kept, start, size=stop - start)
 
     def columns(self, index_K) -> jax.Array:
         """float32 z_NK, these latents of all rows."""
@@ -191,6 +204,13 @@ def _encode_columns(core, inner_ND, index_K):
 
 def _widened(array):
     return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+@jax.jit(static_argnames="size")
+def _kept_block(kept: Kept, start, *, size: int):
+    place_NK = kept.index_NK - start
+    place_NK = jnp.where(place_NK < 0, size, place_NK)  # a negative place counts from the end
+    return linear.scatter(kept.value_NK, place_NK, size)
 
 
 @jax.jit(static_argnames="d_sae")

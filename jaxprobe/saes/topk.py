@@ -14,7 +14,9 @@ import jax.numpy as jnp
 
 from jaxprobe.saes import linear
 
-BLOCK = 4096  # latents whose pre-activations exist at once
+# Latents and rows whose pre-activations exist at once: 32 MB, which is used again for the next rows
+# instead of being mapped anew, and few blocks whose latents have to be merged.
+BLOCK, ROWS = 16384, 512
 
 
 @jax.tree_util.register_dataclass
@@ -77,7 +79,7 @@ def keep(sae: TopKSae, x_ND: jax.Array, block: int = BLOCK) -> Kept:
     Args:
         sae: The autoencoder.
         x_ND: float32 [N, D].
-        block: Latents whose pre-activations exist at once.
+        block: Latents whose pre-activations exist at once, of `ROWS` rows.
     """
     num_rows = x_ND.shape[0]
     pre_NK, index_NK = jnp.zeros((num_rows, 0)), jnp.zeros((num_rows, 0), jnp.int32)
@@ -91,15 +93,21 @@ def keep(sae: TopKSae, x_ND: jax.Array, block: int = BLOCK) -> Kept:
 @jax.jit(static_argnames=("k", "signed"))
 def _merge(pre_NK, index_NK, W_enc_DB, b_enc_B, x_ND, start, *, k: int, signed: bool):
     # Earlier blocks stand first and top_k keeps the first of equals: ties go to the lower number.
-    pre_NB = linear.pre_activations(W_enc_DB, b_enc_B, x_ND)
-    rank_NB = jnp.abs(pre_NB) if signed else pre_NB
-    _, where_NK = jax.lax.top_k(rank_NB, min(k, rank_NB.shape[1]))
-    found = jnp.take_along_axis(pre_NB, where_NK, axis=1), where_NK + jnp.int32(start)
-    pre_NC = jnp.concatenate([pre_NK, found[0]], axis=1)
-    index_NC = jnp.concatenate([index_NK, found[1]], axis=1)
-    rank_NC = jnp.abs(pre_NC) if signed else pre_NC
-    _, where_NK = jax.lax.top_k(rank_NC, min(k, rank_NC.shape[1]))
-    return tuple(jnp.take_along_axis(a, where_NK, axis=1) for a in (pre_NC, index_NC))
+    def largest(pre_C, index_C):
+        rank_C = jnp.abs(pre_C) if signed else pre_C
+        _, where_K = jax.lax.top_k(rank_C, min(k, rank_C.shape[0]))
+        return pre_C[where_K], index_C[where_K]
+
+    def one_row(row):
+        pre_K, index_K, x_D = row
+        pre_B = linear.pre_activations(W_enc_DB, b_enc_B, x_D)
+        index_B = jnp.int32(start) + jnp.arange(pre_B.shape[0], dtype=jnp.int32)
+        found = largest(pre_B, index_B)
+        if not pre_K.shape[0]:  # the first block
+            return found
+        return largest(jnp.concatenate([pre_K, found[0]]), jnp.concatenate([index_K, found[1]]))
+
+    return jax.lax.map(one_row, (pre_NK, index_NK, x_ND), batch_size=ROWS)
 
 
 def _rank(sae: TopKSae, pre_NS: jax.Array) -> jax.Array:

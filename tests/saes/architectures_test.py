@@ -125,10 +125,12 @@ def test_blocks_and_columns_are_those_of_the_whole(monkeypatch, name, block):
 
 
 def test_ties_are_broken_alike_whole_and_in_blocks():
-    # Many equal pre-activations, within blocks and across them, above and below the k-th.
+    # Many equal pre-activations, within blocks and across them, above and below the k-th; more
+    # rows than are kept at once, and some left over.
+    num_rows = 2 * topk.ROWS + 100
     rng = np.random.default_rng(0)
     W_enc_DS = jnp.asarray(rng.integers(-1, 2, (D, S)), jnp.float32)
-    x_ND = rng.integers(-1, 2, (200, D)).astype(np.float32)
+    x_ND = rng.integers(-1, 2, (num_rows, D)).astype(np.float32)
     for signed in (False, True):
         sae = saes.TopKSae(
             **{**BIASED, "W_enc_DS": W_enc_DS, "b_enc_S": jnp.zeros(S)}, k=6, signed=signed
@@ -139,9 +141,9 @@ def test_ties_are_broken_alike_whole_and_in_blocks():
         kept_NK = np.take_along_axis(pre_NS, order, 1)
         np.put_along_axis(expected_NS, order, kept_NK if signed else np.maximum(kept_NK, 0), 1)
         np.testing.assert_array_equal(saes.encode(sae, x_ND), expected_NS)
-        for block in (5, 16, 31):
+        for block in (5, 16, 31, S):
             kept = topk.keep(sae, jnp.asarray(x_ND), block)
-            z_NS = np.zeros((200, S), np.float32)
+            z_NS = np.zeros((num_rows, S), np.float32)
             np.put_along_axis(z_NS, np.asarray(kept.index_NK), np.asarray(kept.value_NK), 1)
             np.testing.assert_array_equal(z_NS, expected_NS)
 
