@@ -105,25 +105,8 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
     """
     x_ND, y_N, weight_N = (array.astype(jnp.float32) for array in (x_ND, y_N, weight_N))
     network, adam = Network(recipe.hidden), optax.adam(recipe.learning_rate)
+    step = _step(network, adam, recipe.alpha)
     total = jnp.maximum(jnp.sum(weight_N), 1)
-
-    def loss(params, x_BD, y_B, weight_B):
-        rows = jnp.maximum(jnp.sum(weight_B), 1)
-        data = jnp.sum(weight_B * jax.nn.softplus((1 - 2 * y_B) * network.apply(params, x_BD)))
-        kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
-        penalty = sum(jnp.sum(kernel**2) for kernel in kernels)
-        return (data + recipe.alpha / 2 * penalty) / rows
-
-    def step(carry, batch):
-        params, moments = carry
-        value, gradient = jax.value_and_grad(loss)(params, *batch)
-        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
-            updates, next_moments = adam.update(gradient, moments)
-        moved = optax.apply_updates(params, updates), next_moments
-        # A minibatch of padding only is no step.
-        rows = jnp.sum(batch[-1])
-        kept = jax.tree.map(lambda new, old: jnp.where(rows > 0, new, old), moved, carry)
-        return kept, value * rows
 
     def gathered(carry, batch):
         row_B, weight_B = batch
@@ -154,6 +137,30 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
     stopped = end.waited > PATIENCE
     residual = jnp.where(stopped, 0, jnp.maximum(end.gain, 0))
     return Trained(end.params, residual, stopped, end.epochs)
+
+
+def _step(network: Network, adam, alpha: float):
+    """`(carry, batch) -> (carry, loss * rows)`: Adam's step on one minibatch."""
+
+    def loss(params, x_BD, y_B, weight_B):
+        rows = jnp.maximum(jnp.sum(weight_B), 1)
+        data = jnp.sum(weight_B * jax.nn.softplus((1 - 2 * y_B) * network.apply(params, x_BD)))
+        kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+        penalty = sum(jnp.sum(kernel**2) for kernel in kernels)
+        return (data + alpha / 2 * penalty) / rows
+
+    def step(carry, batch):
+        params, moments = carry
+        value, gradient = jax.value_and_grad(loss)(params, *batch)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
+            updates, next_moments = adam.update(gradient, moments)
+        moved = optax.apply_updates(params, updates), next_moments
+        # A minibatch of padding only is no step.
+        rows = jnp.sum(batch[-1])
+        kept = jax.tree.map(lambda new, old: jnp.where(rows > 0, new, old), moved, carry)
+        return kept, value * rows
+
+    return step
 
 
 def _uniform(key, shape, dtype=jnp.float32, *, bound: float):

@@ -171,14 +171,43 @@ def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
     """
     x_MD = _columns(x_MD, problem)
     dtype = x_MD.dtype
-    y_N, weight_N, valid_FN, fold_F, y_M, weight_M = (
+    y_N, weight_N, valid_FN, fold_F, y_M, weight_M, value_H = (
         jnp.asarray(field).astype(dtype)
-        for field in (*problem[1:5], problem.y_test_M, problem.weight_M)
+        for field in (*problem[1:5], problem.y_test_M, problem.weight_M, problem.value_H)
     )
-    value_H = jnp.asarray(problem.value_H).astype(dtype)
     prepared = probe.prepare(x_MD[problem.train_N], weight_N, problem.seed)
+    fold = _fold(probe, prepared, y_N, weight_N, value_H)
+    auroc_FH, models_FH, one_class_F = map_folds(fold, (valid_FN, fold_F))
+    num_folds = jnp.sum(fold_F)
+    valid_H = jnp.sum(jnp.where(fold_F[:, None] > 0, auroc_FH, 0), 0) / jnp.maximum(num_folds, 1)
+    best = _choose(valid_H, problem.num_values, probe.larger_wins)
+    value = jnp.where(num_folds > 0, value_H[best], jnp.asarray(problem.default, dtype))
+    model = probe.fit(prepared, y_N, weight_N, value, models_FH)
 
-    def fit_fold(valid_N):
+    def score(row_B):
+        return probe.score(prepared, model, x_MD[row_B])
+
+    logit_M = map_rows(score, problem.test_M, jnp.sum(weight_M > 0))
+    valid_auroc = jax.lax.cond(
+        num_folds > 0,
+        lambda: valid_H[best],
+        lambda: metrics.auroc(score(problem.train_N), y_N, weight_N),
+    )
+    counted_F1 = ((fold_F > 0) & ~one_class_F)[:, None]
+    residual = jnp.max(jnp.where(counted_F1, models_FH.residual, 0))
+    return Scores(
+        valid_auroc=valid_auroc,
+        best_value=value,
+        converged=model.converged & jnp.all(models_FH.converged | ~counted_F1),
+        residual=jnp.maximum(model.residual, residual),
+        **_test_scores(logit_M, y_M, weight_M),
+    )
+
+
+def _fold(probe: Probe, prepared, y_N, weight_N, value_H):
+    """`(valid_N, real) -> (auroc_H, models_H, one_class)`; zeros for a fold that only pads."""
+
+    def fit(valid_N):
         train_N = weight_N * (1 - valid_N)
         models_H, score_HN = probe.path(prepared, y_N, train_N, value_H)
         auroc_H = jax.vmap(metrics.auroc, (0, None, None))(score_HN, y_N, valid_N)
@@ -190,47 +219,25 @@ def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
 
     def fold(given):
         valid_N, real = given
-        shapes = jax.eval_shape(fit_fold, valid_N)
+        shapes = jax.eval_shape(fit, valid_N)
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.cond(real > 0, fit_fold, lambda valid_N: blank, valid_N)
+        return jax.lax.cond(real > 0, fit, lambda valid_N: blank, valid_N)
 
-    def score(row_B):
-        return probe.score(prepared, model, x_MD[row_B])
-
-    auroc_FH, models_FH, one_class_F = map_folds(fold, (valid_FN, fold_F))
-    num_folds = jnp.sum(fold_F)
-    valid_H = jnp.sum(jnp.where(fold_F[:, None] > 0, auroc_FH, 0), 0) / jnp.maximum(num_folds, 1)
-    best = _choose(valid_H, problem.num_values, probe.larger_wins)
-    value = jnp.where(num_folds > 0, value_H[best], jnp.asarray(problem.default, dtype))
-    model = probe.fit(prepared, y_N, weight_N, value, models_FH)
-    logit_M = map_rows(score, problem.test_M, jnp.sum(weight_M > 0))
-    valid_auroc = jax.lax.cond(
-        num_folds > 0,
-        lambda: valid_H[best],
-        lambda: metrics.auroc(score(problem.train_N), y_N, weight_N),
-    )
-    counted_F1 = ((fold_F > 0) & ~one_class_F)[:, None]
-    residual = jnp.max(jnp.where(counted_F1, models_FH.residual, 0))
-    return Scores(
-        valid_auroc,
-        *_test_scores(logit_M, y_M, weight_M),
-        best_value=value,
-        converged=model.converged & jnp.all(models_FH.converged | ~counted_F1),
-        residual=jnp.maximum(model.residual, residual),
-        test_average_precision=metrics.average_precision(logit_M, y_M, weight_M),
-        test_log_loss=metrics.log_loss(logit_M, y_M, weight_M),
-        test_calibration_error=metrics.expected_calibration_error(
-            jax.nn.sigmoid(logit_M), y_M, weight_M
-        ),
-    )
+    return fold
 
 
-def _test_scores(logit_M, y_M, weight_M):
+def _test_scores(logit_M, y_M, weight_M) -> dict[str, jax.Array]:
+    """Fields of `Scores` that test rows give."""
     probability_M = jax.nn.sigmoid(logit_M)
-    # Not of the probability, which rounds to 1 and ties where the score is above 37.
-    auroc = metrics.auroc(logit_M, y_M, weight_M)
-    f1 = metrics.f1(probability_M, y_M, weight_M)
-    return auroc, f1, metrics.accuracy(probability_M, y_M, weight_M)
+    return {
+        # Not of the probability, which rounds to 1 and ties where the score is above 37.
+        "test_auroc": metrics.auroc(logit_M, y_M, weight_M),
+        "test_f1": metrics.f1(probability_M, y_M, weight_M),
+        "test_accuracy": metrics.accuracy(probability_M, y_M, weight_M),
+        "test_average_precision": metrics.average_precision(logit_M, y_M, weight_M),
+        "test_log_loss": metrics.log_loss(logit_M, y_M, weight_M),
+        "test_calibration_error": metrics.expected_calibration_error(probability_M, y_M, weight_M),
+    }
 
 
 def _columns(x_MD, problem: Problem):
