@@ -86,10 +86,12 @@ def _keys(query_MD, x_ND, weight_N):
     size_M = longest**2 + 2 * longest * jnp.sqrt(jnp.sum(query_MD * query_MD, axis=1))
     # A power of two, so that scaling to the grid is exact.
     power_M = jnp.ceil(jnp.log2(jnp.where(size_M > 0, size_M, 1)))
-    grid_M = jnp.exp2(DIGITS[x_ND.dtype.name] - power_M)
-    order_bits = max(x_ND.shape[0] - 1, 1).bit_length()
-    digits = DIGITS[x_ND.dtype.name] + order_bits + 2  # a sign, and rounding past the power
     whole = jnp.int64 if x_ND.dtype == jnp.float64 else jnp.int32
+    order_bits = max(x_ND.shape[0] - 1, 1).bit_length()
+    # Two more than distance and order need: a sign, and rounding past the power. Very many rows
+    # leave the distances of an int32 fewer.
+    digits = min(DIGITS[x_ND.dtype.name] + order_bits + 2, jnp.iinfo(whole).bits - 1)
+    grid_M = jnp.exp2(digits - order_bits - 2 - power_M)
     order_N = jnp.arange(x_ND.shape[0], dtype=whole)
     key_MN = jnp.round(away_MN * grid_M[:, None]).astype(whole) * 2**order_bits + order_N[None, :]
     return jnp.where(weight_N[None, :] > 0, key_MN, 2 ** (digits - 1)), digits

@@ -72,6 +72,21 @@ def test_order_of_duplicates_survives_rounding(dtype):
     np.testing.assert_array_equal(pos_HM, np.tile(wanted_H, (33, 1)).T)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_many_training_rows_leave_room_for_their_order(dtype):
+    # Whole coordinates: distances are exact, and most are tied many times over.
+    rng = np.random.default_rng(0)
+    x_ND, query_MD = rng.integers(0, 8, (20_000, 4)), rng.integers(0, 8, (5, 4))
+    y_N = rng.integers(0, 2, 20_000)
+    count_H = np.array([1, 9, 100, 15_000])
+    away_MN = ((query_MD[:, None, :] - x_ND[None]) ** 2).sum(axis=2)
+    label_MN = y_N[np.argsort(away_MN, axis=1, kind="stable")]
+    with jax.enable_x64(dtype == "float64"):
+        arrays = (query_MD, x_ND, y_N, np.ones(len(y_N)), count_H)
+        pos_HM = knn.positives(*(jnp.asarray(array, dtype) for array in arrays))
+    np.testing.assert_array_equal(pos_HM, [label_MN[:, :k].sum(axis=1) for k in count_H])
+
+
 def test_log_odds_are_clipped_monotone_and_zero_at_half():
     logit_K = np.asarray(knn._log_odds(jnp.arange(9.0), 8.0))
     assert logit_K[4] == 0
