@@ -78,9 +78,10 @@ class _State(NamedTuple):
     residual: jax.Array
     steps: jax.Array
     stalled: jax.Array
+    barred_K: jax.Array
 
 
-def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) -> Fit:
+def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, jax.Array]:
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
 
     def objective(v_K, logit_N):
@@ -93,8 +94,8 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) ->
     def advance(state):
         slope = newton.slope(state.logit_N, y_N, weight_N)
         gradient_K = c * (slope.residual_N @ z_NK)
-        target_K, gap = _model_minimum(
-            *(z_NK, c * slope.curvature_N, gradient_K, state.v_K, penalty_K),
+        target_K, gap, barred_K = _model_minimum(
+            *(z_NK, c * slope.curvature_N, gradient_K, state.v_K, penalty_K, state.barred_K),
             tolerance * state.objective,
         )
         d_K = target_K - state.v_K
@@ -111,13 +112,19 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) ->
             residual=_certificate(gap, state, gradient_K, penalty_K),
             steps=state.steps + 1,
             stalled=~step.better,
+            barred_K=barred_K,
         )
 
     logit_N = z_NK @ v_K
-    infinity = jnp.array(jnp.inf, v_K.dtype)
-    start = _State(v_K, logit_N, objective(v_K, logit_N), infinity, jnp.array(0), jnp.array(False))
+    infinity, no = jnp.array(jnp.inf, v_K.dtype), jnp.array(False)
+    start = _State(v_K, logit_N, objective(v_K, logit_N), infinity, jnp.array(0), no, barred_K)
     end = jax.lax.while_loop(unfinished, advance, start)
-    return path.finish(end.v_K, end.objective, end.residual, end.steps)
+    return path.finish(end.v_K, end.objective, end.residual, end.steps), end.barred_K
+
+
+def _nothing(num_weights: int):
+    """Who was barred last: nobody."""
+    return jnp.zeros(num_weights, bool)
 
 
 def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
@@ -131,11 +138,11 @@ def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
     return start_TK[jnp.argmin(jnp.abs(start_TK) @ penalty_K + c * loss_T)]
 
 
-SOLVER = path.Solver(_minimise, _foresee)
+SOLVER = path.Solver(_minimise, _nothing, _foresee)
 
 
-def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, target):
-    """Minimiser and gap of the quadratic model over the weights that may move.
+def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, barred_K, target):
+    """Minimiser and gap of the quadratic model over the weights that may move, and who was barred last.
 
     Most weights are zero and stay so. The model is built over a working set: all that are not
     zero or that the loss pulls nearly hard enough, padded to one of a few sizes. A weight that is
@@ -149,11 +156,12 @@ def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, target):
     def restricted(size, _):
         _, index_A = jax.lax.top_k(pull_K, size)
         hessian_AA = newton.hessian(z_NK[:, index_A], curvature_N)
-        part = (gradient_K[index_A], v_K[index_A], penalty_K[index_A])
-        u_A, gap = _minimise_model(hessian_AA, *part, target)
+        part = (gradient_K[index_A], v_K[index_A], penalty_K[index_A], barred_K[index_A])
+        u_A, gap, barred_A = _minimise_model(hessian_AA, *part, target)
         # A model that does not see a violated condition certifies nothing.
         left_out = jnp.max(pull_K.at[index_A].set(0))
-        return v_K.at[index_A].set(u_A), jnp.where(left_out > MAY_STAY, jnp.inf, gap)
+        gap = jnp.where(left_out > MAY_STAY, jnp.inf, gap)
+        return v_K.at[index_A].set(u_A), gap, barred_K.at[index_A].set(barred_A)
 
     if len(sizes) == 1:
         return restricted(sizes[0], None)
@@ -175,14 +183,19 @@ class _ModelState(NamedTuple):
     decrement: jax.Array
     damping: jax.Array
     steps: jax.Array
+    barred_K: jax.Array
 
 
-def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
+def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
     """Minimises `g'(u - v) + (u - v)'H(u - v)/2 + |u|_1` by projected Newton on orthants.
 
-    Stops where the next step promises a small share of what was gained, or of `target`.
-    Returns the minimiser, and an estimate of how far the model's value at v lies above its
-    minimum: what was gained and what the next step would still promise.
+    Zeros that Newton's direction pushed out of their orthant are barred from the next steps, which
+    would find the same at a factor a round, until the others have settled. Stops where a step that
+    bars none promises a small share of what was gained, or of `target`.
+
+    Returns:
+        The minimiser; an estimate of how far the model's value at v lies above its minimum: what
+        was gained and what the next step would still promise; and who was barred last.
     """
     step_T = jnp.asarray(MODEL_STEPS, v_K.dtype)
 
@@ -191,22 +204,29 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
         quadratic = gradient_K @ d_K + d_K @ (hessian_KK @ d_K) / 2
         return quadratic + jnp.sum(penalty_K * jnp.abs(u_K))
 
+    def enough(value):
+        return jnp.maximum(worth - value, target) * MODEL_TOLERANCE
+
     def unfinished(state):
-        enough = jnp.maximum(worth - state.value, target) * MODEL_TOLERANCE
         movable = (state.steps < MAX_MODEL_STEPS) & (state.damping < MOST_DAMPING)
-        return movable & ~(state.decrement <= enough)
+        return movable & ~(state.decrement <= enough(state.value))
 
     def advance(state):
         slope_of_model_K = gradient_K + hessian_KK @ (state.u_K - v_K)
         sign_K, slope_K = _steepest(state.u_K, slope_of_model_K, penalty_K)
         near = NEAR_ZERO * jnp.max(jnp.abs(state.u_K) * penalty_K)
         sinking_K = (jnp.abs(state.u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
-        free_K = (sign_K != 0) & ~sinking_K
+        at_zero_K = (state.u_K == 0) & (penalty_K > 0)
+        barred_K = state.barred_K & at_zero_K
+        held = jnp.any(barred_K & (sign_K != 0))
+        free_K = (sign_K != 0) & ~sinking_K & ~barred_K
         solve = functools.partial(
             newton.solve_free, single_KK, right_K=-slope_K, damping=state.damping
         )
-        d_K = _inward(solve, free_K, (state.u_K == 0) & (penalty_K > 0), sign_K)
+        moved_K, d_K = _inward(solve, free_K, at_zero_K, sign_K)
         d_K = jnp.where(sinking_K, -state.u_K, d_K)
+        decrement = -slope_K @ d_K
+        settled = decrement <= enough(state.value)
         trial_TK = state.u_K[None, :] + step_T[:, None] * d_K[None, :]
         inside_TK = (trial_TK * sign_K[None, :] >= 0) | (penalty_K == 0)[None, :]
         trial_TK = jnp.where(inside_TK, trial_TK, 0)
@@ -216,25 +236,29 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, target):
         return _ModelState(
             u_K=jnp.where(better, trial_TK[best], state.u_K),
             value=jnp.where(better, value_T[best], state.value),
-            decrement=-slope_K @ d_K,
+            decrement=jnp.where(held, jnp.inf, decrement),
             damping=jnp.maximum(state.damping * jnp.where(better, 1 / 30, 100), LEAST_DAMPING),
             steps=state.steps + 1,
+            barred_K=(barred_K | (free_K & ~moved_K)) & ~(held & settled),
         )
 
     single_KK, hessian_KK = hessian_KK, hessian_KK.astype(v_K.dtype)
     worth = value(v_K)
     infinity = jnp.array(jnp.inf, v_K.dtype)
     damping = jnp.array(LEAST_DAMPING, v_K.dtype)
-    start = _ModelState(v_K, worth, infinity, damping, jnp.array(0))
+    start = _ModelState(v_K, worth, infinity, damping, jnp.array(0), barred_K)
     end = jax.lax.while_loop(unfinished, advance, start)
     left = jnp.where(jnp.isnan(end.decrement), jnp.inf, jnp.maximum(end.decrement, 0))
-    return end.u_K, worth - end.value + left
+    return end.u_K, worth - end.value + left, end.barred_K
 
 
 def _inward(solve, free_K, at_zero_K, sign_K):
     """Newton's direction without the weights at zero that it would push out of their orthant.
 
     Left in, the projection would stop them, and the others would move as if they had moved.
+
+    Returns:
+        Which weights are left, and the direction.
     """
 
     def outward(d_K):
@@ -248,7 +272,7 @@ def _inward(solve, free_K, at_zero_K, sign_K):
     start = free_K, solve(free_K), 0
     return jax.lax.while_loop(
         lambda state: jnp.any(outward(state[1])) & (state[2] < MAX_ROUNDS), again, start
-    )[1]
+    )[:2]
 
 
 def _certificate(gap, state, gradient_K, penalty_K):

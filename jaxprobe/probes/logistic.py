@@ -54,6 +54,13 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
     return path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
 
+class _Kept(NamedTuple):
+    """A factor, and whether the next step needs a fresh one."""
+
+    factor: newton.Factor
+    stale: jax.Array
+
+
 class _State(NamedTuple):
     v_K: jax.Array
     logit_N: jax.Array
@@ -61,11 +68,10 @@ class _State(NamedTuple):
     residual: jax.Array
     steps: jax.Array
     stalled: jax.Array
-    factor: newton.Factor
-    stale: jax.Array
+    kept: _Kept
 
 
-def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) -> Fit:
+def _minimise(z_NK, y_N, weight_N, c, v_K, kept: _Kept, tolerance) -> tuple[Fit, _Kept]:
     ridge_K = jnp.ones_like(v_K).at[-1].set(0)
     single_NK = z_NK.astype(jnp.float32)
 
@@ -78,9 +84,9 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) ->
         curvature_N = c * slope.curvature_N
         gradient_K = ridge_K * state.v_K + c * (slope.residual_N @ z_NK)
         factor = jax.lax.cond(
-            state.stale,
+            state.kept.stale,
             lambda: newton.factorise(z_NK, curvature_N, ridge_K),
-            lambda: state.factor,
+            lambda: state.kept.factor,
         )
         d_K, effort = newton.direction(single_NK, curvature_N, ridge_K, gradient_K, factor)
         move_N = z_NK @ d_K
@@ -98,19 +104,20 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, tolerance: float = path.TOLERANCE) ->
             objective=step.value,
             residual=decrement / (2 * jnp.maximum(state.objective, jnp.finfo(z_NK.dtype).tiny)),
             steps=state.steps + 1,
-            stalled=~step.better & state.stale,
-            factor=factor,
-            stale=(effort > newton.STALE_STEPS) | (step.size < 1),
+            stalled=~step.better & state.kept.stale,
+            kept=_Kept(factor, (effort > newton.STALE_STEPS) | (step.size < 1)),
         )
 
     logit_N = z_NK @ v_K
     objective = jnp.sum(ridge_K * v_K * v_K) / 2 + c * newton.logistic_loss(logit_N, y_N, weight_N)
-    size = v_K.shape[0]
-    blank = newton.Factor(jnp.zeros((size, size), jnp.float32), jnp.zeros(size, jnp.float32))
     infinity, no = jnp.array(jnp.inf, v_K.dtype), jnp.array(False)
-    start = _State(v_K, logit_N, objective, infinity, jnp.array(0), no, blank, ~no)
+    start = _State(v_K, logit_N, objective, infinity, jnp.array(0), no, kept)
     end = jax.lax.while_loop(unfinished, advance, start)
-    return path.finish(end.v_K, end.objective, end.residual, end.steps)
+    return path.finish(end.v_K, end.objective, end.residual, end.steps), end.kept
+
+
+def _nothing(num_weights: int) -> _Kept:
+    return _Kept(newton.no_factor(num_weights), jnp.array(True))
 
 
 def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
@@ -131,7 +138,7 @@ def _along(dtype, ridge_K, v_K, d_K):
     return lambda t: (norms[0] + 2 * t * norms[1] + t * t * norms[2]).astype(dtype) / 2
 
 
-SOLVER = path.Solver(_minimise, _foresee)
+SOLVER = path.Solver(_minimise, _nothing, _foresee)
 
 
 def _prepare(x_ND, weight_N, seed, *, standardise: bool) -> reduction.Reduced:

@@ -1,7 +1,7 @@
 """What the converged solvers share: a fit, its certificate, the walk along a path of strengths."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,16 +37,18 @@ class Fit(NamedTuple):
 
 
 class Solver(NamedTuple):
-    """A convex problem's two functions, over `v_K`: the weights and, last, the intercept.
+    """A convex problem's functions, over `v_K`: the weights and, last, the intercept.
 
     Attributes:
-        minimise: `(z_NK with ones, y_N, weight_N, c, start v_K, tolerance) -> Fit`; `TOLERANCE` where
-            none is given.
+        minimise: `(z_NK with ones, y_N, weight_N, c, start v_K, kept, tolerance) -> (Fit, kept)`, where
+            `kept` is what a fit leaves to the next beside its weights, to save it work.
+        nothing: `num_weights -> kept` for the first.
         foresee: `(z_NK with ones, y_N, weight_N, c, v_K, move_K) -> start v_K`, the best of some
             shares of `move_K` from `v_K`.
     """
 
-    minimise: Callable[..., Fit]
+    minimise: Callable[..., tuple[Fit, Any]]
+    nothing: Callable[[int], Any]
     foresee: Callable[..., jax.Array]
 
 
@@ -56,7 +58,8 @@ def fit_from(solver: Solver, z_NK, y_N, weight_N, c, start: Fit | None) -> Fit:
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
     if start is not None:
         v_K = jnp.append(start.coef_K, start.intercept)
-    return solver.minimise(z_NK, y_N, weight_N, jnp.asarray(c, z_NK.dtype), v_K)
+    c, kept = jnp.asarray(c, z_NK.dtype), solver.nothing(z_NK.shape[1])
+    return solver.minimise(z_NK, y_N, weight_N, c, v_K, kept, TOLERANCE)[0]
 
 
 def walk(solver: Solver, z_NK, y_N, weight_N, c_R) -> Fit:
@@ -64,13 +67,14 @@ def walk(solver: Solver, z_NK, y_N, weight_N, c_R) -> Fit:
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
 
     def advance(carry, c):
-        v_K, before_K = carry
+        v_K, before_K, kept = carry
         start_K = solver.foresee(z_NK, y_N, weight_N, c, v_K, v_K - before_K)
-        best = solver.minimise(z_NK, y_N, weight_N, c, start_K)
-        return (jnp.append(best.coef_K, best.intercept), v_K), best
+        best, kept = solver.minimise(z_NK, y_N, weight_N, c, start_K, kept, TOLERANCE)
+        return (jnp.append(best.coef_K, best.intercept), v_K, kept), best
 
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
-    return jax.lax.scan(advance, (v_K, v_K), jnp.asarray(c_R, z_NK.dtype))[1]
+    start = (v_K, v_K, solver.nothing(z_NK.shape[1]))
+    return jax.lax.scan(advance, start, jnp.asarray(c_R, z_NK.dtype))[1]
 
 
 def walk_to(solver: Solver, z_NK, y_N, weight_N, c_R, c) -> Fit:
@@ -83,16 +87,17 @@ def walk_to(solver: Solver, z_NK, y_N, weight_N, c_R, c) -> Fit:
     way_R = jnp.append(jnp.asarray(c_R, z_NK.dtype), jnp.inf)
 
     def advance(state):
-        r, v_K, before_K, _ = state
+        r, v_K, before_K, kept, _ = state
         here = jnp.minimum(way_R[r], c)
         start_K = solver.foresee(z_NK, y_N, weight_N, here, v_K, v_K - before_K)
         tolerance = jnp.where(here < c, ROUGH, TOLERANCE)
-        best = solver.minimise(z_NK, y_N, weight_N, here, start_K, tolerance)
-        return jnp.where(here < c, r + 1, -1), jnp.append(best.coef_K, best.intercept), v_K, best
+        best, kept = solver.minimise(z_NK, y_N, weight_N, here, start_K, kept, tolerance)
+        next_r = jnp.where(here < c, r + 1, -1)
+        return next_r, jnp.append(best.coef_K, best.intercept), v_K, kept, best
 
     zero_K, zero = jnp.zeros(z_NK.shape[1], z_NK.dtype), jnp.zeros((), z_NK.dtype)
     blank = finish(zero_K, zero, zero, jnp.array(0))
-    start = (jnp.array(0), zero_K, zero_K, blank)
+    start = (jnp.array(0), zero_K, zero_K, solver.nothing(z_NK.shape[1]), blank)
     return jax.lax.while_loop(lambda state: state[0] >= 0, advance, start)[-1]
 
 

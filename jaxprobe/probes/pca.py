@@ -7,6 +7,7 @@ columns zero, and each starts from the solution of the one before.
 
 References:
     Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
+    Parlett, The Symmetric Eigenvalue Problem, 1998, section 11.3 (Rayleigh-Ritz).
 """
 
 from typing import NamedTuple
@@ -20,6 +21,9 @@ from jaxprobe.probes import logistic, path, probe, reduction
 MAX_COMPONENTS = 100
 NUM_VALUES = 10
 C = 1.0
+# Sides of Gram matrices from which float32 comes first, vectors that it finds beyond those kept, and the
+# ratio of eigenvalues from which its errors are felt.
+LARGE, SPARE, STEEP = 256, 28, 1e3
 
 
 class Components(NamedTuple):
@@ -48,15 +52,47 @@ def components(x_ND, weight_N) -> Components:
     num_rows, d_model = x_ND.shape
     kept = min(num_rows, d_model, MAX_COMPONENTS)
     by_rows = num_rows <= d_model
-    value_A, vector_AA = jnp.linalg.eigh(x_ND @ x_ND.T if by_rows else x_ND.T @ x_ND)
-    value_K, vector_AK = value_A[::-1][:kept], vector_AA[:, ::-1][:, :kept]
+    value_K, vector_AK = _leading(x_ND.T if by_rows else x_ND, kept)
     # What squaring left of the smallest is rounding; their directions would be noise.
-    least = value_K[0] * value_A.shape[0] * jnp.finfo(value_K.dtype).eps
+    least = value_K[0] * vector_AK.shape[0] * jnp.finfo(value_K.dtype).eps
     real_K = (value_K > least) & (value_K > 0)
     length_K = jnp.sqrt(jnp.where(real_K, value_K, 1))
     vector_DK = x_ND.T @ (vector_AK / length_K[None, :]) if by_rows else vector_AK
     vector_DK = jnp.where(real_K[None, :], vector_DK, 0)
     return Components(x_ND @ vector_DK, vector_DK, mean_D, scale_D)
+
+
+def _leading(a_BA, kept: int):
+    """The `kept` largest eigenvalues of `a'a` and their unit vectors [A, kept].
+
+    In float64 a large matrix is decomposed in float32, whose leading vectors, with some to spare,
+    float64 turns into each other. That squares the error of the values. Where they span so much that
+    the smallest would feel it, a step of the power method comes before another turn.
+    """
+    if a_BA.dtype != jnp.float64 or a_BA.shape[1] < LARGE:
+        value_A, vector_AA = jnp.linalg.eigh(a_BA.T @ a_BA)
+        return value_A[::-1][:kept], vector_AA[:, ::-1][:, :kept]
+    narrow_BA = a_BA.astype(jnp.float32)
+    rough_AS = jnp.linalg.eigh(narrow_BA.T @ narrow_BA)[1][:, -kept - SPARE :]
+    value_S, vector_AS, image_BS = _turned(a_BA, rough_AS.astype(a_BA.dtype))
+
+    def sharpened():
+        real_S = value_S > value_S[-1] * a_BA.shape[1] * jnp.finfo(value_S.dtype).eps
+        powered_AS = a_BA.T @ (image_BS / jnp.where(real_S, value_S, 1)[None, :])
+        return _turned(a_BA, jnp.where(real_S[None, :], powered_AS, vector_AS))[:2]
+
+    steep = value_S[-kept] < value_S[-1] / STEEP
+    value_S, vector_AS = jax.lax.cond(steep, sharpened, lambda: (value_S, vector_AS))
+    return value_S[::-1][:kept], vector_AS[:, ::-1][:, :kept]
+
+
+def _turned(a_BA, vector_AS):
+    """Rayleigh-Ritz: within the vectors' span, eigenvalues of `a'a`, its vectors, and `a` times them."""
+    lower_SS = jnp.linalg.cholesky(vector_AS.T @ vector_AS)
+    vector_AS = jax.scipy.linalg.solve_triangular(lower_SS, vector_AS.T, lower=True).T
+    image_BS = a_BA @ vector_AS
+    value_S, turn_SS = jnp.linalg.eigh(image_BS.T @ image_BS)
+    return value_S, vector_AS @ turn_SS, image_BS @ turn_SS
 
 
 def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:

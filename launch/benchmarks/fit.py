@@ -1,9 +1,10 @@
 """Probes against other libraries, called as the published package calls them.
 
 Both sides fit the same rows in one process, one after the other: every candidate in every fold, and the
-refit. `converged` stands for scikit-learn's best converging solver (newton-cholesky; liblinear for L1),
-`published` for the package's (lbfgs; saga, stopped at 1,000 rounds), `probekit` for its batched Newton
-fits where it is installed. Times of ours are medians of three after the first call, wall and CPU (of all
+refit. `package` is sae-probes' own functions, with the BLAS threads that they would have; the other sides
+have one thread, as ours: `converged` scikit-learn's best converging solver (newton-cholesky; liblinear for
+L1), `lbfgs` the package's solver, `sklearn` its other calls, `probekit` its batched Newton fits. What is not
+installed is left out. Times of ours are medians of three after the first call, wall and CPU (of all
 threads: what a busy machine disturbs least); compiling is counted apart. Excess is the largest relative
 amount, over all C, by which our objective lies above the best of the other sides'; negative where all
 of them stopped early.
@@ -31,9 +32,14 @@ from jaxprobe.store import ActivationStore
 _WORKS = flags.DEFINE_list(
     "fit_works", ["l2", "l2_wide", "l1", "pca", "knn", "mlp", "scarcity"], "fit: what to time."
 )
-_PUBLISHED = flags.DEFINE_integer(
-    "fit_published", 3, "fit: datasets on which the published solvers run too (minutes each).", 0
+_OTHERS = flags.DEFINE_list("fit_others", [], "fit: sides to run beside ours; all where empty.")
+_SLOW = flags.DEFINE_integer(
+    "fit_slow", 3, "fit: datasets on which sides that need minutes for each run too.", 0
 )
+_NEEDED = {
+    "probekit": ("probekit", "--no-deps probekit torch"),
+    "package": ("sae_probes", "sae-probes"),
+}
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SCARCE_COUNT = 128  # latents of the scarcity regime's L1 probes
 _WIDE = 3584  # Gemma 2 9B's
@@ -61,10 +67,11 @@ Side = Callable[[Rows], Fitted]
 
 
 class Work(NamedTuple):
-    """What is timed: our side, and the others by name."""
+    """What is timed: our side, the others by name, and which of them need minutes."""
 
     ours: Side
     others: Mapping[str, Side]
+    slow: frozenset[str] = frozenset()
 
 
 def suite(config: run.RunConfig, workdir) -> None:
@@ -96,6 +103,8 @@ def _read(config: run.RunConfig, workdir):
 
 def _compare(work: str, everything: Sequence[Rows], sides: Work) -> None:
     others = {name: side for name, side in sides.others.items() if _available(name)}
+    if "package" in others:
+        peers.start_package()
     heads = "".join(f" {name + ' s':>12} ratio (CPU)  AUROC " for name in others)
     print(f"\n  {work:26} {'ours s (CPU)':>15}  AUROC {heads}  excess")
     ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
@@ -109,7 +118,7 @@ def _compare(work: str, everything: Sequence[Rows], sides: Work) -> None:
         compiling += max(0.0, first.seconds.wall - mine.seconds.wall)
         cells, objectives = [], []
         for name, side in others.items():
-            if name == "published" and i >= _PUBLISHED.value:
+            if name in sides.slow and i >= _SLOW.value:
                 cells.append(f" {'-':>12} {'-':>11}  {'-':>6}")
                 continue
             other = side(rows)
@@ -131,8 +140,11 @@ def _compare(work: str, everything: Sequence[Rows], sides: Work) -> None:
 
 
 def _available(side: str) -> bool:
-    if side == "probekit" and importlib.util.find_spec("probekit") is None:
-        print("\n  probekit is not installed (pip install --no-deps probekit torch): left out")
+    if _OTHERS.value and side not in _OTHERS.value:
+        return False
+    module, requirements = _NEEDED.get(side, ("sklearn", "scikit-learn"))
+    if importlib.util.find_spec(module) is None:
+        print(f"\n  {module} is not installed (pip install {requirements}): {side} is left out")
         return False
     return True
 
@@ -263,32 +275,46 @@ def _scikit(settings: peers.Settings):
     return functools.partial(peers.scikit_logistic, settings=settings)
 
 
+def _beside_package(probe: str, loop, function: str) -> Work:
+    """A baseline on activations: scikit-learn in the package's loop, and the package itself."""
+    package = _theirs(peers.package(function), _activations)
+    return Work(
+        _ours(probe, _activations),
+        {"sklearn": _theirs(loop, _activations), "package": package},
+    )
+
+
 _SUITES = {
     "l2": Work(
         _ours("logistic", _activations),
         {
             "converged": _theirs(_scikit(peers.newton), _activations),
             "probekit": _theirs(peers.probekit_logistic, _activations),
-            "published": _theirs(_scikit(peers.lbfgs), _activations),
+            "lbfgs": _theirs(_scikit(peers.lbfgs), _activations),
+            "package": _theirs(peers.package("find_best_reg"), _activations),
         },
+        frozenset({"package"}),
     ),
     "l2_wide": Work(
         _ours("logistic", _wide),
         {
             "probekit": _theirs(peers.probekit_logistic, _wide),
-            "published": _theirs(_scikit(peers.lbfgs), _wide),
+            "lbfgs": _theirs(_scikit(peers.lbfgs), _wide),
+            "package": _theirs(peers.package("find_best_reg"), _wide),
         },
+        frozenset({"probekit", "package"}),
     ),
     "l1": Work(
         _ours("logistic_l1", _latents, _COUNTS),
         {
             "converged": _theirs(_scikit(peers.liblinear), _latents, _COUNTS),
-            "published": _theirs(_scikit(peers.saga), _latents, _COUNTS),
+            "package": _theirs(peers.package("find_best_reg", penalty="l1"), _latents, _COUNTS),
         },
+        frozenset({"package"}),
     ),
-    "pca": Work(_ours("pca", _activations), {"converged": _theirs(peers.pca, _activations)}),
-    "knn": Work(_ours("knn", _activations), {"converged": _theirs(peers.knn, _activations)}),
-    "mlp": Work(_ours("mlp", _activations), {"converged": _theirs(peers.mlp, _activations)}),
+    "pca": _beside_package("pca", peers.pca, "find_best_pcareg"),
+    "knn": _beside_package("knn", peers.knn, "find_best_knn"),
+    "mlp": _beside_package("mlp", peers.mlp, "find_best_mlp"),
     "scarcity": Work(
         _scarcity,
         {

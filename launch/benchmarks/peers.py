@@ -1,9 +1,11 @@
-"""Other libraries' fits of one split, in loops as the published package has them.
+"""Other libraries' fits of one split, in loops as the published package has them, and the package's own.
 
 Each loop fits every candidate in every fold, takes the best, refits on all training rows and tests. They
 return the test AUROC and, for logistic losses, the objective at every C in the last fold, C rising.
 """
 
+import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +36,32 @@ def lbfgs(x_ND) -> dict[str, Any]:
     return {"max_iter": 1000, "random_state": 42}
 
 
-def saga(x_ND) -> dict[str, Any]:
-    """The published L1 fits, stopped after 1,000 rounds."""
-    del x_ND
-    return {"solver": "saga", "l1_ratio": 1, "max_iter": 1000, "random_state": 42}
+def package(function: str, **options) -> Callable[[np.ndarray, base.Split], float]:
+    """One of sae-probes' `find_best_...`, on float32 rows and all BLAS threads, as the package runs it.
+
+    The launch scripts allow OpenBLAS one thread, which the package does not.
+    """
+
+    def loop(x_ND, split: base.Split) -> float:
+        from sae_probes import utils_training
+        from threadpoolctl import threadpool_limits
+
+        train = x_ND[split.train_N], split.y_train_N
+        test = x_ND[split.test_N], split.y_test_N
+        with threadpool_limits(limits=len(os.sched_getaffinity(0))):
+            found = getattr(utils_training, function)(*train, *test, seed=split.seed, **options)
+        return float(found.metrics.test_auc)
+
+    return loop
+
+
+@functools.cache
+def start_package() -> None:
+    """Starts the processes that sae-probes' neighbours are looked for in, which takes seconds."""
+    from sae_probes import utils_training
+
+    x_ND, y_N = np.random.default_rng(0).normal(size=(200, 2)), np.arange(200) % 2
+    utils_training.find_best_knn(x_ND, y_N, x_ND, y_N)
 
 
 def scikit_logistic(x_ND, split: base.Split, settings: Settings) -> tuple[float, np.ndarray]:

@@ -1,5 +1,6 @@
 """PCA and logistic regression against scikit-learn's, through the whole protocol."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -49,6 +50,37 @@ def test_both_gram_matrices_give_the_same_components():
         )
         products_NN = np.asarray(found.z_NK @ found.z_NK.T)[: shape[0], : shape[0]]
         np.testing.assert_allclose(products_NN, scaled_ND @ scaled_ND.T, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(600, 300), (300, 600)])
+@pytest.mark.parametrize("rank", [40, 300])
+def test_large_matrices_are_decomposed_as_exactly_as_small_ones(shape, rank):
+    rng = np.random.default_rng(0)
+    widths_K = np.logspace(
+        2, -1, rank
+    )  # eigenvalues over six decades, which float32 alone would blur
+    x_ND = (rng.normal(size=(shape[0], rank)) * widths_K) @ rng.normal(size=(rank, shape[1]))
+    with jax.enable_x64(True):
+        found = pca.Components(*map(np.asarray, pca.components(x_ND, np.ones(shape[0]))))
+    left_NK, length_K, right_KD = np.linalg.svd(
+        StandardScaler().fit_transform(x_ND), full_matrices=False
+    )
+    real = min(rank, pca.MAX_COMPONENTS)
+    np.testing.assert_allclose(
+        np.linalg.norm(found.z_NK, axis=0)[:real], length_K[:real], rtol=1e-8
+    )
+    cosine_K = np.abs(np.sum(found.vector_DK[:, :real] * right_KD[:real].T, axis=0))
+    np.testing.assert_allclose(cosine_K, 1, atol=1e-8)
+    assert not found.vector_DK[:, real:].any()  # no direction out of rounding
+    np.testing.assert_allclose(
+        found.z_NK[:, :real], x_of(found, left_NK, length_K, real), atol=1e-3
+    )
+
+
+def x_of(found, left_NK, length_K, real: int):
+    """The same components by the singular value decomposition, with the signs that were found."""
+    z_NK = left_NK[:, :real] * length_K[:real]
+    return z_NK * np.sign(np.sum(z_NK * found.z_NK[:, :real], axis=0))
 
 
 def test_numbers_of_components_are_the_published_ones():

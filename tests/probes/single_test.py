@@ -27,7 +27,8 @@ def test_jit_gives_the_same(num_train):
     plain = fit_probe("logistic", *arrays, dtype="float32")
     traced = jax.jit(functools.partial(fit_probe, "logistic"))(*arrays)
     for field in ("valid_auroc", "test_auroc", "test_f1", "test_accuracy", "best_value"):
-        np.testing.assert_allclose(getattr(traced, field), getattr(plain, field), atol=1e-3)
+        # In float32 and at C = 1e5 a few of the 900 pairs of tested rows may change places.
+        np.testing.assert_allclose(getattr(traced, field), getattr(plain, field), atol=4e-3)
     assert bool(traced.converged) == plain.converged
 
 
