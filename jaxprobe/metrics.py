@@ -19,7 +19,7 @@ def auroc(score_N, y_N, weight_N=None):
         weight_N: Non-negative example weights; 0 leaves an example out. Default: all 1.
 
     Returns:
-        Scalar in [0, 1]; NaN where a class has no weight.
+        Scalar in [0, 1]; NaN where a class has no weight, or an example of some weight scores NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -43,9 +43,7 @@ def auroc(score_N, y_N, weight_N=None):
     upto_N = beaten_N[jnp.searchsorted(sorted_N, sorted_N, side="right")]
     wins = jnp.sum(pos_N * (below_N + upto_N)) / 2
     pairs = jnp.sum(pos_N) * jnp.sum(neg_N)
-    # A probe that scored NaN has no AUROC; sorting alone would call NaN the highest score.
-    pairs = jnp.where(jnp.any(jnp.isnan(score_N) & (weight_N > 0)), 0, pairs)
-    return _ratio(wins, pairs, empty=jnp.nan)
+    return _ratio(wins, jnp.where(_any_nan(score_N, weight_N), 0, pairs), empty=jnp.nan)
 
 
 def accuracy(probability_N, y_N, weight_N=None):
@@ -107,7 +105,7 @@ def average_precision(score_N, y_N, weight_N=None):
         weight_N: Non-negative example weights. Default: all 1.
 
     Returns:
-        Scalar in [0, 1]; NaN without a positive.
+        Scalar in [0, 1]; NaN without a positive, or where an example of some weight scores NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,15 +114,16 @@ def average_precision(score_N, y_N, weight_N=None):
         0.8333
     """
     score_N, y_N, weight_N = _prepare(score_N, y_N, weight_N)
-    order_N = jnp.argsort(-score_N)
-    descending_N = -score_N[order_N]
-    pos_N = (weight_N * y_N)[order_N]
-    # Precision is read after the last example of each run of ties.
-    last_N = jnp.searchsorted(descending_N, descending_N, side="right") - 1
-    hits_N = jnp.cumsum(pos_N)[last_N]
-    seen_N = jnp.cumsum(weight_N[order_N])[last_N]
+    # The order is that of `auroc`: in one program they share the sort, most of the work. Precision is
+    # read at the first of each run of ties, counted from the highest score down.
+    order_N = jnp.argsort(score_N)
+    sorted_N = score_N[order_N]
+    pos_N, counted_N = (weight_N * y_N)[order_N], weight_N[order_N]
+    first_N = jnp.searchsorted(sorted_N, sorted_N, side="left")
+    hits_N, seen_N = (jnp.cumsum(x_N[::-1])[::-1][first_N] for x_N in (pos_N, counted_N))
     precision_N = hits_N / jnp.where(seen_N > 0, seen_N, 1)
-    return _ratio(jnp.sum(pos_N * precision_N), jnp.sum(pos_N), empty=jnp.nan)
+    total = jnp.where(_any_nan(score_N, weight_N), 0, jnp.sum(pos_N))
+    return _ratio(jnp.sum(pos_N * precision_N), total, empty=jnp.nan)
 
 
 def log_loss(logit_N, y_N, weight_N=None):
@@ -184,6 +183,11 @@ def _prepare(score_N, y_N, weight_N):
     checks.check_shape("y_N", y_N, score_N.shape)
     checks.check_shape("weight_N", weight_N, score_N.shape)
     return score_N.astype(dtype), y_N.astype(dtype), weight_N.astype(dtype)
+
+
+def _any_nan(score_N, weight_N):
+    """A probe that scored NaN ranks nothing; sorting alone would call NaN the highest score."""
+    return jnp.any(jnp.isnan(score_N) & (weight_N > 0))
 
 
 def _ratio(part, whole, *, empty):

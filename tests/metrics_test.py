@@ -77,7 +77,8 @@ def test_a_class_without_weight_gives_nan_not_a_number():
 def test_a_nan_score_is_not_hidden():
     score_N = np.float32([0.1, np.nan, 0.3, 0.2])
     y_N = np.array([0, 1, 1, 0])
-    assert np.isnan(metrics.auroc(score_N, y_N))
+    for metric in (metrics.auroc, metrics.average_precision):
+        assert np.isnan(metric(score_N, y_N))
     assert metrics.auroc(score_N, y_N, np.float32([1, 0, 1, 1])) == 1
 
 

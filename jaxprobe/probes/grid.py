@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxprobe import base, checks
 from jaxprobe.probes.host import HostProbe
-from jaxprobe.probes.probe import Probe, Problem, Scores, run
+from jaxprobe.probes.probe import ROWS_AT_ONCE, Probe, Problem, Scores, run
 
 # (training rows, folds) of a program: leave-two-out has up to 36 folds, six-fold 6, hold-out one.
 BUCKETS = ((16, 36), (64, 6), (128, 6), (256, 1), (512, 1), (1024, 1))
@@ -86,7 +86,7 @@ def fit_grid(
     lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
     widened = contextlib.nullcontext() if traced else jax.enable_x64(dtype == "float64")
     with widened, jax.default_matmul_precision("highest"):
-        x_MD = _padded_features(x_ND, x_shift_MD, columns is not None, dtype)
+        x_MD = _padded_features(x_ND, x_shift_MD, columns is not None)
         if mesh is not None:
             x_MD = jax.device_put(x_MD, NamedSharding(mesh, PartitionSpec()))
         running: list[tuple[list[int], Scores]] = []
@@ -101,7 +101,7 @@ def fit_grid(
                     stacked = jax.device_put(
                         stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names))
                     )
-                running.append((chunk, _program(probe, mesh)(x_MD, stacked)))
+                running.append((chunk, _program(probe, mesh, dtype)(x_MD, stacked)))
         return _shaped(_by_lane(running), len(splits), columns, counts)
 
 
@@ -194,11 +194,11 @@ def traced_dtype(dtype: str) -> str:
 
 
 @functools.cache
-def _program(probe: Probe, mesh: Mesh | None):
+def _program(probe: Probe, mesh: Mesh | None, dtype: str):
     """The compiled function of (features, stacked lanes): one program a shape of lane."""
 
     def one(x_MD, problem: Problem) -> Scores:
-        return run(probe, x_MD, problem, map_folds)
+        return run(probe, x_MD, problem, map_folds, dtype)
 
     def many(x_MD, stacked: Problem) -> Scores:
         if stacked.count.shape[0] == 1:
@@ -215,9 +215,9 @@ def _program(probe: Probe, mesh: Mesh | None):
     return jax.jit(spread)
 
 
-def num_programs(probe: Probe, mesh: Mesh | None = None) -> int:
+def num_programs(probe: Probe, mesh: Mesh | None = None, dtype: str = "auto") -> int:
     """Programs compiled so far for a probe: one a shape of lane."""
-    return _program(probe, mesh)._cache_size()  # type: ignore[missing-attribute]
+    return _program(probe, mesh, resolve_dtype(dtype))._cache_size()  # type: ignore[missing-attribute]
 
 
 def map_folds(fold, given_F):
@@ -253,11 +253,11 @@ def _by_shape(lanes: Sequence[Problem]) -> dict[tuple, list[int]]:
     return groups
 
 
-def _padded_features(x_ND, x_shift_MD, on_latents: bool, dtype: str):
+def _padded_features(x_ND, x_shift_MD, on_latents: bool):
     """Rows of the dataset, then of the shifted set, then zeros up to a bucket; once a call."""
-    x_MD = jnp.asarray(x_ND).astype(dtype)
+    x_MD = jnp.asarray(x_ND)
     if x_shift_MD is not None:
-        x_MD = jnp.concatenate([x_MD, jnp.asarray(x_shift_MD).astype(dtype)])
+        x_MD = jnp.concatenate([x_MD, jnp.asarray(x_shift_MD).astype(x_MD.dtype)])
     # The number of latents that some split kept differs from dataset to dataset.
     columns = -x_MD.shape[1] % UNION_BUCKET if on_latents else 0
     return jnp.pad(x_MD, ((0, -x_MD.shape[0] % TEST_BUCKET), (0, columns)))
@@ -282,7 +282,7 @@ def _lane_gib(shape: tuple, features: tuple[int, int]) -> float:
     columns = min(width, num_train) + 1
     numbers = 4 * num_train * width + 4 * columns**2 + 2 * num_test * 6
     numbers += num_folds * (num_values * (num_train + columns) + 2 * columns**2)
-    numbers += features[0] * (width if shape[3] else 1)
+    numbers += ROWS_AT_ONCE * (width + features[1]) + num_train * features[1]
     return 8 * numbers / 2**30
 
 

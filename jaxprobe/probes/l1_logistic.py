@@ -26,7 +26,7 @@ MAX_MODEL_STEPS = 60
 MODEL_TOLERANCE = 0.1
 # Sizes of working sets, and the pull (in units of the penalty's) from which a zero may move. After a
 # change of C many pull that will not be needed: a working set may outgrow the weights by so much only.
-WORKING_SETS = (64, 192)
+WORKING_SETS = (64, 192, 288)
 MAY_MOVE = 0.8
 MAY_GROW, MAY_ENTER = 1.25, 64
 MAY_STAY = 1.001

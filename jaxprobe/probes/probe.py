@@ -8,6 +8,7 @@ References:
     Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -160,22 +161,22 @@ def map_rows(score: Callable, row_M, count, size: int = ROWS_AT_ONCE):
     return jax.lax.fori_loop(0, calls, advance, blank)[:num_rows]
 
 
-def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
+def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable, dtype: str) -> Scores:
     """Fits all candidates in every fold, chooses one, refits, tests.
 
     Args:
         probe: The method.
-        x_MD: Features of all rows, in the precision of the arithmetic.
+        x_MD: Features of all rows, in any precision; widened only where they are read.
         problem: The split; rows of weight 0 stand last among the test rows.
         map_folds: `(function, folds) -> results`: `jax.lax.map`, or a vmap of it.
+        dtype: Precision of the arithmetic.
     """
-    x_MD = _columns(x_MD, problem)
-    dtype = x_MD.dtype
     y_N, weight_N, valid_FN, fold_F, y_M, weight_M, value_H = (
         jnp.asarray(field).astype(dtype)
         for field in (*problem[1:5], problem.y_test_M, problem.weight_M, problem.value_H)
     )
-    prepared = probe.prepare(x_MD[problem.train_N], weight_N, problem.seed)
+    read = functools.partial(_read, x_MD, problem, dtype)
+    prepared = probe.prepare(read(problem.train_N), weight_N, problem.seed)
     fold = _fold(probe, prepared, y_N, weight_N, value_H)
     auroc_FH, models_FH, one_class_F = map_folds(fold, (valid_FN, fold_F))
     num_folds = jnp.sum(fold_F)
@@ -185,7 +186,7 @@ def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable) -> Scores:
     model = probe.fit(prepared, y_N, weight_N, value, models_FH)
 
     def score(row_B):
-        return probe.score(prepared, model, x_MD[row_B])
+        return probe.score(prepared, model, read(row_B))
 
     logit_M = map_rows(score, problem.test_M, jnp.sum(weight_M > 0))
     valid_auroc = jax.lax.cond(
@@ -240,13 +241,14 @@ def _test_scores(logit_M, y_M, weight_M) -> dict[str, jax.Array]:
     }
 
 
-def _columns(x_MD, problem: Problem):
-    """The columns that the probe reads; those beyond its count are zero, which no probe weighs."""
+def _read(x_MD, problem: Problem, dtype: str, row_B):
+    """Rows in the columns that the probe reads; those beyond its count are zero, which no probe weighs."""
+    x_BD = x_MD[row_B]
     width = problem.column_K.shape[0]
     if width == 0:
-        return x_MD
-    mask_K = (jnp.arange(width, dtype=jnp.int32) < problem.count).astype(x_MD.dtype)
-    return x_MD[:, problem.column_K] * mask_K[None, :]
+        return x_BD.astype(dtype)
+    mask_K = (jnp.arange(width, dtype=jnp.int32) < problem.count).astype(dtype)
+    return x_BD[:, problem.column_K].astype(dtype) * mask_K[None, :]
 
 
 def _choose(valid_H, num_values, larger_wins: bool):

@@ -178,7 +178,7 @@ def _trace(probe, x_train, y_train, x_test, y_test, seed: int, dtype: str) -> Sc
     valid_FN, fold_F, smallest = _traced_folds(y_train, seed)
     value_H = np.asarray(probe.values(num_train, x_train.shape[1], smallest), float)
     with jax.default_matmul_precision("highest"):
-        x_MD = jnp.concatenate([jnp.asarray(x_train), jnp.asarray(x_test)]).astype(dtype)
+        x_MD = jnp.concatenate([jnp.asarray(x_train), jnp.asarray(x_test)])
         problem = Problem(
             train_N=np.arange(num_train),
             y_N=y_train.astype(dtype),
@@ -195,7 +195,7 @@ def _trace(probe, x_train, y_train, x_test, y_test, seed: int, dtype: str) -> Sc
             default=np.float64(probe.default(num_train, x_train.shape[1])),
             seed=np.uint32(seed),
         )
-        return run(probe, x_MD, problem, grid.map_folds)
+        return run(probe, x_MD, problem, grid.map_folds, dtype)
 
 
 def _traced_folds(y_N, seed: int):
