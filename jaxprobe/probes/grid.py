@@ -2,13 +2,15 @@
 
 A lane is one probe of one split: its rows, folds and candidates in padded arrays (`probe.Problem`).
 Lanes of one bucket of sizes share one compiled program, so a dataset's whole grid needs a bounded
-number of them. On a CPU a program takes a lane at a time, whose loops then stop when that lane is done;
-on accelerators, and over a mesh of devices, it takes many.
+number of them. On a CPU a program takes a lane at a time, whose loops then stop when that lane is done, and
+as many run at once as there are cores; on accelerators, and over a mesh of devices, a program takes many.
 """
 
+import concurrent.futures
 import contextlib
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -84,25 +86,34 @@ def fit_grid(
         scores = _on_host(probe, x_ND, x_shift_MD, splits, columns, counts)
         return _shaped(scores, len(splits), columns, counts)
     lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
-    widened = contextlib.nullcontext() if traced else jax.enable_x64(dtype == "float64")
-    with widened, jax.default_matmul_precision("highest"):
+    precision = functools.partial(_precision, None if traced else dtype)
+    with precision():
         x_MD = _padded_features(x_ND, x_shift_MD, columns is not None)
         if mesh is not None:
             x_MD = jax.device_put(x_MD, NamedSharding(mesh, PartitionSpec()))
-        running: list[tuple[list[int], Scores]] = []
-        for shape, members in _by_shape(lanes).items():
-            size = num_lanes(shape, (x_MD.shape[0], x_MD.shape[1]), memory_gib, mesh)
-            for start in range(0, len(members), size):
-                chunk = members[start : start + size]
-                # The last chunk is filled up with repeats: one program serves all.
-                filled = [lanes[i] for i in (chunk * size)[:size]]
-                stacked = jax.tree.map(lambda *fields: np.stack(fields), *filled)
-                if mesh is not None:
-                    stacked = jax.device_put(
-                        stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-                    )
-                running.append((chunk, _program(probe, mesh, dtype)(x_MD, stacked)))
+
+    def call(chunk: Sequence[int]) -> Scores:
+        with precision():
+            stacked = jax.tree.map(lambda *fields: np.stack(fields), *(lanes[i] for i in chunk))
+            if mesh is not None:
+                stacked = jax.device_put(
+                    stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+                )
+            return _program(probe, mesh, dtype)(x_MD, stacked)
+
+    calls = _calls(lanes, (x_MD.shape[0], x_MD.shape[1]), memory_gib, mesh)
+    threads = 1 if traced or mesh is not None else _num_threads(lanes, x_MD.shape, memory_gib)
+    running = _run_all(call, calls, threads)
+    with precision():
         return _shaped(_by_lane(running), len(splits), columns, counts)
+
+
+@contextlib.contextmanager
+def _precision(dtype: str | None):
+    """Settings of the arithmetic, which JAX keeps for each thread; None leaves the width as it is."""
+    widened = contextlib.nullcontext() if dtype is None else jax.enable_x64(dtype == "float64")
+    with widened, jax.default_matmul_precision("highest"):
+        yield
 
 
 def lane(
@@ -241,16 +252,59 @@ def _lanes(probe, shape, splits, columns, counts) -> list[Problem]:
     return found
 
 
-def _by_shape(lanes: Sequence[Problem]) -> dict[tuple, list[int]]:
-    """Lane numbers by what a program is compiled for: rows, folds, test rows, columns."""
+def _shape(problem: Problem) -> tuple:
+    """What a program is compiled for: rows, folds, test rows, columns, candidates."""
+    return (
+        *(len(problem.train_N), len(problem.fold_F)),
+        *(len(problem.test_M), len(problem.column_K), len(problem.value_H)),
+    )
+
+
+def _calls(lanes: Sequence[Problem], features, memory_gib: float, mesh) -> list[list[list[int]]]:
+    """For every program its calls, each a list of lane numbers; what takes longest comes first.
+
+    The last call of a program is filled up with repeats, so that one program serves all.
+    """
+    size_L = [np.sum(problem.weight_N) * (problem.count or features[1]) for problem in lanes]
     groups: dict[tuple, list[int]] = {}
-    for i, problem in enumerate(lanes):
-        shape = (
-            *(len(problem.train_N), len(problem.fold_F)),
-            *(len(problem.test_M), len(problem.column_K), len(problem.value_H)),
-        )
-        groups.setdefault(shape, []).append(i)
-    return groups
+    for i in np.argsort(-np.array(size_L), kind="stable").tolist():
+        groups.setdefault(_shape(lanes[i]), []).append(i)
+    calls = []
+    for shape, members in groups.items():
+        size = num_lanes(shape, features, memory_gib, mesh)
+        starts = range(0, len(members), size)
+        calls.append([(members[start : start + size] * size)[:size] for start in starts])
+    return calls
+
+
+def _num_threads(lanes: Sequence[Problem], features, memory_gib: float) -> int:
+    """Calls at once on a CPU, whose cores one lane's small arrays leave idle: as many as fit the budget."""
+    if jax.default_backend() != "cpu":
+        return 1
+    needed = max(_lane_gib(_shape(problem), features) for problem in lanes)
+    return max(1, min(os.cpu_count() or 1, int(memory_gib / needed)))
+
+
+def _run_all(call: Callable, calls: list[list[list[int]]], threads: int):
+    """`(lane numbers, scores)` of every call; a program's first, which compiles it, before its others."""
+    if threads == 1:
+        return [(numbers, call(numbers)) for of_program in calls for numbers in of_program]
+
+    def finish(numbers):
+        return numbers, jax.block_until_ready(call(numbers))
+
+    found = []
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        waiting = {pool.submit(finish, first): others for first, *others in calls}
+        try:
+            while waiting:
+                done, _ = concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED")
+                for future in done:
+                    found.append(future.result())
+                    waiting |= {pool.submit(finish, other): [] for other in waiting.pop(future)}
+        finally:  # after an error or an interrupt, what has not begun need not
+            pool.shutdown(cancel_futures=True)
+    return found
 
 
 def _padded_features(x_ND, x_shift_MD, on_latents: bool):

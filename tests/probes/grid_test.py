@@ -150,6 +150,29 @@ def test_a_whole_grid_needs_few_programs_and_each_split_is_as_alone():
     assert grid.num_programs(logistic.PROBE) == 4
 
 
+def test_cores_share_the_lanes_and_change_no_number(monkeypatch):
+    x_ND, _ = make_split(2)
+    splits = [make_split(size)[1] for size in (3, 6, 7, 40, 41, 150, 200, 250)]
+    fitted = {}
+    for cores in (1, 5):
+        monkeypatch.setattr(grid.os, "cpu_count", lambda cores=cores: cores)
+        fitted[cores] = grid.fit_grid(logistic.PROBE, x_ND, splits)
+    for alone, shared in zip(fitted[1], fitted[5], strict=True):
+        np.testing.assert_array_equal(alone, shared)
+
+
+def test_an_error_in_one_call_ends_all():
+    begun = []
+
+    def call(numbers):
+        begun.append(numbers)
+        raise RuntimeError("no more memory")
+
+    with pytest.raises(RuntimeError, match="no more memory"):
+        grid._run_all(call, [[[0], [1], [2]], [[3]]], threads=2)
+    assert [1] not in begun and [2] not in begun
+
+
 def test_float32_gives_the_same_aurocs():
     x_ND, split = make_split(150)
     double = grid.fit_grid(logistic.PROBE, x_ND, [split], dtype="float64")
