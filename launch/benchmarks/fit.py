@@ -2,9 +2,9 @@
 
 Both sides fit the same rows in one process, one after the other: every candidate in every fold, and the
 refit. `package` is sae-probes' own functions, with the BLAS threads that they would have; the other sides
-have one thread, as ours: `converged` scikit-learn's best converging solver (newton-cholesky; liblinear for
-L1), `lbfgs` the package's solver, `sklearn` its other calls, `probekit` its batched Newton fits. What is not
-installed is left out. Times of ours are medians of three after the first call, wall and CPU (of all
+have one thread, as ours: `converged` scikit-learn's L2 optimum (newton-cholesky on centred features),
+`newton` the same solver as one would call it, `liblinear`, `lbfgs` the package's solver, `sklearn` its other
+calls, `probekit` its batched Newton fits. What is not installed is left out. Times of ours are medians of three after the first call, wall and CPU (of all
 threads: what a busy machine disturbs least); compiling is counted apart. Excess is the largest relative
 amount, over all C, by which our objective lies above the best of the other sides'; negative where all
 of them stopped early.
@@ -254,25 +254,22 @@ def _scarcity(rows: Rows) -> Fitted:
     return Fitted(seconds, np.concatenate(aurocs))
 
 
-def _scarcity_loop(solver: peers.Settings) -> Side:
+def _scarcity_loop(solver: peers.Settings, *, centre: bool = False) -> Side:
     """The same by scikit-learn: L2 by `solver`, L1 by liblinear."""
+    dense, sparse = _scikit(solver, centre=centre), _scikit(peers.liblinear)
 
     def fit(rows: Rows) -> Fitted:
-        both = ((rows.x_ND, solver), (rows.z_NK[:, :_SCARCE_COUNT], peers.liblinear))
+        both = ((rows.x_ND, dense), (rows.z_NK[:, :_SCARCE_COUNT], sparse))
         aurocs, seconds = _timed(
-            lambda: [
-                peers.scikit_logistic(x_ND, split, settings)[0]
-                for x_ND, settings in both
-                for split in rows.scarce
-            ]
+            lambda: [loop(x_ND, split)[0] for x_ND, loop in both for split in rows.scarce]
         )
         return Fitted(seconds, np.array(aurocs))
 
     return fit
 
 
-def _scikit(settings: peers.Settings):
-    return functools.partial(peers.scikit_logistic, settings=settings)
+def _scikit(settings: peers.Settings, *, centre: bool = False):
+    return functools.partial(peers.scikit_logistic, settings=settings, centre=centre)
 
 
 def _beside_package(probe: str, loop, function: str) -> Work:
@@ -288,7 +285,8 @@ _SUITES = {
     "l2": Work(
         _ours("logistic", _activations),
         {
-            "converged": _theirs(_scikit(peers.newton), _activations),
+            "converged": _theirs(_scikit(peers.converged, centre=True), _activations),
+            "newton": _theirs(_scikit(peers.newton), _activations),
             "probekit": _theirs(peers.probekit_logistic, _activations),
             "lbfgs": _theirs(_scikit(peers.lbfgs), _activations),
             "package": _theirs(peers.package("find_best_reg"), _activations),
@@ -307,7 +305,7 @@ _SUITES = {
     "l1": Work(
         _ours("logistic_l1", _latents, _COUNTS),
         {
-            "converged": _theirs(_scikit(peers.liblinear), _latents, _COUNTS),
+            "liblinear": _theirs(_scikit(peers.liblinear), _latents, _COUNTS),
             "package": _theirs(peers.package("find_best_reg", penalty="l1"), _latents, _COUNTS),
         },
         frozenset({"package"}),
@@ -318,7 +316,7 @@ _SUITES = {
     "scarcity": Work(
         _scarcity,
         {
-            "converged": _scarcity_loop(peers.newton),
+            "converged": _scarcity_loop(peers.converged, centre=True),
             "lbfgs": _scarcity_loop(peers.lbfgs),
         },
     ),
