@@ -60,7 +60,6 @@ def get_config() -> ConfigDict:
                 "num_latents": (16, 128),
                 "regime_num_latents": (16, 128),
                 "controls": True,
-                "workers": 2,  # calls of the engine at once; most of one runs on a single core
             },
             "report": {"model": "", "site": "", "datasets": (), "regimes": (), "baselines": ()},
         }

@@ -197,7 +197,6 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
         The minimiser; an estimate of how far the model's value at v lies above its minimum: what
         was gained and what the next step would still promise; and who was barred last.
     """
-    step_T = jnp.asarray(MODEL_STEPS, v_K.dtype)
 
     def value(u_K):
         d_K = u_K - v_K
@@ -214,8 +213,7 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
     def advance(state):
         slope_of_model_K = gradient_K + hessian_KK @ (state.u_K - v_K)
         sign_K, slope_K = _steepest(state.u_K, slope_of_model_K, penalty_K)
-        near = NEAR_ZERO * jnp.max(jnp.abs(state.u_K) * penalty_K)
-        sinking_K = (jnp.abs(state.u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
+        sinking_K = _sinking(state.u_K, sign_K, slope_K, penalty_K)
         at_zero_K = (state.u_K == 0) & (penalty_K > 0)
         barred_K = state.barred_K & at_zero_K
         held = jnp.any(barred_K & (sign_K != 0))
@@ -227,9 +225,7 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
         d_K = jnp.where(sinking_K, -state.u_K, d_K)
         decrement = -slope_K @ d_K
         settled = decrement <= enough(state.value)
-        trial_TK = state.u_K[None, :] + step_T[:, None] * d_K[None, :]
-        inside_TK = (trial_TK * sign_K[None, :] >= 0) | (penalty_K == 0)[None, :]
-        trial_TK = jnp.where(inside_TK, trial_TK, 0)
+        trial_TK = _trials(state.u_K, d_K, sign_K, penalty_K)
         value_T = jax.vmap(value)(trial_TK)
         best = jnp.argmin(jnp.where(jnp.isnan(value_T), jnp.inf, value_T))
         better = value_T[best] < state.value
@@ -250,6 +246,20 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
     end = jax.lax.while_loop(unfinished, advance, start)
     left = jnp.where(jnp.isnan(end.decrement), jnp.inf, jnp.maximum(end.decrement, 0))
     return end.u_K, worth - end.value + left, end.barred_K
+
+
+def _sinking(u_K, sign_K, slope_K, penalty_K):
+    """Weights nearer to zero than `NEAR_ZERO` of the largest, and pushed towards it."""
+    near = NEAR_ZERO * jnp.max(jnp.abs(u_K) * penalty_K)
+    return (jnp.abs(u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
+
+
+def _trials(u_K, d_K, sign_K, penalty_K):
+    """Steps of all `MODEL_STEPS`; a weight stops at zero where it would leave its orthant."""
+    step_T = jnp.asarray(MODEL_STEPS, u_K.dtype)
+    trial_TK = u_K[None, :] + step_T[:, None] * d_K[None, :]
+    inside_TK = (trial_TK * sign_K[None, :] >= 0) | (penalty_K == 0)[None, :]
+    return jnp.where(inside_TK, trial_TK, 0)
 
 
 def _inward(solve, free_K, at_zero_K, sign_K):
