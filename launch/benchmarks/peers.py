@@ -5,6 +5,7 @@ return the test AUROC and, for logistic losses, the objective at every C in the 
 """
 
 import functools
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -49,13 +50,12 @@ def package(function: str, **options) -> Callable[[np.ndarray, base.Split], floa
     """
 
     def loop(x_ND, split: base.Split) -> float:
-        from sae_probes import utils_training
         from threadpoolctl import threadpool_limits
 
         train = x_ND[split.train_N], split.y_train_N
         test = x_ND[split.test_N], split.y_test_N
         with threadpool_limits(limits=len(os.sched_getaffinity(0))):
-            found = getattr(utils_training, function)(*train, *test, seed=split.seed, **options)
+            found = _package_function(function)(*train, *test, seed=split.seed, **options)
         return float(found.metrics.test_auc)
 
     return loop
@@ -64,10 +64,13 @@ def package(function: str, **options) -> Callable[[np.ndarray, base.Split], floa
 @functools.cache
 def start_package() -> None:
     """Starts the processes that sae-probes' neighbours are looked for in, which takes seconds."""
-    from sae_probes import utils_training
-
     x_ND, y_N = np.random.default_rng(0).normal(size=(200, 2)), np.arange(200) % 2
-    utils_training.find_best_knn(x_ND, y_N, x_ND, y_N)
+    _package_function("find_best_knn")(x_ND, y_N, x_ND, y_N)
+
+
+def _package_function(name: str) -> Callable[..., Any]:
+    """By name: no extra of ours installs sae-probes, whose requirements are heavy."""
+    return getattr(importlib.import_module("sae_probes.utils_training"), name)
 
 
 def scikit_logistic(
