@@ -77,6 +77,9 @@ class Work(NamedTuple):
 def suite(config: run.RunConfig, workdir) -> None:
     """One table a kind of work, and its means."""
     warnings.simplefilter("ignore")  # the other sides': they often stop before their optimum
+    known = {side for work in _SUITES.values() for side in work.others}
+    if unknown := set(_OTHERS.value) - known:
+        raise ValueError(f"unknown {sorted(unknown)} in --fit_others; known: {sorted(known)}")
     everything = list(_read(config, workdir))
     for work in _WORKS.value:
         if work not in _SUITES:

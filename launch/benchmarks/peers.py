@@ -54,7 +54,7 @@ def package(function: str, **options) -> Callable[[np.ndarray, base.Split], floa
 
         train = x_ND[split.train_N], split.y_train_N
         test = x_ND[split.test_N], split.y_test_N
-        with threadpool_limits(limits=len(os.sched_getaffinity(0))):
+        with threadpool_limits(limits=os.cpu_count()):
             found = _package_function(function)(*train, *test, seed=split.seed, **options)
         return float(found.metrics.test_auc)
 

@@ -173,6 +173,18 @@ def test_an_error_in_one_call_ends_all():
     assert [1] not in begun and [2] not in begun
 
 
+def test_two_rows_are_told_apart_by_their_difference():
+    # Far from the origin, as activations are: there scikit-learn's solvers stop in another direction.
+    x_ND, split = make_split(2, d_model=100)
+    x_ND = x_ND * 100 + np.float32(1000)
+    pos, neg = split.train_N[np.argsort(-split.y_train_N)]
+    score_M = x_ND[split.test_N].astype(float) @ (x_ND[pos].astype(float) - x_ND[neg])
+    wanted = roc_auc_score(split.y_test_N, score_M)
+    np.testing.assert_allclose(
+        grid.fit_grid(logistic.PROBE, x_ND, [split]).test_auroc, wanted, atol=1e-9
+    )
+
+
 def test_float32_gives_the_same_aurocs():
     x_ND, split = make_split(150)
     double = grid.fit_grid(logistic.PROBE, x_ND, [split], dtype="float64")

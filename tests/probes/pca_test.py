@@ -56,9 +56,8 @@ def test_both_gram_matrices_give_the_same_components():
 @pytest.mark.parametrize("rank", [40, 300])
 def test_large_matrices_are_decomposed_as_exactly_as_small_ones(shape, rank):
     rng = np.random.default_rng(0)
-    widths_K = np.logspace(
-        2, -1, rank
-    )  # eigenvalues over six decades, which float32 alone would blur
+    # Eigenvalues over six decades, which float32 alone would blur.
+    widths_K = np.logspace(2, -1, rank)
     x_ND = (rng.normal(size=(shape[0], rank)) * widths_K) @ rng.normal(size=(rank, shape[1]))
     with jax.enable_x64(True):
         found = pca.Components(*map(np.asarray, pca.components(x_ND, np.ones(shape[0]))))
