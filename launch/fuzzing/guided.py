@@ -1,0 +1,78 @@
+"""Coverage-guided files by atheris (libFuzzer), which sees every branch of the product's own Python.
+
+The numbered engine's files are decided by a seed and a number alone; here each file depends on what those
+before it reached. Both take their mutations from `mutations`; libFuzzer adds its own, and keeps what reaches new lines.
+What native libraries do (safetensors, tokenizers, TensorStore, Arrow) stays unseen by it.
+"""
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def available() -> bool:
+    """Whether atheris is installed: `pip install 'jaxprobe[fuzz]'`."""
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def imported_readers():
+    """The readers, from modules that count their branches."""
+    import atheris
+
+    with atheris.instrument_imports(include=["jaxprobe"]):
+        from fuzzing.readers import READERS
+    return READERS
+
+
+def run(
+    targets: list[Path],
+    one: Callable[[Path, bytes], None],
+    *,
+    seconds: int,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Runs libFuzzer over several files at once: an input's first byte says which.
+
+    Args:
+        targets: Valid files to be replaced, at most 256 of them.
+        one: Replaces a file by a content and reads it; remembers by itself what is wrong.
+        seconds: When to stop; the process ends then, as libFuzzer ends it.
+        seed: Of libFuzzer.
+        folder: For the corpus.
+    """
+    import atheris
+
+    contents = [path.read_bytes() for path in targets]
+    corpus = folder / "corpus"
+    corpus.mkdir(parents=True)
+    for index, content in enumerate(contents):
+        (corpus / str(index)).write_bytes(bytes([index % 256]) + content)
+
+    def mutator(data: bytes, max_size: int, mutation_seed: int) -> bytes:
+        from fuzzing import mutations
+
+        draw = random.Random(mutation_seed)
+        head, rest = data[:1] or b"\x00", data[1:]
+        if draw.random() < 0.5:
+            changed = atheris.Mutate(rest, max(1, max_size - 1))
+        else:
+            changed = mutations.mutate(draw, rest, contents)
+        return (head + changed)[:max_size]
+
+    def test_one(data: bytes) -> None:
+        if data:
+            one(targets[data[0] % len(targets)], data[1:])
+
+    options = (f"-max_total_time={seconds}", f"-seed={seed + 1}", "-max_len=262144", "-timeout=0")
+    atheris.Setup(
+        [sys.argv[0], *options, "-rss_limit_mb=0", "-print_final_stats=1", str(corpus)],
+        test_one,
+        custom_mutator=mutator,
+    )
+    atheris.Fuzz()

@@ -1,0 +1,26 @@
+"""What the fuzzer knows of a reader: how valid files of its kind are made, and how they are read."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Reader(NamedTuple):
+    """One entry of the product through which foreign bytes come in.
+
+    Attributes:
+        makes: By name, functions that fill an empty folder with valid files; each is a starting point.
+        read: Reads such a folder to the end: headers, every array, every text.
+        files: Patterns, relative to the folder, of the files that are mutated.
+        mend: Makes a mutated file's own checksum right again, so that what stands behind it is reached.
+    """
+
+    makes: Mapping[str, Callable[[Path], object]]
+    read: Callable[[Path], object]
+    files: tuple[str, ...] = ("**/*",)
+    mend: Callable[[bytes], bytes] | None = None
+
+    def targets(self, folder: Path) -> list[Path]:
+        """The files of a made folder that are mutated, in a stable order."""
+        found = {path for pattern in self.files for path in folder.glob(pattern) if path.is_file()}
+        return sorted(found)
