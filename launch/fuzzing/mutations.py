@@ -3,6 +3,7 @@
 Nothing here knows a format beyond that: what a mutation needs to reach deep is in the valid file.
 """
 
+import copy
 import json
 import random
 import struct
@@ -206,7 +207,7 @@ def _changed_value(draw: random.Random, value: Any) -> Any:
     """One place of a tree replaced, dropped, doubled, renamed or swapped."""
     path = _some_path(draw, value)
     if not path:
-        return draw.choice(_JSON)
+        return _json_value(draw)
     *above, last = path
     parent = value
     for step in above:
@@ -226,8 +227,12 @@ def _changed_value(draw: random.Random, value: Any) -> Any:
         at = draw.randint(0, len(old))
         parent[last] = old[:at] + draw.choice(_TEXTS) + old[at:]
     else:
-        parent[last] = draw.choice(_JSON)
+        parent[last] = _json_value(draw)
     return value
+
+
+def _json_value(draw: random.Random) -> Any:
+    return copy.deepcopy(draw.choice(_JSON))  # later mutations change it
 
 
 def _some_path(draw: random.Random, value: Any) -> list:
