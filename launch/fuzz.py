@@ -33,23 +33,20 @@ def main(argv: list[str]) -> None:
         sys.exit("error: --engine=guided needs atheris: pip install atheris")
     if _NUMBER.value is not None:
         sys.exit(repeat.repeat(_READER.value, _NUMBER.value, _SEED.value))
-    names = list(READERS) if _READER.value == "all" else [_READER.value]
+    names = tuple(READERS) if _READER.value == "all" else (_READER.value,)
+    seconds = _SECONDS.value / len(names)
+    plan = fleet.Plan(
+        *(names, _ENGINE.value, seconds, _COUNT.value, _SEED.value, _JOBS.value),
+        found=Path(_FOUND.value),
+    )
     files = wrong = 0
-    for name in names:
-        tally = fleet.fuzz(_plan(name, _SECONDS.value / len(names)))
-        print(
-            f"{name:14s} {tally.files:9,d} files {tally.files / tally.seconds:7.0f}/s", flush=True
-        )
+    for name, tally in fleet.fuzz(plan).items():
+        print(f"{name:14s} {tally.files:9,d} files")
         for words, numbers in tally.findings.items():
-            print(f"    {len(numbers)} x #{numbers[0]}: {words}", flush=True)
+            print(f"    {len(numbers)} x #{numbers[0]}: {words}")
         files, wrong = files + tally.files, wrong + sum(map(len, tally.findings.values()))
     print(f"{'all':14s} {files:9,d} files, {wrong} findings")
     sys.exit(1 if wrong else 0)
-
-
-def _plan(name: str, seconds: float) -> fleet.Plan:
-    found = Path(_FOUND.value)
-    return fleet.Plan(name, _ENGINE.value, seconds, _COUNT.value, _SEED.value, _JOBS.value, found)
 
 
 if __name__ == "__main__":

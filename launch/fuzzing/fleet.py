@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fuzzing import worker
+from fuzzing import state, worker
 
 HANG_SECONDS = 30.0  # of wall time, on a machine that others use; the judge counts CPU time itself
 _ADDRESS_MIB = 1536  # beyond this a worker cannot take memory
@@ -20,19 +20,19 @@ _POLL_SECONDS = 0.05
 
 
 class Plan(NamedTuple):
-    """What is to be done with one reader.
+    """What is to be done.
 
     Attributes:
-        reader: A name of `readers.READERS`.
+        readers: Names of `readers.READERS`.
         engine: `numbered` or `guided`.
-        seconds: Time, after which no further file is begun.
-        count: Most files.
+        seconds: Time for each reader, from when its valid files are made.
+        count: Most files of a reader.
         seed: Decides the files, with their numbers.
-        jobs: Processes.
+        jobs: Processes; each takes every `jobs`-th number of every reader.
         found: Folder for what is found: `READER-NUMBER/FILE` and `findings.jsonl`.
     """
 
-    reader: str
+    readers: tuple[str, ...]
     engine: str
     seconds: float
     count: int
@@ -46,48 +46,50 @@ class Tally(NamedTuple):
 
     Attributes:
         files: How many were read.
-        seconds: How long it took.
         findings: Words of each kind of finding -> the numbers of the files.
     """
 
     files: int
-    seconds: float
     findings: dict[str, list[int]]
 
 
-def fuzz(plan: Plan) -> Tally:
-    """Fuzzes one reader with several processes."""
-    start = time.monotonic()
+def fuzz(plan: Plan) -> dict[str, Tally]:
+    """Fuzzes readers with several processes; what became of each."""
     plan.found.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jaxprobe-fuzz-", dir=_scratch()) as folder:
-        children = [_Child(plan, index, Path(folder), start) for index in range(plan.jobs)]
+        children = [_Child(plan, index, Path(folder)) for index in range(plan.jobs)]
         try:
             _attend(children, plan)
         finally:
             for child in children:
                 child.process.kill()
                 child.process.wait()
-    files = sum(child.done for child in children)
-    return Tally(files, time.monotonic() - start, _findings(plan))
+        counts = [
+            sum(part) for part in zip(*(state.counts(c.state) for c in children), strict=True)
+        ]
+    return {
+        name: Tally(count, _findings(plan, name))
+        for name, count in zip(plan.readers, counts, strict=True)
+    }
 
 
 class _Child:
     """One worker process and the numbers that it deals with."""
 
-    def __init__(self, plan: Plan, index: int, folder: Path, start: float):
+    def __init__(self, plan: Plan, index: int, folder: Path):
         self.state, self.log = folder / f"state-{index}", folder / f"log-{index}"
-        self.folder, self.done = folder, 0
+        self.folder = folder
         self.arguments = {
-            **{"reader": plan.reader, "engine": plan.engine, "seed": plan.seed},
-            **{"step": plan.jobs, "count": plan.count, "until": start + plan.seconds},
+            **{"readers": plan.readers, "engine": plan.engine, "seed": plan.seed},
+            **{"index": index, "step": plan.jobs, "count": plan.count, "seconds": plan.seconds},
             **{"found": str(plan.found.absolute()), "scratch": str(folder)},
             **{"state": str(self.state), "address_mib": _ADDRESS_MIB},
         }
-        self.start(index)
+        state.create(self.state, len(plan.readers))
+        self.start(0, index)
 
-    def start(self, first: int) -> None:
-        """Begins a process at a number."""
-        self.state.write_bytes(bytes(worker.STATE_BYTES))
+    def start(self, reader: int, first: int) -> None:
+        """Begins a process at a reader's number."""
         paths = [str(path) for path in Path(__file__).resolve().parents[1:3]]
         environment = {
             **os.environ,
@@ -95,22 +97,20 @@ class _Child:
             **{"PYTHONPATH": os.pathsep.join(paths), "JAXPROBE_CACHE": str(self.folder / "cache")},
             **{"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"},
         }
+        arguments = json.dumps({**self.arguments, "reader": reader, "first": first})
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, worker.__file__, json.dumps({**self.arguments, "first": first})],
+                [sys.executable, worker.__file__, arguments],
                 env=environment,
                 stdout=log,
                 stderr=log,
             )
-        self.started = time.monotonic()
 
     def look(self) -> str | None:
         """Whether it hangs or has died, in words; None while it works or when it has finished."""
-        _, number, begun = worker.state_of(self.state.read_bytes())
-        code = self.process.poll()
+        place, code = state.place(self.state), self.process.poll()
         if code is None:
-            waiting = time.monotonic() - (begun or self.started)
-            if number and waiting > HANG_SECONDS:
+            if place.number >= 0 and time.monotonic() - place.begun > HANG_SECONDS:
                 self.process.kill()
                 self.process.wait()
                 return f"hung for more than {HANG_SECONDS:.0f} s"
@@ -118,8 +118,8 @@ class _Child:
         if code == 0:
             return None
         said = self.log.read_text(errors="replace").strip()
-        if not number:
-            raise RuntimeError(f"the fuzzer's worker cannot start:\n{said[-3000:]}")
+        if place.number < 0:
+            raise RuntimeError(f"the fuzzer's worker cannot work:\n{said[-3000:]}")
         return f"ended its process with {code}: {said.splitlines()[-1][:200] if said else ''}"
 
 
@@ -130,23 +130,21 @@ def _attend(children: Sequence[_Child], plan: Plan) -> None:
         time.sleep(_POLL_SECONDS)
         for child in list(working):
             wrong = child.look()
-            done, number, _ = worker.state_of(child.state.read_bytes())
             if wrong:
-                child.done += done + 1
-                worker.remember(plan.found, plan.reader, number - 1, wrong)
-                child.start(number - 1 + plan.jobs)
+                place = state.place(child.state)
+                worker.remember(plan.found, plan.readers[place.reader], place.number, wrong)
+                child.start(place.reader, place.number + plan.jobs)
             elif child.process.poll() is not None:
-                child.done += done
                 working.remove(child)
 
 
-def _findings(plan: Plan) -> dict[str, list[int]]:
+def _findings(plan: Plan, reader: str) -> dict[str, list[int]]:
     """Findings by kind: their words without what differs from file to file."""
     path, kinds = plan.found / "findings.jsonl", collections.defaultdict(list)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     words: dict[str, str] = {}
     for row in rows:
-        if row["reader"] == plan.reader:
+        if row["reader"] == reader:
             kind = re.sub(r"'[^']*'|\"[^\"]*\"|0x[0-9a-f]+|[0-9.]+", "#", row["wrong"])
             kinds[words.setdefault(kind, row["wrong"])].append(row["number"])
     return dict(kinds)

@@ -1,6 +1,7 @@
 """What may become of a mutated file: it is read, or refused in one sentence that names it. All else is a finding."""
 
 import contextlib
+import functools
 import os
 import resource
 import sys
@@ -30,10 +31,17 @@ class Limits(NamedTuple):
 class Watch:
     """Notes what a read does beside reading: files written, processes, connections, code from data."""
 
-    def __init__(self, folder: Path):
-        """Watches this process from now on; `folder` is where the read files lie."""
-        self.folder, self.seen, self.on = folder, [], False
-        sys.addaudithook(self._audit)
+    def __init__(self):
+        """See `of_process`."""
+        self.seen, self.on = [], False
+
+    @classmethod
+    @functools.cache
+    def of_process(cls) -> "Watch":
+        """The one watch of this process: a hook is never taken away again."""
+        watch = cls()
+        sys.addaudithook(watch._audit)
+        return watch
 
     def _audit(self, event: str, arguments: tuple) -> None:
         if not self.on:

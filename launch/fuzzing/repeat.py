@@ -14,7 +14,7 @@ def repeat(name: str, number: int, seed: int) -> int:
     shown = reader._replace(read=lambda path: _shown(reader.read, path))
     with tempfile.TemporaryDirectory(prefix="jaxprobe-fuzz-") as folder:
         cases = worker.make_cases(reader, Path(folder))
-        watch = judge.Watch(Path(folder))
+        watch = judge.Watch.of_process()
         for case in cases:
             reader.read(case)
         path, content = worker.mutated(reader, name, number, seed, cases)

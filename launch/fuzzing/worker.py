@@ -5,32 +5,25 @@ its parent can tell which it was and start another behind it.
 """
 
 import json
-import mmap
 import os
 import random
 import shutil
-import struct
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-_STATE = struct.Struct("<QQd")  # files done, file in work (0: none yet), when it was begun
-STATE_BYTES = _STATE.size
-
-
-def state_of(view) -> tuple[int, int, float]:
-    """Files done, the number in work and one, and when it was begun (monotonic seconds)."""
-    return _STATE.unpack_from(view)
+from fuzzing.state import Place, State
 
 
 def main(arguments: dict) -> None:
-    """Fuzzes one reader until its time or its count is over.
+    """Fuzzes readers one after the other, each until its time or its count is over.
 
     Args:
-        arguments: `reader`, `engine`, `seed`, `first` (number of the first file), `step` (between numbers:
-            workers share them), `until` (monotonic seconds), `count` (numbers end there), `state` (the
-            shared file), `found` (folder for findings), `scratch`, `address_mib`.
+        arguments: `readers` (names), `engine`, `seed`, `reader` (index of the first), `first` (number of
+            its first file), `index` and `step` (numbers of this worker's files), `seconds` (for each
+            reader), `count` (numbers end there), `state` (the shared file), `found` (folder for findings),
+            `scratch`, `address_mib`.
     """
     from absl import logging
 
@@ -41,25 +34,29 @@ def main(arguments: dict) -> None:
         readers = guided.imported_readers()
     else:
         from fuzzing.readers import READERS as readers
-    Worker(readers[arguments["reader"]], arguments).work()
+    state = State(Path(arguments["state"]), len(arguments["readers"]))
+    for index in range(arguments["reader"], len(arguments["readers"])):
+        state.rest(index)
+        name = arguments["readers"][index]
+        first = arguments["first"] if index == arguments["reader"] else arguments["index"]
+        Worker(readers[name], name, state, {**arguments, "reader": index, "first": first}).work()
 
 
 class Worker:
     """A reader's valid files in a folder of their own, and the loop over mutations of them."""
 
-    def __init__(self, reader, arguments: dict):
+    def __init__(self, reader, name: str, state: State, arguments: dict):
         """Makes the valid files and reads each twice: imports and caches come with the first reads."""
         from fuzzing import judge
 
-        self.reader, self.arguments, self.done = reader, arguments, 0
+        self.reader, self.name, self.state, self.arguments = reader, name, state, arguments
         self.home = Path(tempfile.mkdtemp(prefix="fuzz-", dir=arguments["scratch"]))
         os.chdir(self.home)
         self.cases = make_cases(reader, self.home)
-        self.watch = judge.Watch(self.home)
+        self.watch = judge.Watch.of_process()
         for case in self.cases * 2:
             reader.read(case)
-        with open(arguments["state"], "r+b") as file:
-            self.state = mmap.mmap(file.fileno(), STATE_BYTES)
+        self.until = time.monotonic() + arguments["seconds"]
 
     def work(self) -> None:
         """Works until the time or the count is over."""
@@ -68,37 +65,34 @@ class Worker:
         with judge.bounded_memory(self.arguments["address_mib"]):
             loop = self._guided if self.arguments["engine"] == "guided" else self._numbered
             loop()
-        _STATE.pack_into(self.state, 0, self.done, 0, time.monotonic())
+        self.state.rest(self.arguments["reader"])
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _numbered(self) -> None:
         plan = self.arguments
         for number in range(plan["first"], plan["count"], plan["step"]):
-            if time.monotonic() > plan["until"]:
+            if time.monotonic() > self.until:
                 return
-            path, content = mutated(self.reader, plan["reader"], number, plan["seed"], self.cases)
+            path, content = mutated(self.reader, self.name, number, plan["seed"], self.cases)
             self._one(number, path, content)
 
     def _guided(self) -> None:
         from fuzzing import guided
 
-        plan = self.arguments
-        targets = [path for case in self.cases for path in self.reader.targets(case)]
+        numbers = iter(range(1 << 62))
         guided.run(
-            targets,
-            lambda path, content: self._one(self.done, path, content),
-            seconds=max(1, int(plan["until"] - time.monotonic())),
-            seed=plan["seed"] * 1000 + plan["first"],
+            [path for case in self.cases for path in self.reader.targets(case)],
+            lambda path, content: self._one(next(numbers), path, content),
+            seconds=max(1, int(self.arguments["seconds"])),
+            seed=self.arguments["seed"] * 1000 + self.arguments["first"],
             folder=self.home.parent / f"{self.home.name}-corpus",
         )
 
     def _one(self, number: int, path: Path, content: bytes) -> None:
-        _STATE.pack_into(self.state, 0, self.done, number + 1, time.monotonic())
+        self.state.begin(Place(self.arguments["reader"], number, time.monotonic()))
         wrong = outcome(self.reader, self.cases, path, content, self.watch)
-        self.done += 1
         if wrong:
-            found = Path(self.arguments["found"])
-            _keep(found, self.arguments["reader"], number, wrong, path, content)
+            _keep(Path(self.arguments["found"]), self.name, number, wrong, path, content)
 
 
 def mutated(reader, name: str, number: int, seed: int, cases: list[Path]) -> tuple[Path, bytes]:

@@ -1,0 +1,58 @@
+"""What a worker is at, in a small file that its parent can read after it died."""
+
+import mmap
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+_HEAD = struct.Struct("<QQd")
+_COUNT = struct.Struct("<Q")
+
+
+class Place(NamedTuple):
+    """Where a worker is.
+
+    Attributes:
+        reader: Index of the reader in work.
+        number: The file in work; -1 before the first.
+        begun: When it was begun, in monotonic seconds.
+    """
+
+    reader: int
+    number: int
+    begun: float
+
+
+class State:
+    """A worker's side of the file: kept in memory that survives the process."""
+
+    def __init__(self, path: Path, num_readers: int):
+        """Opens a file of `create`."""
+        with path.open("r+b") as file:
+            self._view = mmap.mmap(file.fileno(), _HEAD.size + num_readers * _COUNT.size)
+
+    def begin(self, place: Place) -> None:
+        """Says which file is read next, and counts it: should it be the last, it was one."""
+        _HEAD.pack_into(self._view, 0, place.reader, place.number + 1, place.begun)
+        at = _HEAD.size + place.reader * _COUNT.size
+        _COUNT.pack_into(self._view, at, _COUNT.unpack_from(self._view, at)[0] + 1)
+
+    def rest(self, reader: int) -> None:
+        """Says that no file is in work."""
+        _HEAD.pack_into(self._view, 0, reader, 0, 0.0)
+
+
+def create(path: Path, num_readers: int) -> None:
+    """A file that says: nothing yet."""
+    path.write_bytes(bytes(_HEAD.size + num_readers * _COUNT.size))
+
+
+def place(path: Path) -> Place:
+    """Where the worker is, or was."""
+    reader, number, begun = _HEAD.unpack_from(path.read_bytes())
+    return Place(reader, number - 1, begun)
+
+
+def counts(path: Path) -> list[int]:
+    """Files begun, by reader."""
+    return [count for (count,) in _COUNT.iter_unpack(path.read_bytes()[_HEAD.size :])]
