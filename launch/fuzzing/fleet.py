@@ -97,6 +97,7 @@ class _Child:
             **{"PYTHONPATH": os.pathsep.join(paths), "JAXPROBE_CACHE": str(self.folder / "cache")},
             **{"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"},
         }
+        state.forget_place(self.state)  # else the next would seem to hang while it imports
         arguments = json.dumps({**self.arguments, "reader": reader, "first": first})
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

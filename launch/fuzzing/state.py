@@ -47,6 +47,12 @@ def create(path: Path, num_readers: int) -> None:
     path.write_bytes(bytes(_HEAD.size + num_readers * _COUNT.size))
 
 
+def forget_place(path: Path) -> None:
+    """Takes back what a dead worker was at, keeping its counts."""
+    with path.open("r+b") as file:
+        file.write(bytes(_HEAD.size))
+
+
 def place(path: Path) -> Place:
     """Where the worker is, or was."""
     reader, number, begun = _HEAD.unpack_from(path.read_bytes())
