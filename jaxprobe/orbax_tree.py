@@ -37,6 +37,10 @@ class OrbaxTree:
         """Every leaf's shape."""
         return {name: tuple(array.shape) for name, array in self.arrays.items()}
 
+    def path(self, name: str) -> Path:
+        """The directory, whichever leaf."""
+        return self.folder
+
     def dtype(self, name: str) -> np.dtype:
         """Number format of a leaf.
 

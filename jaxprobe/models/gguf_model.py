@@ -44,6 +44,10 @@ class GgufTensors:
         """Every tensor's shape."""
         return {name: tensor.shape for name, tensor in self.file.tensors.items()}
 
+    def path(self, name: str) -> Path:
+        """The file, whichever tensor."""
+        return self.file.path
+
     def dtype(self, name: str) -> np.dtype:
         """float16 or bfloat16 where a tensor is stored so, otherwise float32."""
         return self.file.stored_dtype(name)
