@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxprobe import tokens
+from jaxprobe import boundary, tokens
 from jaxprobe.gguf_file import GgufFile, open_gguf
+from jaxprobe.models import fields
 from jaxprobe.models.checkpoint import Checkpoint, short_name
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.gguf_config import ARCHITECTURES, FREQUENCIES, read_config
@@ -69,8 +70,10 @@ def open_file(path: Path) -> Checkpoint:
     """
     file = open_gguf(path)
     config = read_config(file)
-    found = sources(file, config)
-    words = [file.metadata.get(f"general.{key}", "") for key in ("basename", "size_label")]
+    with boundary.reader(path, "a language model's GGUF file", "fetch it again"):
+        found = sources(file, config)
+        keys = ("general.basename", "general.size_label")
+        words = [fields.word(key, file.metadata.get(key, "")) for key in keys]
     return Checkpoint(
         name=short_name("-".join(filter(None, words)) or path.stem),
         config=config,
