@@ -97,15 +97,30 @@ def check_size(path: str | os.PathLike, size: int, limit: int) -> None:
         )
 
 
-def read_json(path: str | os.PathLike, limit: int = JSON_BYTES) -> Any:
+def read_json(path: str | os.PathLike, limit: int = JSON_BYTES, *, unique: bool = False) -> Any:
     """What a JSON file holds.
+
+    Args:
+        path: The file.
+        limit: Most bytes that it may have.
+        unique: Whether an object that has a key twice is refused; else the last one counts.
 
     Raises:
         FileError: Not JSON, too long, too deep, or no regular file.
         FileNotFoundError: Nothing lies there.
     """
+    hook = _unique_keys if unique else None
     with missing_stays_missing(path), reader(path, "a JSON file", "fetch or save it again"):
-        return json.loads(read_bytes(path, limit))
+        return json.loads(read_bytes(path, limit), object_pairs_hook=hook)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"it has `{twice[:80]}` twice")
+    return found
 
 
 @contextlib.contextmanager

@@ -1,14 +1,17 @@
 """Parameter trees in Orbax directories: leaves by name, read a part at a time through TensorStore.
 
 Orbax keeps every leaf of a tree as a zarr array, all of them in one OCDBT database or each in a folder of its own.
-Orbax itself is not needed to read them.
+Orbax itself is not needed to read them. TensorStore unpacks no chunk beyond the size that its header tells, so
+headers are compared with the files' sizes before it sees them.
 
 References:
     https://orbax.readthedocs.io/en/latest/guides/checkpoint/checkpoint_format.html
 """
 
 import dataclasses
+import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,15 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from jaxprobe import boundary
+
 _DATABASE = "manifest.ocdbt"
 _DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
+_METADATA = "_METADATA"
+_LARGEST_METADATA, _LARGEST_HEADER, _MOST_LEAVES = 32 << 20, 1 << 20, 1 << 16
+_WHAT, _REMEDY = "a whole Orbax directory", "fetch it again"
+# Bytes of an entry; other types are refused when a leaf of one is wanted.
+_ITEM_BYTES = {"<f4": 4, "float32": 4, "<f2": 2, "float16": 2, "bfloat16": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,10 @@ class OrbaxTree:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Every leaf's shape."""
         return {name: tuple(array.shape) for name, array in self.arrays.items()}
+
+    def path(self, name: str) -> Path:
+        """The directory, whichever leaf."""
+        return self.folder
 
     def dtype(self, name: str) -> np.dtype:
         """Number format of a leaf.
@@ -75,7 +89,11 @@ class OrbaxTree:
         try:
             values = np.asarray(view.read().result())
         except (ValueError, OSError) as error:
-            raise ValueError(f"`{name}` of {self.folder} cannot be read ({error})") from error
+            raise boundary.FileError(
+                f"`{name}` of {self.folder} cannot be read ({' '.join(str(error).split())[:300]}); fetch"
+                " it again, or if an old version of Orbax wrote it, which left out chunks of zeros, save it"
+                " again with a recent one"
+            ) from error
         return values.reshape(sizes)[tuple(inner)]
 
 
@@ -90,33 +108,91 @@ def find_tree(folder: Path) -> Path | None:
 def open_tree(folder: Path) -> OrbaxTree:
     """Opens every leaf's header.
 
+    A chunk that is not there is an error when it is read, never zeros: Orbax stores chunks of zeros too.
+
     Raises:
-        ValueError: A damaged directory.
+        ValueError: A damaged directory, or one whose files are smaller than its arrays could be.
     """
-    try:
+    with boundary.reader(folder, _WHAT, _REMEDY):
+        packed = _packed_bytes(folder)
         base: dict[str, Any] = {"driver": "file", "path": f"{folder.absolute()}/"}
         if (folder / _DATABASE).exists():
             base = {"driver": "ocdbt", "base": base}
-            keys = [key.decode() for key in ts.KvStore.open(base).result().list().result()]
-        else:
-            found = [path for name in _DRIVERS for path in folder.rglob(name)]
-            keys = [path.relative_to(folder).as_posix() for path in found]
-        opened = {}
-        for key in sorted(keys):
-            leaf, _, header = key.rpartition("/")
-            if header not in _DRIVERS:
-                continue
-            place = {**base, "path": f"{base.get('path', '')}{leaf}/"}
-            spec = {"driver": _DRIVERS[header], "kvstore": place}
-            opened[leaf.replace(".", "/")] = ts.open(spec, read=True, open=True)
-        arrays = {name: future.result() for name, future in opened.items()}
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{folder} is not a whole Orbax directory ({error}); fetch it again"
-        ) from error
-    if not arrays:
-        raise ValueError(f"{folder} holds no arrays; is it a whole Orbax directory?")
+        specs = _leaves(ts.KvStore.open(base).result(), base, folder, packed)
+        _check_metadata(folder, set(specs))
+        opened = {name: ts.open(spec, read=True, open=True) for name, spec in specs.items()}
+        arrays = {name.replace(".", "/"): future.result() for name, future in opened.items()}
+        if len(arrays) < len(specs):
+            raise ValueError("two of its leaves have one name")
     return OrbaxTree(folder=folder, arrays=arrays)
+
+
+def _packed_bytes(folder: Path) -> int:
+    """What the files take together; all of them must be regular."""
+    total = 0
+    for path in folder.rglob("*"):
+        if not path.is_dir():
+            with boundary.open_regular(path) as file:
+                total += os.fstat(file.fileno()).st_size
+    return total
+
+
+def _leaves(
+    store: ts.KvStore, base: Mapping[str, Any], folder: Path, packed: int
+) -> dict[str, dict[str, Any]]:
+    """Leaf, as it is called in the files, to the spec that opens it."""
+    specs, wanted = {}, 0
+    for key in sorted(key.decode() for key in store.list().result()):
+        leaf, _, header = key.rpartition("/")
+        if header not in _DRIVERS:
+            continue
+        if leaf in specs or len(specs) >= _MOST_LEAVES:
+            raise ValueError(f"it has more than one header of `{leaf[:80]}`, or too many leaves")
+        value = store.read(key).result().value
+        boundary.check_size(f"{folder / leaf / header}", len(value), _LARGEST_HEADER)
+        wanted += _unpacked_bytes(leaf, json.loads(value), folder, packed)
+        boundary.check_unpacked(folder, wanted, packed)
+        place = {**base, "path": f"{base.get('path', '')}{leaf}/"}
+        specs[leaf] = {
+            "driver": _DRIVERS[header],
+            "kvstore": place,
+            "fill_missing_data_reads": False,
+        }
+    if not specs:
+        raise ValueError(f"{folder} holds no arrays; is it a whole Orbax directory?")
+    return specs
+
+
+def _unpacked_bytes(leaf: str, header: Any, folder: Path, packed: int) -> int:
+    """What a leaf takes in memory by its header; its chunks must be within the limit too."""
+    if "chunk_grid" in header:
+        chunk, kind = header["chunk_grid"]["configuration"]["chunk_shape"], header["data_type"]
+    else:
+        chunk, kind = header["chunks"], header["dtype"]
+    item = _ITEM_BYTES.get(kind if isinstance(kind, str) else "", 8)
+    sizes = [*header["shape"], *chunk]
+    if len(header["shape"]) != len(chunk) or any(type(n) is not int or n < 0 for n in sizes):
+        raise ValueError(f"the shapes of `{leaf[:80]}` must be lists of whole numbers")
+    boundary.check_unpacked(folder, math.prod(chunk) * item, packed)
+    return math.prod(header["shape"]) * item
+
+
+def _check_metadata(folder: Path, leaves: set[str]) -> None:
+    """Raises ValueError unless the leaves are those that the tree's metadata lists, where it has them."""
+    path = folder / _METADATA
+    if not path.exists():
+        return
+    listed = boundary.read_json(path, _LARGEST_METADATA)["tree_metadata"]
+    wanted = {
+        ".".join(str(key["key"]) for key in entry["key_metadata"])
+        for entry in listed.values()
+        if entry["value_metadata"]["value_type"] in ("jax.Array", "np.ndarray")
+    }
+    if wanted != leaves:
+        absent, extra = sorted(wanted - leaves), sorted(leaves - wanted)
+        raise ValueError(
+            f"its {_METADATA} and arrays disagree: without {absent[:4]}, extra {extra[:4]}"
+        )
 
 
 def _is_tree(folder: Path) -> bool:

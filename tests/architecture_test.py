@@ -9,7 +9,16 @@ PACKAGE = ROOT / "jaxprobe"
 ROOMS = (
     *("checks", "boundary", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
-    *("assets", "datasets", "gguf_file", "orbax_tree", "tokens", "models", "checkpoints"),
+    *(
+        "assets",
+        "datasets",
+        "gguf_header",
+        "gguf_file",
+        "orbax_tree",
+        "tokens",
+        "models",
+        "checkpoints",
+    ),
     *("store", "table", "published"),
     "stages",
 )
@@ -68,7 +77,11 @@ def test_stages_import_only_earlier_stages():
 
 def test_penzai_tensorstore_and_gguf_each_have_one_door():
     # TensorStore writes our own arrays and reads Orbax's: one door to each.
-    doors = {"penzai": ("models",), "tensorstore": ("store", "orbax_tree"), "gguf": ("gguf_file",)}
+    doors = {
+        "penzai": ("models",),
+        "tensorstore": ("store", "orbax_tree"),
+        "gguf": ("gguf_file", "gguf_header"),
+    }
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             names = []

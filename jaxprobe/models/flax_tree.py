@@ -8,12 +8,11 @@ References:
 """
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 
-from jaxprobe import tokens
-from jaxprobe.models import hf_config
+from jaxprobe import boundary, tokens
+from jaxprobe.models import hf_directory
 from jaxprobe.models.checkpoint import Checkpoint, folder_name, short_name
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.parameters import Source, labels
@@ -79,11 +78,16 @@ def open_directory(folder: Path) -> Checkpoint:
     tree = _renamed(open_tree(where))
     beside = next((f for f in (folder, where, where.parent) if (f / "config.json").is_file()), None)
     if beside is None:
-        config = _config(tree)
+        with boundary.reader(where, "a Gemma's Flax parameters", "fetch them again"):
+            config = _config(tree)
     else:
-        config, _ = hf_config.read_config(json.loads((beside / "config.json").read_bytes()))
+        _, config, _ = hf_directory.read_config(beside / "config.json")
         if config.embedding_scale == 1.0:
-            raise ValueError(f"{beside / 'config.json'} must be a Gemma's beside a Flax tree")
+            raise boundary.FileError(
+                f"{beside / 'config.json'} must be a Gemma's beside a Flax tree"
+            )
+    with boundary.reader(where, "a Gemma's Flax parameters", "fetch them again"):
+        sources = _sources(config, tree)
     for_tokens = next(
         (f for f in (folder, where, where.parent) if tokens.directory_files(f)), folder
     )
@@ -94,7 +98,7 @@ def open_directory(folder: Path) -> Checkpoint:
         name=name if where == folder or name.startswith("gemma") else short_name(where.name),
         config=config,
         files=tree,
-        sources=_sources(config, tree),
+        sources=sources,
         tokenizer=lambda: tokens.from_directory(for_tokens),
         contents=(*weights, *settings, *tokens.directory_files(for_tokens)),
     )
@@ -105,6 +109,10 @@ def _renamed(tree: OrbaxTree) -> OrbaxTree:
     short = {}
     for name, array in tree.arrays.items():
         inner = name.removeprefix("params/").removeprefix("transformer/").removesuffix("/w")
+        if inner in short:
+            raise boundary.FileError(
+                f"{tree.folder} holds `{inner}` under two names; fetch it again"
+            )
         short[inner] = array
     return dataclasses.replace(tree, arrays=short)
 
@@ -160,6 +168,11 @@ def _config(tree: OrbaxTree) -> TransformerConfig:
 
 def _sources(config: TransformerConfig, tree: OrbaxTree) -> dict[str, Source]:
     shapes = tree.shapes
+    blocks = {name.split("/")[0] for name in shapes if name.startswith("layer_")}
+    if len(blocks) != config.num_blocks:
+        raise ValueError(
+            f"{tree.folder} must hold {config.num_blocks} blocks as its config.json tells, got {len(blocks)}"
+        )
     found = {label: _source(config, shapes, label) for label in labels(config)}
     wanted = {source.name for source in found.values()}
     missing = sorted(wanted - set(shapes))

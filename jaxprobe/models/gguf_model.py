@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxprobe import tokens
+from jaxprobe import boundary, tokens
 from jaxprobe.gguf_file import GgufFile, open_gguf
+from jaxprobe.models import fields
 from jaxprobe.models.checkpoint import Checkpoint, short_name
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.gguf_config import ARCHITECTURES, FREQUENCIES, read_config
@@ -44,6 +45,10 @@ class GgufTensors:
         """Every tensor's shape."""
         return {name: tensor.shape for name, tensor in self.file.tensors.items()}
 
+    def path(self, name: str) -> Path:
+        """The file, whichever tensor."""
+        return self.file.path
+
     def dtype(self, name: str) -> np.dtype:
         """float16 or bfloat16 where a tensor is stored so, otherwise float32."""
         return self.file.stored_dtype(name)
@@ -65,8 +70,10 @@ def open_file(path: Path) -> Checkpoint:
     """
     file = open_gguf(path)
     config = read_config(file)
-    found = sources(file, config)
-    words = [file.metadata.get(f"general.{key}", "") for key in ("basename", "size_label")]
+    with boundary.reader(path, "a language model's GGUF file", "fetch it again"):
+        found = sources(file, config)
+        keys = ("general.basename", "general.size_label")
+        words = [fields.word(key, file.metadata.get(key, "")) for key in keys]
     return Checkpoint(
         name=short_name("-".join(filter(None, words)) or path.stem),
         config=config,

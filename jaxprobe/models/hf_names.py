@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from jaxprobe.models.config import TransformerConfig
+from jaxprobe.models.hf_families import MULTIMODAL
 from jaxprobe.models.parameters import Source, labels
 
 _ATTENTION = {
@@ -38,6 +39,10 @@ _BLOCK_NAMES = {
     },
 }
 _EMBEDDING = {"llama": "embed_tokens", "gemma2": "embed_tokens", "gpt_neox": "embed_in"}
+# What may stand before a model's own names: transformers finds them under these, and under any other it
+# starts from random numbers.
+_ROOTS = {"llama": ("model.", ""), "gemma2": ("model.", ""), "gpt_neox": ("gpt_neox.", "")}
+_MULTIMODAL_ROOTS = ("model.language_model.", "language_model.model.", "language_model.")
 _FUSED = {"query": 0, "key": 1, "value": 2}  # places in GPT-NeoX's [heads, 3, d_head, ...]
 # Behind the last block, buffers that are computed anew, and what is about images.
 _UNREAD_ENDINGS = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
@@ -46,14 +51,14 @@ _FINAL_NORMS = ("norm.weight", "final_layer_norm.weight", "final_layer_norm.bias
 
 
 def sources(
-    config: TransformerConfig, layout: str, gemma: bool, stored: Iterable[str], where: str
+    config: TransformerConfig, layout: str, model_type: str, stored: Iterable[str], where: str
 ) -> dict[str, Source]:
     """The tensor of each parameter of `transformer.build`.
 
     Args:
         config: The model's numbers.
         layout: A key of the tables above.
-        gemma: Whether norms are stored less one.
+        model_type: The file's; Gemma's norms are stored less one, multimodal models have other roots.
         stored: All tensors of the files.
         where: The files' name, for messages.
 
@@ -61,9 +66,11 @@ def sources(
         ValueError: A tensor is missing, or one in the blocks is not understood.
     """
     stored = set(stored)
-    root = _root(stored, _EMBEDDING[layout], where)
+    roots = _MULTIMODAL_ROOTS if model_type in MULTIMODAL else _ROOTS[layout]
+    root = _root(stored, _EMBEDDING[layout], roots, where)
+    _check_blocks(config, root, stored, where)
     found = names(config, layout, root)
-    if gemma:
+    if model_type.startswith("gemma"):
         norms = [label for label in found if label.endswith("_norm")]
         found |= {label: dataclasses.replace(found[label], plus=1.0) for label in norms}
     wanted = {source.name for source in found.values()}
@@ -98,13 +105,32 @@ def _source(config: TransformerConfig, layout: str, root: str, label: str) -> So
     return Source(name=name, split=(*split, *stream), pick={1: _FUSED[part]})
 
 
-def _root(names: set[str], embedding: str, where: str) -> str:
-    """What stands before `embed_tokens`: `model.`, `language_model.model.` or nothing."""
+def _root(names: set[str], embedding: str, roots: tuple[str, ...], where: str) -> str:
+    """What stands before `embed_tokens`, one of `roots`."""
     ending = f"{embedding}.weight"
-    roots = [name.removesuffix(ending) for name in names if f".{name}".endswith(f".{ending}")]
-    if len(roots) != 1:
-        raise ValueError(f"{where} must hold one tensor `...{ending}`, got {len(roots)}")
-    return roots[0]
+    found = sorted(name for name in names if f".{name}".endswith(f".{ending}"))
+    if len(found) != 1:
+        raise ValueError(
+            f"{where} must hold one tensor `...{ending}`, got {', '.join(found[:4]) or 'none'}"
+        )
+    root = found[0].removesuffix(ending)
+    if root not in roots:
+        raise ValueError(
+            f"{where} must name its tensors {' or '.join(f'`{r}{ending}`' for r in roots)} and so on,"
+            f" got `{found[0]}`; save it with `save_pretrained`"
+        )
+    return root
+
+
+def _check_blocks(config: TransformerConfig, root: str, names: set[str], where: str) -> None:
+    """Raises ValueError unless the tensors are of as many blocks, before anything is made for each."""
+    opening = f"{root}layers."
+    numbers = {name[len(opening) :].split(".")[0] for name in names if name.startswith(opening)}
+    if len(numbers) != config.num_blocks:
+        raise ValueError(
+            f"{where} must hold the tensors of {config.num_blocks} blocks, `num_hidden_layers` of its"
+            f" config.json, got {len(numbers)}"
+        )
 
 
 def _is_unread(name: str, root: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxprobe.models import fields
 from jaxprobe.models.hf_scaling import Contexts, scaled
 from jaxprobe.models.rotary import Rotary
 
@@ -14,7 +15,7 @@ def rotary_of_blocks(
     read: Mapping[str, Any],
     d_head: int,
     windows: Sequence[int | None],
-    context: int | None,
+    context: Any,
 ) -> tuple[Rotary, ...]:
     """The rotation of every block.
 
@@ -28,7 +29,8 @@ def rotary_of_blocks(
     Raises:
         ValueError: A scaling that is not supported, or a field of it that is not understood.
     """
-    given, scaling = read.get("rope_parameters"), dict(read.get("rope_scaling") or {})
+    given = fields.table("rope_parameters", read.get("rope_parameters"))
+    scaling = fields.table("rope_scaling", read.get("rope_scaling"))
     if given and scaling:
         raise ValueError(
             "config.json must have `rope_parameters` or the older `rope_scaling`, got both"
@@ -38,7 +40,11 @@ def rotary_of_blocks(
         unknown = sorted(set(given) - set(_KINDS))
         if unknown:
             raise ValueError(f"`rope_parameters.{unknown[0]}` of config.json is not supported")
-        per_kind = {name: dict(given[name] or {}) for name in _KINDS if name in given}
+        per_kind = {
+            name: fields.table(f"rope_parameters.{name}", given[name])
+            for name in _KINDS
+            if name in given
+        }
         _check_nested(per_kind, contexts)
     elif kind == "gemma3_text":
         if given:
@@ -53,15 +59,13 @@ def rotary_of_blocks(
         _check_nested(per_kind, contexts)
     else:
         per_kind = {name: dict(given or scaling) for name in _KINDS}
-    default_base = read.get("rope_theta", read.get("rotary_emb_base", 10_000.0))
+    base = read.get("rope_theta", read.get("rotary_emb_base", 10_000.0))
     share = read.get(
         "rotary_pct", read.get("partial_rotary_factor", 0.25 if kind == "gpt_neox" else 1.0)
     )
     names = ["full_attention" if window is None else "sliding_attention" for window in windows]
     made = {
-        name: _rotary(
-            kind, per_kind.get(name, {}), float(default_base), float(share), d_head, contexts
-        )
+        name: _rotary(kind, per_kind.get(name, {}), base, share, d_head, contexts)
         for name in sorted(set(names))
     }
     return tuple(made[name] for name in names)
@@ -74,8 +78,8 @@ def _check_nested(per_kind: Mapping[str, Mapping[str, Any]], contexts: Contexts)
             "`original_max_position_embeddings` of a config.json whose blocks turn in different ways"
             " must stand among the rotary fields of each kind"
         )
-    for fields in per_kind.values():
-        if fields.get("truncate") is False:
+    for given in per_kind.values():
+        if given.get("truncate") is False:
             raise ValueError(
                 "`truncate` = False is not understood where blocks turn in different ways"
             )
@@ -83,17 +87,18 @@ def _check_nested(per_kind: Mapping[str, Mapping[str, Any]], contexts: Contexts)
 
 def _rotary(
     kind: str,
-    fields: Mapping[str, Any],
-    base: float,
-    share: float,
+    given: Mapping[str, Any],
+    base: Any,
+    share: Any,
     d_head: int,
     contexts: Contexts,
 ) -> Rotary:
-    base = float(fields.get("rope_theta") or base)
-    share = float(fields.get("partial_rotary_factor") or share)
+    own_base, own_share = given.get("rope_theta"), given.get("partial_rotary_factor")
+    base = fields.real("rope_theta", base if own_base is None else own_base, above=1.0)
+    share = fields.real("partial_rotary_factor", share if own_share is None else own_share)
     if share != 1.0 and kind != "gpt_neox":
         raise ValueError(f"`partial_rotary_factor` of a {kind} model must be 1, got {share}")
     width = int(d_head * share)
     if width % 2 or not 0 < width <= d_head:
         raise ValueError(f"the rotary share {share} of {d_head} must be an even width, got {width}")
-    return scaled(fields, base, width, contexts)
+    return scaled(given, base, width, contexts)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxprobe.models import fields
 from jaxprobe.models.rotary import Rotary
 from jaxprobe.models.rotary_scaling import (
     DynamicRotary,
@@ -28,8 +29,8 @@ class Contexts:
         first: `original_max_position_embeddings`, which there overrules the rotary fields'.
     """
 
-    whole: int | None
-    first: int | None = None
+    whole: Any
+    first: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,11 @@ class _Scaling:
     make: Callable[[Mapping[str, Any], float, int], Rotary]
 
 
-def scaled(fields: Mapping[str, Any], base: float, width: int, contexts: Contexts) -> Rotary:
+def scaled(given: Mapping[str, Any], base: float, width: int, contexts: Contexts) -> Rotary:
     """The rotation that a file's rotary fields describe.
 
     Args:
-        fields: `rope_type` (or `type`) and what belongs to it.
+        given: `rope_type` (or `type`) and what belongs to it.
         base: Base of the wavelengths.
         width: Entries of a head that turn.
         contexts: What the kinds of scaling fall back to.
@@ -60,27 +61,28 @@ def scaled(fields: Mapping[str, Any], base: float, width: int, contexts: Context
         ValueError: A kind that is not supported, or a field of it that is missing, misshapen or not
             understood.
     """
-    name = fields.get("rope_type", fields.get("type", "default")) or "default"
-    if name not in _SCALINGS:
+    name = given.get("rope_type", given.get("type", "default")) or "default"
+    if not isinstance(name, str) or name not in _SCALINGS:
         raise ValueError(
-            f"the rotary scaling `rope_type` = {name!r} of config.json is not supported; supported"
+            f"the rotary scaling `rope_type` = {fields.shown(name)} of config.json is not supported; supported"
             f" are {', '.join(_SCALINGS)}"
         )
     kind = _SCALINGS[name]
-    given = {key: value for key, value in fields.items() if value is not None}
+    has_factor = "factor" in given
+    given = {key: value for key, value in given.items() if value is not None}
     known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *kind.needs, *kind.knows}
     unknown = sorted(set(given) - known)
     if unknown:
         raise ValueError(
-            f"`{unknown[0]}` = {given[unknown[0]]!r} among the rotary fields of config.json is not"
+            f"`{unknown[0]}` = {fields.shown(given[unknown[0]])} among the rotary fields of config.json is not"
             f" understood for rope_type {name!r}"
         )
     if contexts.whole is not None:
         given = {_FIRST: contexts.whole, **given, _WHOLE: contexts.whole}
     if contexts.first is not None:
         given[_FIRST] = contexts.first
-    if name == "yarn" and "factor" in fields and _WHOLE in given and _FIRST in given:
-        given.setdefault("factor", given[_WHOLE] / given[_FIRST])  # where it is null
+    if name == "yarn" and has_factor and _WHOLE in given and _FIRST in given:
+        given.setdefault("factor", _context(given, _WHOLE) / _context(given))  # where it is null
     absent = sorted(key for key in kind.needs if key not in given)
     if absent:
         raise ValueError(f"rope_type {name!r} of config.json needs `{absent[0]}`")
@@ -90,80 +92,90 @@ def scaled(fields: Mapping[str, Any], base: float, width: int, contexts: Context
 _WHOLE, _FIRST = "max_position_embeddings", "original_max_position_embeddings"
 
 
-def _default(_fields: Mapping[str, Any], base: float, width: int) -> Rotary:
+def _context(given: Mapping[str, Any], name: str = _FIRST) -> int:
+    return fields.whole(name, given[name], fields.MOST_TOKENS, least=2)
+
+
+def _real(given: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    return fields.real(name, given.get(name, default))
+
+
+def _default(_given: Mapping[str, Any], base: float, width: int) -> Rotary:
     return Rotary(base=base, width=width)
 
 
-def _linear(fields: Mapping[str, Any], base: float, width: int) -> Rotary:
-    return Rotary(base=base, width=width, divisors=linear_divisors(width, float(fields["factor"])))
+def _linear(given: Mapping[str, Any], base: float, width: int) -> Rotary:
+    return Rotary(base=base, width=width, divisors=linear_divisors(width, _real(given, "factor")))
 
 
-def _llama3(fields: Mapping[str, Any], base: float, width: int) -> Rotary:
+def _llama3(given: Mapping[str, Any], base: float, width: int) -> Rotary:
+    low = _real(given, "low_freq_factor")
     divisors = llama3_divisors(
         width,
         base,
-        factor=float(fields["factor"]),
-        low=float(fields["low_freq_factor"]),
-        high=float(fields["high_freq_factor"]),
-        context=int(fields[_FIRST]),
+        factor=_real(given, "factor"),
+        low=low,
+        high=fields.real("high_freq_factor", given["high_freq_factor"], above=low),
+        context=_context(given),
     )
     return Rotary(base=base, width=width, divisors=divisors)
 
 
-def _yarn(fields: Mapping[str, Any], base: float, width: int) -> Rotary:
-    factor = float(fields["factor"])
-    above, below = fields.get("mscale"), fields.get("mscale_all_dim")
+def _yarn(given: Mapping[str, Any], base: float, width: int) -> Rotary:
+    factor = _real(given, "factor")
     growth = yarn_growth(factor)
-    if above and below:
+    if given.get("mscale") and given.get("mscale_all_dim"):
+        above, below = _real(given, "mscale"), _real(given, "mscale_all_dim")
         growth = yarn_growth(factor, above) / yarn_growth(factor, below)
+    slow = _real(given, "beta_slow", _BETA_SLOW)
     divisors = yarn_divisors(
         width,
         base,
         factor=factor,
-        context=int(fields[_FIRST]),
-        fast=float(fields.get("beta_fast") or _BETA_FAST),
-        slow=float(fields.get("beta_slow") or _BETA_SLOW),
-        whole=bool(fields.get("truncate", True)),
+        context=_context(given),
+        fast=fields.real("beta_fast", given.get("beta_fast", _BETA_FAST), above=slow),
+        slow=slow,
+        whole=fields.flag("truncate", given.get("truncate", True)),
     )
     return YarnRotary(
         base=base,
         width=width,
         divisors=divisors,
-        attention_factor=float(fields.get("attention_factor", growth)),
+        attention_factor=_real(given, "attention_factor", growth),
     )
 
 
-def _longrope(fields: Mapping[str, Any], base: float, width: int) -> Rotary:
-    first = int(fields[_FIRST])
-    factor = fields.get("factor") or fields.get(_WHOLE, first) / first
+def _longrope(given: Mapping[str, Any], base: float, width: int) -> Rotary:
+    first = _context(given)
+    factor = _real(given, "factor", _context(given, _WHOLE) / first if _WHOLE in given else 1.0)
     growth = math.sqrt(1 + math.log(factor) / math.log(first)) if factor > 1 else 1.0
     return LongRotary(
         base=base,
         width=width,
-        divisors=_list(fields, "short_factor", width),
-        long_divisors=_list(fields, "long_factor", width),
+        divisors=_list(given, "short_factor", width),
+        long_divisors=_list(given, "long_factor", width),
         context=first,
-        attention_factor=float(fields.get("attention_factor", growth)),
+        attention_factor=_real(given, "attention_factor", growth),
     )
 
 
-def _dynamic(fields: Mapping[str, Any], base: float, width: int) -> Rotary:
+def _dynamic(given: Mapping[str, Any], base: float, width: int) -> Rotary:
     if width < 4:
         raise ValueError(
             f"rope_type 'dynamic' of config.json needs heads of 4 or more, got {width}"
         )
-    factor, context = float(fields["factor"]), int(fields[_WHOLE])
+    factor, context = _real(given, "factor"), _context(given, _WHOLE)
     return DynamicRotary(base=base, width=width, factor=factor, context=context)
 
 
-def _list(fields: Mapping[str, Any], name: str, width: int) -> tuple[float, ...]:
-    values = fields[name]
+def _list(given: Mapping[str, Any], name: str, width: int) -> tuple[float, ...]:
+    values = given[name]
     if not isinstance(values, list) or len(values) != width // 2:
-        got = f"{len(values)} of them" if isinstance(values, list) else repr(values)
+        got = f"{len(values)} of them" if isinstance(values, list) else fields.shown(values)
         raise ValueError(
             f"`{name}` of config.json must be a list of {width // 2} numbers, got {got}"
         )
-    return tuple(float(value) for value in values)
+    return tuple(fields.real(name, value) for value in values)
 
 
 _SCALINGS = {

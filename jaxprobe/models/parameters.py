@@ -9,6 +9,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import jax
@@ -18,10 +19,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from penzai import pz
 
+from jaxprobe import boundary
 from jaxprobe.models import sharding
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.layers import Linear
-from jaxprobe.models.slabs import Slab
+from jaxprobe.models.slabs import Slab, is_finite
 from jaxprobe.models.transformer import build
 
 # Name of the number format -> dtype of the matrices. Sums, norms, biases, attention and the residual stream
@@ -39,6 +41,10 @@ class TensorFiles(Protocol):
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape, slowest axis first."""
+        ...
+
+    def path(self, name: str) -> Path:
+        """The file or folder that holds a tensor."""
         ...
 
     def dtype(self, name: str) -> np.dtype:
@@ -160,7 +166,8 @@ def _array(
     files: TensorFiles, source: Source, axes: Mapping[str, int], dtype: np.dtype, mesh: Mesh | None
 ) -> jax.Array:
     shape = tuple(axes.values())
-    view = _View.of(source, files.shapes[source.name], axes)
+    with _reader(files, source):
+        view = _View.of(source, files.shapes[source.name], axes)
     if mesh is None:
         return jnp.asarray(view.read(files, tuple(slice(0, size) for size in shape), dtype))
     placed = NamedSharding(mesh, sharding.parameter_spec(axes, mesh.shape))
@@ -176,6 +183,10 @@ def _array(
         return pieces[key]
 
     return jax.make_array_from_callback(shape, placed, piece)
+
+
+def _reader(files: TensorFiles, source: Source):
+    return boundary.reader(files.path(source.name), "a model's weights", "fetch or save it again")
 
 
 def _refines(split: tuple[int, ...], stored: tuple[int, ...]) -> bool:
@@ -216,7 +227,20 @@ class _View:
         return cls(source=source, split=split, order=order, kept=kept)
 
     def read(self, files: TensorFiles, slab: Slab, dtype: np.dtype) -> np.ndarray:
-        """One slab of the parameter."""
+        """One slab of the parameter.
+
+        Raises:
+            FileError: It cannot be read, or an entry is not finite in `dtype`.
+        """
+        with _reader(files, self.source):
+            values = self._values(files, slab, dtype)
+            if not is_finite(values):
+                raise ValueError(
+                    f"tensor `{self.source.name}` must be finite in {dtype.name}, got NaN or infinity"
+                )
+            return values
+
+    def _values(self, files: TensorFiles, slab: Slab, dtype: np.dtype) -> np.ndarray:
         shape, merge, parts = [part.stop - part.start for part in slab], self.source.merge, [*slab]
         if merge is not None:
             pair = [slice(0, self.split[self.kept[axis]]) for axis in self.order[merge:][:2]]

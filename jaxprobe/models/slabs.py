@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 
 RUN_BYTES = 16 << 20  # fetched at once
@@ -32,6 +33,27 @@ def read_slab(
     else:
         out[...] = fetch(0, 1)[0]
     return out
+
+
+# The bits of infinity; only those of infinities and NaN are above, sign aside.
+_INFINITY = {
+    np.dtype(np.float32): 0x7F80_0000,
+    np.dtype(np.float16): 0x7C00,
+    np.dtype(ml_dtypes.bfloat16): 0x7F80,
+}
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether no entry of a contiguous float32, float16 or bfloat16 array is infinite or NaN.
+
+    Two passes over the bits at the memory's speed: `np.isfinite` takes ten times as long on the halves.
+    """
+    size, infinity = values.dtype.itemsize, _INFINITY[values.dtype]
+    flat = values.reshape(-1)
+    if not flat.size:
+        return True
+    positive, negative = flat.view(f"i{size}").max(), flat.view(f"u{size}").max()
+    return bool(positive < infinity and negative < infinity + (1 << (8 * size - 1)))
 
 
 def _fill(out, fetch: Fetch, shape: tuple[int, ...], slab: Slab, base: int, item_bytes: int):

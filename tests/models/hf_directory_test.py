@@ -148,14 +148,14 @@ def test_damaged_and_unsafe_files_are_refused(tmp_path, folder):
     content = (folder / "model.safetensors").read_bytes()
     for cut in (4, 100, len(content) - 1):
         (tmp_path / "model.safetensors").write_bytes(content[:cut])
-        with pytest.raises(ValueError, match=r"model\.safetensors is not a whole"):
+        with pytest.raises(ValueError, match=r"model\.safetensors cannot be read as a whole safetensors"):
             load_model(tmp_path)
     index = {"weight_map": {"a": "../elsewhere.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="outside its folder"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(ValueError, match=r"config\.json must hold JSON"):
+    with pytest.raises(ValueError, match=r"config\.json cannot be read as a JSON file"):
         load_model(tmp_path)
     with pytest.raises(ValueError, match="must lead to a directory with"):
         load_model(tmp_path.parent)
