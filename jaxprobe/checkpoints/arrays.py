@@ -14,6 +14,7 @@ import safetensors
 
 from jaxprobe import boundary
 from jaxprobe.checkpoints import torch_file
+from jaxprobe.saes import described
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 EXACT = 2**24  # up to which float32 holds every whole number
@@ -120,7 +121,7 @@ def float32(array, name: str, path: Path, *, transpose: bool = False) -> jax.Arr
         )
     with np.errstate(over="ignore"):
         single = np.asarray(array, np.float32, order="C")  # scalars stay scalars
-    if not is_finite(single):
+    if not described.is_finite(single):
         _explain(array, single, name, path)
     return jnp.asarray(single)
 
@@ -140,20 +141,10 @@ def whole_numbers(array, name: str, path: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in np.ravel(array))
 
 
-def is_finite(array: np.ndarray) -> bool:
-    """Whether no number is NaN or infinite."""
-    # A sum reads an array once and writes nothing; only where it fails is there more to look at.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
-
-
 def _explain(array: np.ndarray, single: np.ndarray, name: str, path: Path) -> None:
     """Raises FileError for numbers that may not stand where they do."""
-    wrong = ~np.isfinite(single)
-    if name.endswith("threshold") and array.ndim:
-        # Infinite as stored, not by rounding, and not all of them: what could be encoded then?
-        wrong &= ~(np.asarray(array, np.float64) == np.inf)
-        wrong |= np.isposinf(single).all()
+    rounded = ~np.isfinite(single) & np.isfinite(np.asarray(array, np.float64))
+    wrong = described.not_finite(single, name) | rounded
     if wrong.any():
         place = tuple(int(number) for number in np.argwhere(wrong)[0])
         raise boundary.FileError(

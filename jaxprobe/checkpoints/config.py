@@ -142,11 +142,22 @@ def read(path: Path) -> Config:
         raise boundary.FileError(f"{path} must be a JSON file beside the weights; fetch it too")
     what, remedy = "a JSON object beside the weights", "fetch it again"
     with boundary.reader(path, what, remedy):
-        content = json.loads(boundary.read_bytes(path, BYTES), object_pairs_hook=_unique)
-        if type(content) is not dict:
-            raise ValueError(f"it holds a {type(content).__name__}")
-        _check_depth(content, DEPTH)
-        return Config(content, path)
+        return parse(boundary.read_bytes(path, BYTES), path)
+
+
+def parse(text: str | bytes, path: Path) -> Config:
+    """A JSON object, in which no entry stands twice; callers stand in `boundary.reader`.
+
+    Raises:
+        Exception: It is none, or one that is too long or too deep.
+    """
+    if len(text) > BYTES:
+        raise ValueError(f"its JSON has {len(text):,} characters, more than {BYTES:,}")
+    content = json.loads(text, object_pairs_hook=_unique)
+    if type(content) is not dict:
+        raise ValueError(f"it holds a {type(content).__name__}")
+    _check_depth(content, DEPTH)
+    return Config(content, path)
 
 
 def beside(path: Path, inferred: Mapping[str, Any]) -> Config:

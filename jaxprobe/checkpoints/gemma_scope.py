@@ -17,7 +17,7 @@ from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays, atomic, npz_file
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, number, site_of
-from jaxprobe.saes import BatchTopKSae, JumpReluSae, ReluSae, jump_relu
+from jaxprobe.saes import BatchTopKSae, JumpReluSae, ReluSae, check_sae, jump_relu
 
 NAME = "Gemma Scope 1 (params.npz)"
 FILE_NAME = "params.npz"
@@ -97,6 +97,7 @@ def save(path: Path, sae) -> None:
             "Gemma Scope's layout holds SAEs with one threshold per latent and nothing around them,"
             f" got {type(sae).__name__}; save it in the layout sae_lens or jaxprobe"
         )
+    check_sae(sae, d_out=sae.b_dec_D.shape[-1])
     content: dict[str, Any] = {
         key: getattr(sae, field) for key, field in KEYS.items() if key != "threshold"
     }

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import boundary, checks
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, folders
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -151,6 +151,8 @@ def _core(config: Config, weights: dict, found: Mapping, path: Path):
 def _normalise(config: Config, core, norms: Mapping[str, float], hooks, place: Place):
     """The core on raw activations, and the kind of normalisation that is left."""
     kind = config.text("norm_activation", "dataset-wise")
+    if kind != "dataset-wise" and place.options.norm_scaling_factor is not None:
+        raise folders.refused(place, "norm_scaling_factor", f"it is normalised {kind:.40}")
     if kind == "inference":
         return core, "none"
     if kind == "token-wise":
@@ -171,6 +173,9 @@ def _normalise(config: Config, core, norms: Mapping[str, float], hooks, place: P
                 f"{place.source} is normalised dataset-wise, and its files do not hold the average"
                 f" norm at {hook}; give sqrt(d_model) / norm as `norm_scaling_factor`"
             )
+        if norm is not None and given is not None:
+            reason = f"its files hold the average norm at {hook}"
+            raise folders.refused(place, "norm_scaling_factor", reason)
         scales.append(given if norm is None else root / norm)
     return dataclasses.replace(
         core,

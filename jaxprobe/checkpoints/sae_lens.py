@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from jaxprobe import boundary, checks
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, folders
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -190,6 +190,9 @@ def fold_decoder_norm(core):
 def _normalise(config, core, place: Place):
     """The core with what can be folded into it, and the kind of normalisation that is left."""
     kind = config.text("normalize_activations")
+    if kind != "expected_average_only_in" and place.options.norm_scaling_factor is not None:
+        reason = f"its activations are normalised by {kind:.40}"
+        raise folders.refused(place, "norm_scaling_factor", reason)
     if kind in ("none", "constant_norm_rescale", "layer_norm"):
         return core, kind
     if kind == "expected_average_only_in":
