@@ -8,10 +8,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from jaxprobe.checkpoints import atomic
+from jaxprobe import boundary
+from jaxprobe.checkpoints import atomic, config
+from jaxprobe.checkpoints.arrays import open_safetensors
 
 HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
 Tree = TypeVar("Tree")
@@ -40,19 +41,23 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     Raises:
         ValueError: It belongs to another run (the first difference is named) or is damaged.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            check_identity(json.loads((file.metadata() or {}).get(HEADER, "{}")), identity, path)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to train afresh") from None
     wanted = _named(like, read=False)
-    fits = arrays.keys() == wanted.keys() and all(
+    remedy = "delete it to train afresh"
+    with (
+        boundary.reader(path, "the state of a training run", remedy),
+        open_safetensors(path) as file,
+    ):
+        header = config.parse((file.metadata() or {}).get(HEADER, "{}"), path)
+        check_identity(header.content, identity, path)
+        if set(file.keys()) != wanted.keys():
+            raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
+        arrays = {name: file.get_tensor(name) for name in wanted}
+    fits = all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
         for name in wanted
     )
     if not fits:
-        raise ValueError(f"{path} was written by another jaxprobe; delete it to train afresh")
+        raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
     structure = jax.tree.structure(like)
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
@@ -62,8 +67,8 @@ def check_identity(found: Mapping, wanted: Mapping, path: Path) -> None:
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise ValueError(
-                f"{path} was made with {key} = {found.get(key)!r}, and {key} ="
-                f" {wanted.get(key)!r} is asked; use another folder, or delete the file"
+                f"{path} was made with {key} = {found.get(key)!r:.200}, and {key} ="
+                f" {wanted.get(key)!r:.200} is asked; use another folder, or delete the file"
             )
 
 
