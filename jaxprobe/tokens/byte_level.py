@@ -13,18 +13,21 @@ QWEN_CUT = _SPLIT % r"\p{N}"
 GPT2_CUT = None  # GPT-2's own, which the library knows
 
 
-def backend_of_bytes(model: BPE, cut: str | None, *, composed: bool) -> tokenizers.Tokenizer:
+def backend_of_bytes(
+    model: BPE, cut: str | None, *, composed: bool, space_prefix: bool = False
+) -> tokenizers.Tokenizer:
     """A tokenizer of bytes.
 
     Args:
         model: Vocabulary and merges.
         cut: Pattern of the parts within which bytes are merged; None for GPT-2's.
         composed: Whether a text is brought to the composed form NFC first.
+        space_prefix: Whether each part of a text gets a space in front, if it has none.
     """
     backend = tokenizers.Tokenizer(model)
     if composed:
         backend.normalizer = normalizers.NFC()
-    steps: list = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut is None)]
+    steps: list = [pre_tokenizers.ByteLevel(add_prefix_space=space_prefix, use_regex=cut is None)]
     if cut is not None:
         steps.insert(0, pre_tokenizers.Split(Regex(cut), "isolated"))
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)

@@ -1,100 +1,151 @@
 """Tokenizer files beside a model's weights: `tokenizer.json`, `tokenizer.model`, or vocabulary and merges."""
 
-import json
+import dataclasses
+import hashlib
 from pathlib import Path
-from typing import Any
 
 import tokenizers
+from tokenizers import AddedToken
 
+from jaxprobe.boundary import FileError, reader
+from jaxprobe.tokens.classes import CLASSES, added_bos, finish, pad_of
+from jaxprobe.tokens.declared import Declared, add_to, declared
+from jaxprobe.tokens.folder import AS_STORED, SETTINGS, SIDE_FILES, Folder, class_of, open_folder
 from jaxprobe.tokens.merges_file import MERGES, VOCABULARY, read_merges
-from jaxprobe.tokens.pieces import backend_of
+from jaxprobe.tokens.pieces import USER_DEFINED
+from jaxprobe.tokens.spm_backend import backend_of_model, marked_pieces, model_of_class
 from jaxprobe.tokens.spm_model import read_model
 from jaxprobe.tokens.tokenizer import Tokenizer, pinned
+from jaxprobe.tokens.tokenizer_json import read_tokenizer_json
 
-_FAST, _SENTENCEPIECE, _CONFIG = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
+_FAST, _SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 _KINDS = ((_FAST,), (_SENTENCEPIECE,), (VOCABULARY, MERGES))  # the first that is there counts
+_PATCHED_FROM = 100_000  # tokens, from which transformers patches Mistral's tokenizers
 
 
 def directory_files(folder: Path) -> tuple[Path, ...]:
-    """The files of `folder` that decide the ids; none where it holds no tokenizer."""
+    """The files of `folder` that decide the ids, config.json aside; none where it holds no tokenizer."""
     for names in _KINDS:
         found = [folder / name for name in names]
-        if all(path.is_file() for path in found):
-            settings = folder / _CONFIG
-            return (*found, *([settings] if settings.is_file() else []))
+        if all(path.exists() for path in found):
+            return (*found, *(folder / name for name in SIDE_FILES if (folder / name).exists()))
     return ()
 
 
 def from_directory(folder: Path) -> Tokenizer | None:
     """The tokenizer of a Hugging Face directory, or None where it holds none.
 
-    Whether a prompt opens with BOS is the reference tokenizer's rule: what the post-processor of
-    tokenizer.json does (transformers 5 no longer asks tokenizer_config.json then); with a SentencePiece
-    model, `add_bos_token` of tokenizer_config.json, by default yes if it has a BOS; with `vocab.json` and
-    `merges.txt`, the same field, by default no. Truncation and
-    padding that tokenizer.json asks for are left out: `token_ids` truncates, from the left.
+    The ids are those of transformers' AutoTokenizer on the same folder: its class, its order of added and
+    special tokens, and its rule for BOS. That is what the post-processor of tokenizer.json does, and
+    `add_bos_token` of tokenizer_config.json, by default no, where there is no tokenizer.json. A
+    tokenizer.model in a folder that holds no config.json is read as SentencePiece does, with BOS if it has
+    one. Truncation and padding that tokenizer.json asks for are left out: `token_ids` truncates, from the left.
 
     Raises:
-        ValueError: A damaged file, or a rule that is not supported: an EOS, several tokens in front.
+        FileError: A damaged file, or a rule that is not supported: an EOS, several tokens in front.
     """
     files = directory_files(folder)
     if not files:
         return None
-    settings = _settings(folder / _CONFIG)
+    given = open_folder(folder)
     if files[0].name == _FAST:
-        return _fast(files[0], settings)
-    if files[0].name == VOCABULARY:
-        return read_merges(folder, settings, folder / _CONFIG)
-    if settings.get("add_eos_token"):
-        raise ValueError(
-            f"`add_eos_token` of {folder / _CONFIG} must be false, got true: a prompt is read at its own"
-            " last token"
+        made = _from_json(files[0], given)
+    elif files[0].name == _SENTENCEPIECE:
+        made = _from_pieces(files[0], given)
+    else:
+        made = read_merges(given)
+    if not given.has("split_special_tokens"):
+        return made
+    made.backend.encode_special_tokens = True  # which the library's description does not say
+    digest = hashlib.sha256(f"split {made.fingerprint}".encode())
+    return dataclasses.replace(made, fingerprint=digest.hexdigest())
+
+
+def _from_json(path: Path, folder: Folder) -> Tokenizer:
+    backend, byte_level = read_tokenizer_json(path)
+    _check_patched(backend, folder)
+    name = class_of(folder, byte_level)
+    stored, post_processor = backend.get_added_tokens_decoder(), backend.post_processor
+    if name == AS_STORED:
+        tokens = declared(folder, stored, {})
+    else:
+        kind = CLASSES[name]
+        tokens = declared(folder, stored, kind.assumed)
+        with reader(path, f"what `{name}` reads", "save it as a `PreTrainedTokenizerFast`"):
+            if not isinstance(backend.model, tokenizers.models.BPE):
+                raise ValueError(f"its model must be BPE, got {type(backend.model).__name__}")
+            backend = kind.build(backend.model, folder.settings, tokens.text("unk_token"))
+        if kind.keeps_post_processor and post_processor is not None:
+            backend.post_processor = post_processor
+    finish(name, backend, tokens, folder)
+    return pinned(backend, _post_processed_bos(path, backend), pad_of(backend, tokens))
+
+
+def _from_pieces(path: Path, folder: Folder) -> Tokenizer:
+    given, bos_id, pad_id = read_model(path)
+    name = class_of(folder, byte_level=False)
+    marked = marked_pieces(given)
+    if name == AS_STORED:
+        # User-defined pieces are cut out by a step of their own.
+        whole = set(given.of_kind(USER_DEFINED))
+        marked = [token for token in marked if token.content not in whole]
+        tokens = declared(folder, {}, given.named, marked)
+        if given.space_prefix:
+            tokens = _unnormalised(tokens)
+        legacy = bool(folder.settings.get("legacy", True))
+        with reader(path, "a SentencePiece model", "fetch it again"):
+            backend = backend_of_model(given, legacy=legacy)
+    else:
+        kind = CLASSES[name]
+        if not kind.pieces:
+            raise FileError(f"{path} must not be the tokenizer of a `{name}`; save it again")
+        tokens = declared(folder, {}, kind.assumed, marked)
+        with reader(path, f"what `{name}` reads", "fetch it again"):
+            model = model_of_class(given)
+            backend = kind.build(model, folder.settings, tokens.text("unk_token"))
+    finish(name, backend, tokens, folder)
+    asked = added_bos(backend, tokens, folder)
+    if folder.names_a_class or "add_bos_token" in folder.settings:
+        bos_id = asked
+    return pinned(backend, bos_id, pad_of(backend, tokens) if pad_id is None else pad_id)
+
+
+def _unnormalised(tokens: Declared) -> Declared:
+    """Numbered tokens that match in the text as it is, so each part between them is opened alike."""
+    numbered = {
+        index: AddedToken(
+            token.content,
+            single_word=token.single_word,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            normalized=False,
+            special=token.special,
         )
-    given, bos_id, pad_id = read_model(files[0])
-    backend = backend_of(given)
-    bos_id = None if settings.get("add_bos_token") is False else bos_id
-    return pinned(backend, bos_id, pad_id if pad_id is not None else bos_id or 0)
+        for index, token in tokens.numbered.items()
+    }
+    return dataclasses.replace(tokens, numbered=numbered)
 
 
-def _fast(path: Path, settings: dict[str, Any]) -> Tokenizer:
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exceptions
-        raise ValueError(
-            f"{path} is not a tokenizer of the `tokenizers` library ({error})"
-        ) from error
-    backend.no_truncation()
-    backend.no_padding()
-    bos_id = _post_processed_bos(path, backend)
-    marks = [_token_id(backend, settings, name) for name in ("pad", "eos")]
-    known = [i for i in (*marks, bos_id) if i is not None]
-    return pinned(backend, bos_id, known[0] if known else 0)
+def _check_patched(backend: tokenizers.Tokenizer, folder: Folder) -> None:
+    """Refuses the one setting that would give a large Mistral vocabulary another cut."""
+    if folder.has("fix_mistral_regex") and backend.get_vocab_size() > _PATCHED_FROM:
+        if (folder.model or {}).get("model_type") in ("mistral", None):
+            raise folder.refused(
+                SETTINGS, "must not set `fix_mistral_regex`, which is not supported"
+            )
 
 
 def _post_processed_bos(path: Path, backend: tokenizers.Tokenizer) -> int | None:
     """What the post-processor puts in front of a text."""
-    bare = backend.encode("a", add_special_tokens=False).ids
-    full = backend.encode("a", add_special_tokens=True).ids
-    front = len(full) - len(bare)
-    if front > 1 or full[front:] != bare:
-        raise ValueError(
-            f"the post-processor of {path} must put one token at most, in front of a text; it makes"
-            f" {full} of {bare}"
-        )
-    return full[0] if front else None
-
-
-def _token_id(backend: tokenizers.Tokenizer, settings: dict[str, Any], name: str) -> int | None:
-    token = settings.get(f"{name}_token")
-    text = token.get("content") if isinstance(token, dict) else token
-    return None if text is None else backend.token_to_id(text)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} must hold JSON ({error})") from error
-    return settings if isinstance(settings, dict) else {}
+    with reader(path, "a tokenizer of the `tokenizers` library", "fetch or save it again"):
+        bare = backend.encode("a", add_special_tokens=False).ids
+        full = backend.encode("a", add_special_tokens=True).ids
+        front = len(full) - len(bare)
+        if not 0 <= front <= 1 or full[front:] != bare:
+            raise FileError(
+                f"the post-processor of {path} must put one token at most, in front of a text; it"
+                f" makes {full} of {bare}"
+            )
+        if front and backend.id_to_token(full[0]) is None:
+            raise ValueError(f"its post-processor puts the unknown id {full[0]} in front of a text")
+        return full[0] if front else None

@@ -1,7 +1,7 @@
 """SentencePiece vocabularies as tokenizers of the `tokenizers` library."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tokenizers
 from tokenizers import Regex, decoders, normalizers
@@ -26,6 +26,7 @@ class Pieces:
         space_prefix: Whether every text is opened with a space.
         squeeze_spaces: Whether spaces at the ends are dropped and inner runs become one.
         charsmap: SentencePiece's compiled table of characters to replace; empty for none.
+        named: Special tokens that the model itself names, by role.
     """
 
     pieces: Sequence[str]
@@ -37,6 +38,23 @@ class Pieces:
     space_prefix: bool = False
     squeeze_spaces: bool = False
     charsmap: bytes = b""
+    named: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Piece to id.
+
+        Raises:
+            ValueError: A piece appears twice.
+        """
+        vocabulary = {piece: index for index, piece in enumerate(self.pieces)}
+        if len(vocabulary) != len(self.pieces):
+            raise ValueError(f"the vocabulary repeats {len(self.pieces) - len(vocabulary)} pieces")
+        return vocabulary
+
+    def of_kind(self, *kinds: int) -> list[str]:
+        """The pieces of some kinds, by id."""
+        return [p for p, kind in zip(self.pieces, self.kinds, strict=True) if kind in kinds]
 
 
 def backend_of(given: Pieces) -> tokenizers.Tokenizer:

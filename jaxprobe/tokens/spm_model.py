@@ -5,21 +5,35 @@ References:
     https://protobuf.dev/programming-guides/encoding
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxprobe.boundary import MIB, read_bytes, reader
+from jaxprobe.tokens.charsmap import check_charsmap
 from jaxprobe.tokens.pieces import NORMAL, Pieces
 
+_FILE_BYTES = 16 * MIB  # Gemma's has 4.5 MB for 262,144 pieces
+_PIECE_CHARACTERS = 512  # SentencePiece's own limit
+_ALL_CHARACTERS = 1 << 22  # of all pieces: each is cut at each place; Gemma's have 1.8 million
+_MOST_PIECES, _MOST_FIELDS = 1 << 19, 1 << 12  # of a model; of a piece or specification
 _UNIGRAM, _BPE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Field numbers of ModelProto, of a piece, of TrainerSpec and of NormalizerSpec.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
-_MODEL_TYPE, _BYTE_FALLBACK, _UNK_ID, _BOS_ID, _PAD_ID = 3, 35, 40, 41, 43
+_MODEL_TYPE, _BYTE_FALLBACK, _UNK_ID, _BOS_ID, _EOS_ID, _PAD_ID = 3, 35, 40, 41, 42, 43
+_UNK_PIECE, _BOS_PIECE, _EOS_PIECE = 45, 46, 47
 _TREAT_AS_SUFFIX = 24
 _CHARSMAP, _DUMMY_PREFIX, _SQUEEZE, _ESCAPE = 2, 3, 4, 5
+# Role, field of its id, that id by default, field of its text, that text by default.
+_ROLES = (
+    ("bos_token", _BOS_ID, 1, _BOS_PIECE, "<s>"),
+    ("eos_token", _EOS_ID, 2, _EOS_PIECE, "</s>"),
+    ("unk_token", _UNK_ID, 0, _UNK_PIECE, "<unk>"),
+)
 
 
 def read_model(path: Path) -> tuple[Pieces, int | None, int | None]:
@@ -29,45 +43,81 @@ def read_model(path: Path) -> tuple[Pieces, int | None, int | None]:
         The vocabulary, and the ids of BOS and of padding (None where it has none).
 
     Raises:
-        ValueError: Not such a file, or a kind of model or setting that is not supported.
+        FileError: Not such a file, or a kind of model or setting that is not supported.
     """
-    try:
-        model = list(_fields(path.read_bytes()))
+    with reader(path, "a SentencePiece model", "fetch it again"):
+        model = list(_fields(read_bytes(path, _FILE_BYTES), _MOST_PIECES))
         pieces = [dict(_fields(value)) for number, value in model if number == _PIECES]
         trainer = dict(_fields(b"".join(v for n, v in model if n == _TRAINER)))
         normalizer = dict(_fields(b"".join(v for n, v in model if n == _NORMALIZER)))
-        texts = [piece[_PIECE].decode() for piece in pieces]
-        unknown = texts[_signed(trainer.get(_UNK_ID, 0))]
-    except (IndexError, KeyError, TypeError, AttributeError, struct.error, ValueError) as error:
-        raise ValueError(f"{path} is not a whole SentencePiece model ({error!r})") from error
+        given = _given(pieces, trainer, normalizer)
+        ids = []
+        for number, assumed in ((_BOS_ID, 1), (_PAD_ID, -1)):
+            index = _signed(trainer.get(number, assumed))
+            if index >= len(pieces):
+                raise ValueError(f"id {index} of a special piece is beyond {len(pieces)} pieces")
+            ids.append(index if index >= 0 else None)
+        return given, ids[0], ids[1]
+
+
+def _given(pieces: list[dict], trainer: dict, normalizer: dict) -> Pieces:
     kind = trainer.get(_MODEL_TYPE, _UNIGRAM)
     if kind not in (_UNIGRAM, _BPE):
-        raise ValueError(f"`model_type` of {path} must be 1 (unigram) or 2 (BPE), got {kind}")
+        raise ValueError(f"`model_type` must be 1 (unigram) or 2 (BPE), got {kind}")
     for spec, number, name, wanted in (
         (normalizer, _ESCAPE, "escape_whitespaces", 1),
         (trainer, _TREAT_AS_SUFFIX, "treat_whitespace_as_suffix", 0),
     ):
         if spec.get(number, wanted) != wanted:
-            raise ValueError(f"`{name}` = {not wanted} of {path} is not supported")
-    given = Pieces(
+            raise ValueError(f"`{name}` = {not wanted} is not supported")
+    texts = [piece[_PIECE].decode() for piece in pieces]
+    scores = [piece.get(_SCORE, 0.0) for piece in pieces]
+    _check_pieces(texts, scores)
+    unknown = _signed(trainer.get(_UNK_ID, 0))
+    if not 0 <= unknown < len(texts):
+        raise ValueError(f"`unk_id` must be the id of one of {len(texts)} pieces, got {unknown}")
+    charsmap = normalizer.get(_CHARSMAP, b"")
+    check_charsmap(charsmap)
+    return Pieces(
         pieces=texts,
         kinds=[piece.get(_TYPE, NORMAL) for piece in pieces],
-        scores=[piece.get(_SCORE, 0.0) for piece in pieces],
-        unknown=unknown,
+        scores=scores,
+        unknown=texts[unknown],
         byte_fallback=bool(trainer.get(_BYTE_FALLBACK, 0)),
         unigram=kind == _UNIGRAM,
         space_prefix=bool(normalizer.get(_DUMMY_PREFIX, 1)),
         squeeze_spaces=bool(normalizer.get(_SQUEEZE, 1)),
-        charsmap=normalizer.get(_CHARSMAP, b""),
+        charsmap=charsmap,
+        named={
+            role: trainer.get(field, assumed.encode()).decode() or assumed
+            for role, number, by_default, field, assumed in _ROLES
+            if _signed(trainer.get(number, by_default)) >= 0
+        },
     )
-    bos_id, pad_id = _signed(trainer.get(_BOS_ID, 1)), _signed(trainer.get(_PAD_ID, -1))
-    return given, bos_id if bos_id >= 0 else None, pad_id if pad_id >= 0 else None
 
 
-def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
+def _check_pieces(texts: list[str], scores: list[float]) -> None:
+    longest = max(map(len, texts), default=0)
+    if longest > _PIECE_CHARACTERS:
+        raise ValueError(
+            f"a piece must have at most {_PIECE_CHARACTERS} characters, got {longest:,}"
+        )
+    size = sum(map(len, texts))
+    if size > _ALL_CHARACTERS:
+        raise ValueError(
+            f"its pieces must have at most {_ALL_CHARACTERS:,} characters, got {size:,}"
+        )
+    if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
+        raise ValueError("the score of a piece must be a finite number")
+
+
+def _fields(raw: bytes, most: int = _MOST_FIELDS) -> Iterator[tuple[int, Any]]:
     """Pairs (number, value) of a message, in its order; of 32-bit fields the float."""
-    at = 0
+    at = count = 0
     while at < len(raw):
+        count += 1
+        if count > most:
+            raise ValueError(f"it holds more than {most:,} fields")
         tag, at = _varint(raw, at)
         number, wire = tag >> 3, tag & 7
         if wire == _VARINT:
@@ -86,13 +136,16 @@ def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):  # 64 bits at most
+        if at >= len(raw):
+            raise ValueError("it ends inside a number")
         byte = raw[at]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        at += 1
         if byte < 0x80:
             return value, at
+    raise ValueError("it holds a number of more than 64 bits")
 
 
 def _signed(value: int) -> int:

@@ -1,0 +1,71 @@
+"""`tokenizer.json`, read with limits: the library's own parser believes whatever a file claims."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from jaxprobe.boundary import MIB, check_unpacked, read_bytes, reader
+from jaxprobe.tokens.charsmap import check_charsmap
+
+_FILE_BYTES = 40 * MIB  # Gemma 3's has 33 MB
+# Memory that the library's parser takes, measured: of a list or object (a merge), and of a value.
+_OPENED_BYTES, _VALUE_BYTES = 360, 32
+_MOST_IDS = 1 << 22  # vocabularies end below 2^18; the library walks every id up to the largest
+_GROWTH = 64  # most characters that one character may become; Unicode's own forms make 18
+
+
+def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
+    """Reads a tokenizer of the `tokenizers` library, without its truncation and padding.
+
+    Returns:
+        The tokenizer, and whether one of its steps is named ByteLevel.
+
+    Raises:
+        FileError: Not such a file, or one whose ids or steps have no measure.
+    """
+    with reader(path, "a tokenizer of the `tokenizers` library", "fetch or save it again"):
+        raw = read_bytes(path, _FILE_BYTES)
+        opened = raw.count(b"[") + raw.count(b"{")
+        check_unpacked(path, _OPENED_BYTES * opened + _VALUE_BYTES * raw.count(b","), len(raw))
+        backend = tokenizers.Tokenizer.from_buffer(raw)
+        _check_ids(backend)
+        if backend.normalizer is not None:
+            growth = _growth(json.loads(backend.normalizer.__getstate__()))
+            if growth > _GROWTH:
+                raise ValueError(f"its normalizer makes {growth:,.0f} characters of one")
+        if getattr(backend.model, "dropout", None):
+            raise ValueError("`dropout` of its model must be null: the same text gets other ids")
+        backend.no_truncation()
+        backend.no_padding()
+        return backend, b'"ByteLevel"' in raw
+
+
+def _check_ids(backend: tokenizers.Tokenizer) -> None:
+    ids = backend.get_vocab(with_added_tokens=True)
+    largest = max(ids.values(), default=0)
+    if largest >= _MOST_IDS:
+        token = max(ids, key=ids.__getitem__)
+        raise ValueError(f"the id of {token[:50]!r} must be below {_MOST_IDS:,}, got {largest:,}")
+
+
+def _growth(step: dict[str, Any]) -> float:
+    """An upper bound of how many characters a normalizer makes of one."""
+    kind = step.get("type")
+    if kind == "Sequence":
+        growth = 1.0
+        for inner in step["normalizers"]:
+            growth *= _growth(inner)
+            if growth > 1e9:  # a chain of them has no end
+                break
+        return growth
+    if kind == "Replace":
+        (text,) = step["pattern"].values()
+        # A pattern may match nothing, between all characters.
+        least = len(text) if "String" in step["pattern"] else 1
+        return max(1.0, len(step["content"]) / max(1, least))
+    if kind == "Precompiled":
+        check_charsmap(base64.b64decode(step["precompiled_charsmap"]))
+    return 1.0

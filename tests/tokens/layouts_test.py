@@ -1,0 +1,105 @@
+"""Ids of every family, stored in every way, against transformers' AutoTokenizer on the same folder."""
+
+import json
+
+import pytest
+
+from jaxprobe import tokens
+from tests.tokens import hard_texts, layouts
+
+TEXTS = hard_texts.texts()
+WHOLE = ("plain", "decoder", "all files")  # all texts there; elsewhere every eighth, in turn
+pytestmark = pytest.mark.filterwarnings("ignore::Warning")
+
+
+def different(folder, layout, turn):
+    """Texts of which ours and the reference's ids differ, with both."""
+    transformers = pytest.importorskip("transformers", reason="install the `parity` extra")
+    ours = tokens.from_directory(folder)
+    reference = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = TEXTS if layout in WHOLE else TEXTS[turn % 8 :: 8]
+    # What a call does, without its arrays; the call itself for some.
+    expected = [row.ids for row in reference.backend_tokenizer.encode_batch_fast(texts)]
+    assert expected[::50] == reference(texts[::50])["input_ids"]
+    first = [] if ours.bos_id is None else [ours.bos_id]
+    got = [[*first, *row] for row in ours.encode_batch(texts)]
+    return [rows for rows in zip(texts, got, expected, strict=True) if rows[1] != rows[2]]
+
+
+NAMES = list(layouts.layouts(9, {}))
+
+
+@pytest.mark.parametrize("family", layouts.FAMILIES)
+@pytest.mark.parametrize("layout", NAMES)
+def test_tokenizer_json(family, layout, tmp_path):
+    kind, name, make, special = layouts.FAMILIES[family]
+    backend = make()
+    stored = backend.get_added_tokens_decoder()
+    settings, files = layouts.layouts(backend.get_vocab_size(), stored)[layout]
+    contents = {
+        "tokenizer.json": backend.to_str().encode(),
+        "config.json": {"model_type": kind},
+        "tokenizer_config.json": {"tokenizer_class": name, **special, **settings},
+        **files,
+    }
+    layouts.write(tmp_path / "m", contents)
+    if layout == "decoder of one" and family in ("qwen2", "qwen3", "pythia", "smollm"):
+        # The class forgets the others, and <mark> would get the id of one of them.
+        with pytest.raises(ValueError, match=r"tokenizer_config\.json gives token '<mark>' the id"):
+            tokens.from_directory(tmp_path / "m")
+        return
+    assert not different(tmp_path / "m", layout, NAMES.index(layout))[:3]
+
+
+MODELS = {
+    "llama as stored": ("llama", "llama", None),
+    "llama": ("llama", "llama", "LlamaTokenizer"),
+    "mistral": ("llama", "mistral", "LlamaTokenizer"),
+    "gemma": ("gemma", "gemma2", "GemmaTokenizer"),
+    "gemma as stored": ("gemma", "gemma3_text", "PreTrainedTokenizerFast"),
+    "gemma unnamed": ("gemma", "gemma", None),
+    "unigram": ("unigram", "llama", None),
+    "squeezed": ("plain_bpe", "llama", "PreTrainedTokenizer"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("layout", NAMES)
+def test_tokenizer_model(model, layout, tmp_path):
+    fixture, kind, name = MODELS[model]
+    settings, files = layouts.layouts(len(layouts.spm(fixture)), {})[layout]
+    settings = {"tokenizer_class": name, **settings}
+    contents = {
+        "tokenizer.model": (layouts.FIXTURES / f"spm_{fixture}.model").read_bytes(),
+        "config.json": {"model_type": kind},
+        "tokenizer_config.json": settings,
+        **files,
+    }
+    if settings == {"tokenizer_class": None}:
+        del contents["tokenizer_config.json"]
+    layouts.write(tmp_path / "m", contents)
+    assert not different(tmp_path / "m", layout, NAMES.index(layout))[:3]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "pythia", "smollm"])
+@pytest.mark.parametrize("layout", NAMES)
+def test_vocabulary_and_merges(family, layout, tmp_path):
+    kind, name, make, special = layouts.FAMILIES[family]
+    backend = make()
+    size, stored = backend.get_vocab_size(), backend.get_added_tokens_decoder()
+    settings, files = layouts.layouts(size, stored)[layout]
+    model = json.loads(backend.to_str())["model"]
+    merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"]), ""])
+    # Without numbered tokens the special ones stand in the vocabulary.
+    named = {} if "added_tokens_decoder" in settings else {t.content: i for i, t in stored.items()}
+    contents = {
+        "vocab.json": {**model["vocab"], **named},
+        "merges.txt": merges.encode(),
+        "config.json": {"model_type": kind},
+        "tokenizer_config.json": {"tokenizer_class": name, **special, **settings},
+        **files,
+    }
+    if layout == "decoder of one":
+        contents["vocab.json"] |= {token.content: index for index, token in stored.items()}
+    layouts.write(tmp_path / "m", contents)
+    assert not different(tmp_path / "m", layout, NAMES.index(layout))[:3]
