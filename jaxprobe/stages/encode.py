@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxprobe import base, datasets, regimes, selection
+from jaxprobe import base, datasets, regimes, selection, stopping
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.saes import BlockEncoder, prepare, random_like
 from jaxprobe.stages import sparsity
@@ -87,7 +87,9 @@ def encode(
                 path = latents_path(workdir, sae.id, name)
                 identity = latents_identity(config, store, sae, dataset)
                 if splits and not is_done(path, identity):
-                    write(path, identity, _encode_dataset(config, store, sae, dataset, splits))
+                    latents = _encode_dataset(config, store, sae, dataset, splits)
+                    with stopping.held():
+                        write(path, identity, latents)
                 bar.update()
     _tell_skipped(config, names, found)
     return by_id

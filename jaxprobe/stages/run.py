@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxprobe import base, checks, datasets, table
+from jaxprobe import base, checks, datasets, stopping, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
@@ -231,14 +231,23 @@ class Record:
         """Does the stage's work if it is asked for, and adds its wall time in seconds."""
         if stage not in stages:
             return None
+        stopping.check()
         start = time.monotonic()
-        result = work()
-        times = self._content.setdefault("times", {})
-        times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
-        if stage == "fit":
-            self._results()
-        self._write()
+        try:
+            result = work()
+        except KeyboardInterrupt:  # what it has done counts; after an error that is not known
+            self._done(stage, start)
+            raise
+        self._done(stage, start)
         return result
+
+    def _done(self, stage: str, start: float) -> None:
+        with stopping.held():
+            times = self._content.setdefault("times", {})
+            times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
+            if stage == "fit":
+                self._results()
+            self._write()
 
     def describe(self, store: ActivationStore, saes: Sequence[LoadedSae]) -> None:
         """Records fingerprints, and the SAEs' quality where their files tell it."""
