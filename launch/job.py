@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-import signals
-
-signals.leave_until_told()  # before JAX is imported, which takes seconds
+import signals  # first: from here on a signal is met
 
 # LAPACK inside compiled programs: the matrices are small, threads only wait for each other there
 # (10 to 80 times slower on a busy machine). Set before JAX loads it.

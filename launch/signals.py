@@ -1,4 +1,8 @@
-"""What a signal does before and after the work: one sentence, and the status that a shell expects."""
+"""What a signal does before and after the work: one sentence, and the status that a shell expects.
+
+It imports nothing that takes time: a launch script imports it first, so that a signal is met while JAX,
+which takes seconds, is still on its way.
+"""
 
 import os
 import signal
@@ -23,7 +27,7 @@ def leave(number: int, said: str) -> NoReturn:
     os._exit(128 + number)
 
 
-def leave_until_told() -> None:
+def _leave_until_told() -> None:
     """From now on a signal ends the program at once; before the work there is nothing to commit.
 
     Only for the launch scripts: a test that imports their modules keeps its handlers. Signals that are
@@ -36,3 +40,6 @@ def leave_until_told() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda got, frame: leave(got, "nothing was under way"))
+
+
+_leave_until_told()

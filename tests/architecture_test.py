@@ -15,7 +15,8 @@ ROOMS = (
 )
 STAGES = (
     *("sae_training", "reporting", "sparsity", "extract", "train_sae", "latents", "encode"),
-    *("arrows", "probe_jobs", "fit", "report", "shards", "run", "estimate"),
+    *("names", "arrows", "probe_jobs", "fit", "report", "shards", "settings", "preflight"),
+    *("run", "estimate"),
 )
 
 

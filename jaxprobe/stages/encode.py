@@ -101,10 +101,15 @@ def with_control(
     """SAEs by id, and the first one's random twin where the config asks for it.
 
     Raises:
-        ValueError: Two SAEs share an id, or the first does not say its site.
+        ValueError: Two SAEs share an id or one has a reserved one, or the first does not say its site.
     """
     by_id: dict[str, LoadedSae] = {}
     for sae in saes:
+        if sae.id in (RANDOM_SAE, base.ACTIVATIONS):
+            raise ValueError(
+                f"the SAE at {sae.source} must have an id of its own, got {sae.id!r}, which the"
+                " results use themselves; load it under another"
+            )
         if sae.id in by_id:
             raise ValueError(
                 f"SAEs must differ in their ids, got {sae.id!r} from {by_id[sae.id].source} and"

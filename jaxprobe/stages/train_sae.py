@@ -218,7 +218,7 @@ def _metadata(
     """What the SAE's file says about it; nothing of the clock, so equal runs make equal files."""
     fingerprint = getattr(store, "fingerprint", {})
     return {
-        "id": f"{config.architecture}/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}",
+        "id": sae_id(config),
         "site": config.site,
         "model": fingerprint.get("model"),
         "expected_l0": quality["all_tokens"].l0,
@@ -227,6 +227,11 @@ def _metadata(
             "held_out": {name: dataclasses.asdict(part) for name, part in quality.items()},
         },
     }
+
+
+def sae_id(config: TrainSaeConfig) -> str:
+    """What the `features` column of result rows will call the SAE."""
+    return f"{config.architecture}/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}"
 
 
 def check_config(config: TrainSaeConfig) -> None:
