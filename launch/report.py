@@ -7,7 +7,7 @@ python launch/report.py --published=DIR --published_model=gemma-2-9b --workdir=O
 import sys
 
 from absl import app, flags
-from job import config_and_workdir, finish
+from job import config_and_workdir, finish, set_limits
 from overrides import FLAGS, parse_flags
 
 from jaxprobe import published
@@ -31,12 +31,13 @@ def main(argv: list[str]) -> None:
         if _MODEL.value or _SITE.value or _SOURCE.value:
             sys.exit("error: --published_model, --published_site and --source need --published=DIR")
         config, workdir = config_and_workdir(argv)
-        print(finish(lambda: run.run(config, workdir, ("report",))))
+        finish(lambda: print(run.run(config, workdir, ("report",)), flush=True))
     else:
-        print(finish(lambda: _report_published(_PUBLISHED.value, _MODEL.value, argv)))
+        finish(lambda: print(_report_published(_PUBLISHED.value, _MODEL.value, argv), flush=True))
 
 
 def _report_published(folder: str, model: str | None, argv: list[str]) -> str:
+    set_limits()
     if len(argv) > 1:
         raise ValueError(f"unknown argument {argv[1]!r}; {FLAGS}")
     if flags.FLAGS["config"].present:

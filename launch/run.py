@@ -14,12 +14,16 @@ from jaxprobe.stages import estimate, run
 def main(argv: list[str]) -> None:
     """Every stage, resuming what is there."""
     config, workdir = config_and_workdir(argv)
-    plan = finish(lambda: estimate.plan(config, workdir))
+    finish(lambda: _whole_job(config, workdir))
+
+
+def _whole_job(config: run.RunConfig, workdir) -> None:
+    plan = estimate.plan(config, workdir)
     print(plan.describe(), flush=True)
-    print(finish(lambda: run.run(config, workdir)))
+    print(run.run(config, workdir))
     plan.learn()
     if config.shard is None:
-        print(f"\nThe report is {workdir / 'report' / 'index.html'}")
+        print(f"\nThe report is {workdir / 'report' / 'index.html'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "boundary", "base"),
+    *("checks", "boundary", "outgoing", "stopping", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(
         "assets",
@@ -24,7 +24,8 @@ ROOMS = (
 )
 STAGES = (
     *("sae_training", "reporting", "sparsity", "extract", "train_sae", "latents", "encode"),
-    *("arrows", "probe_jobs", "fit", "report", "shards", "run", "estimate"),
+    *("names", "arrows", "probe_jobs", "fit", "report", "shards", "settings", "preflight"),
+    *("run", "estimate"),
 )
 
 

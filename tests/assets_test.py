@@ -91,7 +91,7 @@ def test_unknown_member_names_the_nearest_first(wheel):
 
 def test_not_an_archive(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"PK nonsense")
-    with pytest.raises(assets.AssetError, match=r"a\.whl as a zip archive"):
+    with pytest.raises(assets.AssetError, match=r"a\.whl cannot be read as a zip archive"):
         assets.member_names(tmp_path / "a.whl")
 
 

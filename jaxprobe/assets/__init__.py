@@ -2,6 +2,14 @@
 
 from jaxprobe.assets.archives import member_names, open_member
 from jaxprobe.assets.cache import AssetError, cache_dir, file_sha256
-from jaxprobe.assets.uris import fetch
+from jaxprobe.assets.uris import fetch, split_label
 
-__all__ = ["AssetError", "cache_dir", "fetch", "file_sha256", "member_names", "open_member"]
+__all__ = [
+    "AssetError",
+    "cache_dir",
+    "fetch",
+    "file_sha256",
+    "member_names",
+    "open_member",
+    "split_label",
+]

@@ -25,8 +25,11 @@ def fetch_hub(rest: str, skip: Sequence[str] = ()) -> Path:
         AssetError: It cannot be had.
     """
     found = re.fullmatch(r"([^/@]+/[^/@]+)(?:/([^@]*))?(?:@(.+))?", rest)
-    if not found or ".." in rest.split("/"):
-        raise ValueError(f"a Hub asset is hf://OWNER/REPO[/SUB/PATH][@REVISION], got 'hf://{rest}'")
+    parts = re.split("[/@]", rest)
+    if not found or ".." in parts or not rest.isprintable():
+        raise ValueError(
+            f"a Hub asset is hf://OWNER/REPO[/SUB/PATH][@REVISION], got {f'hf://{rest}'!r}"
+        )
     repo, sub, revision = found[1], (found[2] or "").strip("/"), found[3]
     folder = cache_dir() / "hf"
     os.environ.setdefault("HF_XET_CACHE", str(folder / "xet"))  # else it writes to the home folder

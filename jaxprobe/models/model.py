@@ -84,6 +84,7 @@ class ModelIdentity:
     d_model: int
     widths: dict[str, int]
     fingerprint: str
+    num_blocks: int
 
 
 def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
@@ -101,6 +102,7 @@ def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
         d_model=found.config.d_model,
         widths=_widths(found.config),
         fingerprint=_fingerprint(found, dtype),
+        num_blocks=found.config.num_blocks,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxprobe import base, datasets, regimes, selection
+from jaxprobe import base, datasets, regimes, selection, stopping
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.saes import BlockEncoder, prepare, random_like
 from jaxprobe.stages import sparsity
@@ -87,7 +87,9 @@ def encode(
                 path = latents_path(workdir, sae.id, name)
                 identity = latents_identity(config, store, sae, dataset)
                 if splits and not is_done(path, identity):
-                    write(path, identity, _encode_dataset(config, store, sae, dataset, splits))
+                    latents = _encode_dataset(config, store, sae, dataset, splits)
+                    with stopping.held():
+                        write(path, identity, latents)
                 bar.update()
     _tell_skipped(config, names, found)
     return by_id
@@ -99,10 +101,15 @@ def with_control(
     """SAEs by id, and the first one's random twin where the config asks for it.
 
     Raises:
-        ValueError: Two SAEs share an id, or the first does not say its site.
+        ValueError: Two SAEs share an id or one has a reserved one, or the first does not say its site.
     """
     by_id: dict[str, LoadedSae] = {}
     for sae in saes:
+        if sae.id in (RANDOM_SAE, base.ACTIVATIONS):
+            raise ValueError(
+                f"the SAE at {sae.source} must have an id of its own, got {sae.id!r}, which the"
+                " results use themselves; load it under another"
+            )
         if sae.id in by_id:
             raise ValueError(
                 f"SAEs must differ in their ids, got {sae.id!r} from {by_id[sae.id].source} and"

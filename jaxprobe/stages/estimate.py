@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from jaxprobe import base, datasets, models, table
 from jaxprobe.assets import cache_dir
@@ -86,8 +87,11 @@ class Plan:
             seconds = times.get(stage, 0.0) - self.before.get(stage, 0.0)
             if part.work and seconds >= LEARN_SECONDS:
                 known.setdefault(device, {})[stage] = part.work / seconds
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(known, indent=2).encode())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, json.dumps(known, indent=2).encode())
+        except OSError as error:  # the work is done: an estimate is not worth an error
+            logging.info("the rates of this run are not kept for later estimates: %s", error)
 
 
 def plan(config: running.RunConfig, workdir: Path | str) -> Plan:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from jaxprobe import base, datasets, table
+from jaxprobe import base, datasets, stopping, table
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages.arrows import FitConfig as FitConfig
@@ -76,17 +76,24 @@ def _count(plan: Planner, names: Sequence[str], done: set[tuple], path: Path) ->
 
 
 def _run_all(todo: list[Job], workers: int, done: set[tuple], path: Path, bar: tqdm) -> int:
-    """Runs jobs, a few at once, and appends their rows in order."""
+    """Runs jobs, a few at once, and appends their rows in order; those that ended are never lost."""
     added, rows, saved = 0, [], time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    try:
         for job, scores in zip(todo, pool.map(lambda job: job.run(), todo), strict=True):
-            fresh = [row for row in job.rows(scores) if row.key() not in done]
-            rows += fresh
-            bar.update(len(fresh))
-            if time.monotonic() - saved > SAVE_SECONDS:
-                added += table.append(path, rows)
-                rows, saved = [], time.monotonic()
-    return added + table.append(path, rows)
+            with stopping.held():
+                fresh = [row for row in job.rows(scores) if row.key() not in done]
+                rows += fresh
+                bar.update(len(fresh))
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    added += table.append(path, rows)
+                    rows, saved = [], time.monotonic()
+    finally:
+        # Whatever ended the loop; a job under way in a thread is not waited for.
+        pool.shutdown(wait=False, cancel_futures=True)
+        with stopping.held():
+            added += table.append(path, rows)
+    return added
 
 
 def _check_sites(site: base.Site, saes: Mapping[str, LoadedSae]) -> None:

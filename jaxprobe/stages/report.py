@@ -55,8 +55,7 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
     Raises:
         table.TableError: No `results.parquet`, a damaged one, or one of another run than `run.json`.
         ValueError: It holds no row of that model, site, dataset, regime or baseline, or rows of two
-            runs mixed, or `run.json` is not JSON.
-        TypeError: `run.json` is not a JSON object.
+            runs mixed, or `run.json` is not a JSON object.
     """
     root = pathlib.Path(workdir)
     path = root / "results.parquet"
@@ -205,7 +204,7 @@ def _run_record(path: pathlib.Path) -> dict[str, object]:
             f"{path} must be JSON, got {error}; delete it to report without"
         ) from error
     if not isinstance(record, dict):
-        raise TypeError(f"{path} must be a JSON object, got a {type(record).__name__}")
+        raise ValueError(f"{path} must be a JSON object, got a {type(record).__name__}; delete it")
     return record
 
 

@@ -11,15 +11,17 @@ from typing import Any
 
 import jax
 
-from jaxprobe import base, checks, datasets, table
+from jaxprobe import base, checks, datasets, stopping, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
+from jaxprobe.stages import names, preflight, settings
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
 from jaxprobe.stages.reporting import leaks
+from jaxprobe.stages.settings import build
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
@@ -37,7 +39,8 @@ class RunConfig:
         extract, train_sae, encode, fit, report: The stages' own configs. `train_sae` is None
             where no SAE is trained.
         site: Where baselines read.
-        saes: SAEs to load besides the trained one: folders, files or `hf://` addresses.
+        saes: SAEs to load besides the trained one: folders, files or `hf://` addresses; `NAME=` before
+            one of them is its id in results.
         shard: The part of the job to do; None is all of it.
     """
 
@@ -64,7 +67,7 @@ class RunConfig:
         for key in config:
             checks.check_choice("config key", key, (*shared, *STAGES))
         given = {key: config[key] for key in shared if key in config}
-        sections = {key: dict(config.get(key) or {}) for key in STAGES}
+        sections = {key: _section(key, config.get(key)) for key in STAGES}
         site = str(base.Site.parse(str(given.get("site", training.TrainSaeConfig.site))))
         common = {key: given[key] for key in ("source", "datasets") if key in given}
         trains = bool(sections["train_sae"])
@@ -72,19 +75,19 @@ class RunConfig:
         extract |= {"sites": (site,), "token_sites": (site,) if trains else ()}
         seeded = common | ({"seed": given["seed"]} if "seed" in given else {})
         built = cls(
-            extract=_build(extraction.ExtractConfig, "extract", extract | sections["extract"]),
-            train_sae=_build(
+            extract=build(extraction.ExtractConfig, "extract", extract | sections["extract"]),
+            train_sae=build(
                 training.TrainSaeConfig, "train_sae", {"site": site} | sections["train_sae"]
             )
             if trains
             else None,
-            encode=_build(encoding.EncodeConfig, "encode", seeded | sections["encode"]),
-            fit=_build(fitting.FitConfig, "fit", sections["fit"]),
-            report=_build(reporting.ReportConfig, "report", sections["report"]),
+            encode=build(encoding.EncodeConfig, "encode", seeded | sections["encode"]),
+            fit=build(fitting.FitConfig, "fit", sections["fit"]),
+            report=build(reporting.ReportConfig, "report", sections["report"]),
             site=site,
-            saes=tuple(given.get("saes", ())),
+            saes=settings.checked("config.saes", given.get("saes", ()), tuple[str, ...]),
         )
-        _check(built)
+        preflight.check_config(built)
         return built
 
 
@@ -107,6 +110,8 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     for stage in stages:
         checks.check_choice("stage", stage, STAGES)
     workdir = Path(workdir)
+    if "extract" in stages:
+        preflight.check_inputs(config)
     if config.shard is not None:
         return _run_shard(config, config.shard, workdir, stages)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -231,14 +236,23 @@ class Record:
         """Does the stage's work if it is asked for, and adds its wall time in seconds."""
         if stage not in stages:
             return None
+        stopping.check()
         start = time.monotonic()
-        result = work()
-        times = self._content.setdefault("times", {})
-        times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
-        if stage == "fit":
-            self._results()
-        self._write()
+        try:
+            result = work()
+        except KeyboardInterrupt:  # what it has done counts; after an error that is not known
+            self._done(stage, start)
+            raise
+        self._done(stage, start)
         return result
+
+    def _done(self, stage: str, start: float) -> None:
+        with stopping.held():
+            times = self._content.setdefault("times", {})
+            times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
+            if stage == "fit":
+                self._results()
+            self._write()
 
     def describe(self, store: ActivationStore, saes: Sequence[LoadedSae]) -> None:
         """Records fingerprints, and the SAEs' quality where their files tell it."""
@@ -299,7 +313,7 @@ def load_saes(
 ) -> list[LoadedSae]:
     """The run's SAEs: the trained one first (read from disk if not given), then the named ones."""
     trained = trained or trained_sae(config, workdir)
-    return [*([trained] if trained else []), *(load_sae(source) for source in config.saes)]
+    return [*([trained] if trained else []), *map(names.load_labelled, config.saes)]
 
 
 def _quality(sae: LoadedSae) -> Mapping[str, object] | None:
@@ -307,20 +321,10 @@ def _quality(sae: LoadedSae) -> Mapping[str, object] | None:
     return trained.get("held_out") if isinstance(trained, Mapping) else None
 
 
-def _check(config: RunConfig) -> None:
-    """What stages would refuse in the end is refused before hours of work."""
-    for protocol in config.encode.protocols:
-        checks.check_choice("protocol", protocol, base.PROTOCOLS)
-    for regime in config.encode.regimes:
-        checks.check_choice("regime", regime, base.REGIMES)
-    fitting.check_config(config.fit, config.encode)
-
-
-def _build(kind: type, section: str, values: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
-        checks.check_choice(f"key of config.{section}", key, known)
-    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+def _section(name: str, value: object) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"`config.{name}` must hold keys and values, got {value!r}")
+    return dict(value or {})
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxprobe import checks
+from jaxprobe import checks, stopping
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import LoadedSae, load_sae, native, save_sae, training_state
 from jaxprobe.saes import training
@@ -79,7 +79,7 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
     Raises:
         ValueError: A bad config, too few tokens, or a folder that belongs to another run.
     """
-    _check_config(config)
+    check_config(config)
     out_dir = Path(out_dir)
     final, unfinished = out_dir / native.FILE_NAME, out_dir / STATE_NAME
     site = Site.parse(config.site)
@@ -100,9 +100,14 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
         seed=config.seed,
         max_bytes=int(config.max_gib * 2**30),
     )
-    sae = _train(config, data, unfinished, identity)
+    sae, keep = _train(config, data, unfinished, identity)
     held_N = np.flatnonzero(is_held)
-    quality = measure_quality(sae, store, site, held_N, _is_last(prompt_N)[held_N])
+    try:
+        quality = measure_quality(sae, store, site, held_N, _is_last(prompt_N)[held_N])
+    except KeyboardInterrupt:
+        with stopping.held():
+            keep()
+        raise
     save_sae(final, sae, _metadata(config, store, identity, quality))
     unfinished.unlink(missing_ok=True)
     logging.info("%s: %s", final, quality)
@@ -110,7 +115,7 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
 
 
 def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Path, identity: dict):
-    """Runs the steps that are still to be run; returns the SAE on raw activations."""
+    """Runs the steps that are still to be run; the SAE on raw activations, and what saves its state."""
     recipe = training.Recipe(
         num_steps=max(1, config.num_tokens // config.batch_size),
         target_l0=config.target_l0,
@@ -133,14 +138,18 @@ def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Path, ident
     first, report, saved_at = int(state.step), None, time.monotonic()
     with _bar(config, recipe, first) as bar:
         for number in range(first, recipe.num_steps):
-            batch_BD = jax.device_put(data.batch(number), by_rows)
-            _show(bar, report, config.batch_size)  # waits for the step before: one batch ahead
-            state, report = step(state, batch_BD, scaling, recipe=recipe)
-            if time.monotonic() - saved_at >= config.checkpoint_seconds:
-                training_state.save(unfinished, state, identity)
-                saved_at = time.monotonic()
+            # A stop waits for the step's end: the state is given to the step and comes back from it.
+            with stopping.held():
+                batch_BD = jax.device_put(data.batch(number), by_rows)
+                _show(bar, report, config.batch_size)  # waits for the step before: one batch ahead
+                state, report = step(state, batch_BD, scaling, recipe=recipe)
+                due = time.monotonic() - saved_at >= config.checkpoint_seconds
+                if due or stopping.asked():
+                    training_state.save(unfinished, state, identity)
+                    saved_at = time.monotonic()
         _show(bar, report, config.batch_size)
-    return jax.device_put(training.fold(state, scaling, recipe), jax.devices()[0])
+    keep = functools.partial(training_state.save, unfinished, state, identity)
+    return jax.device_put(training.fold(state, scaling, recipe), jax.devices()[0]), keep
 
 
 def _shardings(config: TrainSaeConfig) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
@@ -209,7 +218,7 @@ def _metadata(
     """What the SAE's file says about it; nothing of the clock, so equal runs make equal files."""
     fingerprint = getattr(store, "fingerprint", {})
     return {
-        "id": f"{config.architecture}/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}",
+        "id": sae_id(config),
         "site": config.site,
         "model": fingerprint.get("model"),
         "expected_l0": quality["all_tokens"].l0,
@@ -220,7 +229,12 @@ def _metadata(
     }
 
 
-def _check_config(config: TrainSaeConfig) -> None:
+def sae_id(config: TrainSaeConfig) -> str:
+    """What the `features` column of result rows will call the SAE."""
+    return f"{config.architecture}/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}"
+
+
+def check_config(config: TrainSaeConfig) -> None:
     """Raises ValueError for numbers that cannot work."""
     checks.check_choice("architecture", config.architecture, RULES)
     for name in ("d_sae", "num_tokens", "batch_size", "learning_rate", "bandwidth", "max_gib"):

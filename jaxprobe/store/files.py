@@ -25,9 +25,11 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        error.filename = os.fspath(path)  # a full disk's error names none, others the temporary
+        error.filename2 = None
         raise
     sync_folder(path.parent)
 

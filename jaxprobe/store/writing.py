@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 import tensorstore as ts
 
+from jaxprobe import stopping
 from jaxprobe.checks import check_shape
 from jaxprobe.store import arrays, files, layout
 from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
@@ -231,17 +232,21 @@ class StoreWriter:
 
     @contextlib.contextmanager
     def _told(self):
-        """Turns what the disk says into an error that says what is safe and what to do."""
-        try:
-            yield
-        except BaseException as error:
-            self._broken = True
-            if not isinstance(error, OSError) and not _from_tensorstore(error):
-                raise
-            raise StoreError(
-                f"cannot write to {self.root} ({error}); what was committed is safe: free space or"
-                " allow writing, then run the same command again to go on"
-            ) from error
+        """Turns what the disk says into an error that says what is safe and what to do.
+
+        A stop waits until the block has ended: what it began would else count as lost.
+        """
+        with stopping.held():
+            try:
+                yield
+            except BaseException as error:
+                self._broken = True
+                if not isinstance(error, OSError) and not _from_tensorstore(error):
+                    raise
+                raise StoreError(
+                    f"cannot write to {self.root} ({error}); what was committed is safe: free space or"
+                    " allow writing, then run the same command again to go on"
+                ) from error
 
 
 class _Shard:

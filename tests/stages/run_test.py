@@ -43,6 +43,7 @@ class Identity:
     d_model: int = 32
     widths: dict[str, int] = dataclasses.field(default_factory=lambda: {"attn_z": 48})
     fingerprint: str = "fake weights"
+    num_blocks: int = 4
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def loads(monkeypatch):
         return fakes.FakeModel()
 
     monkeypatch.setattr(models, "load_model", load_model)
+    monkeypatch.setattr(models, "identify", lambda source, dtype: Identity())
     extract = functools.partial(
         stage.extraction.extract,
         identify=lambda source, dtype: Identity(),

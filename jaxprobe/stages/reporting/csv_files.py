@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from jaxprobe import quiver
+from jaxprobe import outgoing, quiver
 from jaxprobe.stages.reporting import findings
 
 QUIVER_COLUMNS = ("regime", "tie_rule", *quiver.Summary._fields)
@@ -97,6 +97,6 @@ def _span(effect: quiver.Effect) -> tuple[float, float, int, int]:
 def _text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerow(outgoing.cells(columns))
+    writer.writerows(outgoing.cells(row) for row in rows)
     return text.getvalue()

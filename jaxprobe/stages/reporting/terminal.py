@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxprobe import quiver
+from jaxprobe.outgoing import printable
 from jaxprobe.stages.reporting import findings, per_dataset, probe_means, words
 
 WIDTH = 100
@@ -43,7 +44,8 @@ def render(found: findings.Findings, solver: str) -> str:
         blocks += _controls(parts)
     blocks += ["", *_quiver_table(found), ""]
     blocks += [*(_wrap(note) for note in found.notes), _wrap(flagged_sentence(found))]
-    return "\n".join(blocks).rstrip() + "\n"
+    lines = "\n".join(blocks).rstrip().split("\n")
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def flagged_sentence(found: findings.Findings) -> str:
@@ -62,7 +64,7 @@ def flagged_sentence(found: findings.Findings) -> str:
 
 
 def _wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    return textwrap.fill(printable(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _quiver_table(found: findings.Findings) -> list[str]:
@@ -101,8 +103,9 @@ def _probe_table(regime: str, parts: Sequence[findings.Part]) -> list[str]:
         for part in parts:
             mean = next((m for m in part.means if m.name == name), None)
             cells += f"{mean.auroc.mean:>10.6f}{mean.auroc.num_cases:>7}" if mean else f"{'-':>17}"
-        shown = name if len(name) < 66 else ".." + name[-62:]
-        table.append(f"{_printable(shown):<66}{cells}")
+        shown = printable(name)
+        shown = shown if len(shown) < 66 else ".." + shown[-62:]
+        table.append(f"{shown:<66}{cells}")
     if len(kept) > MAX_PROBES:
         table.append(f"{len(kept) - MAX_PROBES} more in report/probes.csv")
     return table
@@ -163,12 +166,8 @@ def _controls(parts: Sequence[findings.Part]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    printable = _printable(name)
-    return printable if len(printable) < NAME_WIDTH else printable[: NAME_WIDTH - 3] + ".. "
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name)
+    shown = printable(name)
+    return shown if len(shown) < NAME_WIDTH else shown[: NAME_WIDTH - 3] + ".. "
 
 
 def _three(x: float, sign: str = "") -> str:

@@ -6,29 +6,25 @@ A source is anything that `assets.fetch` makes local and that holds the publishe
 that text, where pandas would make it a missing value (no published file holds one).
 """
 
-import csv
 import dataclasses
 import functools
 import hashlib
 import heapq
-import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
-import zstandard
-
-from jaxprobe import assets
+from jaxprobe import assets, boundary
 from jaxprobe.base import TextDataset
 from jaxprobe.checks import check_choice
+from jaxprobe.datasets import rows
+from jaxprobe.datasets.labels import labels
 
 DEFAULT_SOURCE = "pypi://sae-probes"
 _MASTER = "probing_datasets_MASTER.csv"
-_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-_FLOAT = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_MOST_FILES = 100_000  # looked through for the layout; the published one has 200
+_SUFFIXES = (".csv", ".csv.zst")
 
 
 def names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
@@ -58,7 +54,8 @@ def load(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextDataset:
 
     Args:
         name: One of `names(source)`, or the path or URI of a `.csv` or `.csv.zst` file with the
-            columns `prompt` and `target`, whose distinct targets are two.
+            columns `prompt` and `target`, whose distinct targets are two; `NAME=` before the path
+            names the dataset, which else has the file's name.
         source: Where published datasets come from.
 
     Returns:
@@ -69,18 +66,38 @@ def load(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextDataset:
         AssetError: The file or the source cannot be had.
     """
     text = os.fspath(name)
-    if text.endswith((".csv", ".csv.zst")):
-        path = assets.fetch(text)
+    if is_file(text):
+        path = assets.fetch(assets.split_label(text)[1])
         if path.is_dir():
             raise ValueError(f"a dataset must be a .csv or .csv.zst file, {text!r} is a folder")
-        base = re.sub(r"\.csv(\.zst)?$", "", path.name)
-        return _parse(base, _unpacked(path.read_bytes(), str(path)), str(path))
+        return _parse(name_of(text), rows.unpacked(_read(path), str(path)), str(path))
     if Path(text).is_file():
         raise ValueError(f"a dataset file must be a .csv or .csv.zst file, got {text!r}")
     layout = _Layout.open(source)
     files = _master(layout)
     check_choice("dataset", text, files)
     return layout.load(text, files[text])
+
+
+def is_file(name: str | os.PathLike) -> bool:
+    """Whether `load` takes a name for a file, not for a published dataset."""
+    return os.fspath(name).endswith(_SUFFIXES)
+
+
+def name_of(name: str | os.PathLike) -> str:
+    """What results call the dataset that `load` makes of a name.
+
+    Raises:
+        ValueError: A file without a name before its ending.
+    """
+    text = os.fspath(name)
+    if not is_file(text):
+        return text
+    label, source = assets.split_label(text)
+    base = label or re.sub(r"\.csv(\.zst)?$", "", PurePosixPath(source).name)
+    if not base.strip():
+        raise ValueError(f"a dataset needs a name, got {text!r}; write my_name={source}")
+    return base
 
 
 def load_shifted(name: str, source: str = DEFAULT_SOURCE) -> TextDataset:
@@ -122,15 +139,14 @@ class _Layout:
         root = assets.fetch(source)
         if root.is_dir():
             found = {
-                path.relative_to(root).as_posix(): path.read_bytes
-                for pattern in ("*.csv", "*.csv.zst")
-                for path in sorted(root.rglob(pattern))
+                path.relative_to(root).as_posix(): functools.partial(_read, path)
+                for path in _files(root)
             }
         else:
             found = {
                 member: functools.partial(assets.open_member, root, member)
                 for member in assets.member_names(root)
-                if member.endswith((".csv", ".csv.zst"))
+                if member.endswith(_SUFFIXES)
             }
         masters = [path for path in found if PurePosixPath(path).name.startswith(_MASTER)]
         if not masters:
@@ -151,151 +167,59 @@ class _Layout:
         """A file's bytes, decompressed."""
         if file not in self.files:
             raise ValueError(f"source {self.source!r} lacks the file {file!r} (or {file}.zst)")
-        return _unpacked(self.files[file](), f"{self.source}/{file}")
+        return rows.unpacked(self.files[file](), f"{self.source}/{file}")
 
     def load(self, name: str, file: str) -> TextDataset:
         """The dataset in a file of this layout."""
         return _parse(name, self.read(file), f"{self.source}/{file}")
 
 
+def _read(path: Path) -> bytes:
+    """A regular file's bytes, if it is no longer than unpacked content may be."""
+    return boundary.read_bytes(path, boundary.unpacked_limit(0))
+
+
+def _files(root: Path) -> list[Path]:
+    """The CSV files below a folder, in order."""
+    found, seen = [], 0
+    for folder, folders, names_here in os.walk(root):
+        folders.sort()
+        seen += len(names_here) + len(folders)
+        if seen > _MOST_FILES:
+            raise ValueError(
+                f"{root} holds more than {_MOST_FILES:,} files; name the folder that holds {_MASTER}"
+            )
+        found += [Path(folder, name) for name in names_here if name.endswith(_SUFFIXES)]
+    return sorted(found)
+
+
 def _master(layout: _Layout) -> dict[str, str]:
     """Name -> file of each binary dataset, from the master table."""
     where = f"{layout.source}/{_MASTER}"
-    header, rows = _table(layout.read(_MASTER), where)
-    file, kind = (_column(header, column, where) for column in ("Dataset save name", "Data type"))
-    files = [row[file] for _, row in rows if row[kind] == "Binary Classification"]
+    header, found = rows.table(layout.read(_MASTER), where)
+    file, kind = (
+        rows.column(header, column, where) for column in ("Dataset save name", "Data type")
+    )
+    files = [row[file] for _, row in found if row[kind] == "Binary Classification"]
     return {PurePosixPath(file).name.removesuffix(".csv"): file for file in files}
-
-
-def _unpacked(data: bytes, where: str) -> bytes:
-    """Undoes Zstandard compression, if there is any; the frame's magic number tells."""
-    if not data.startswith(b"\x28\xb5\x2f\xfd"):
-        return data
-    out = []
-    while data:  # a .zst file may be several frames one after another
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            out.append(frame.decompress(data))
-        except zstandard.ZstdError as error:
-            raise ValueError(
-                f"{where}: broken Zstandard data ({error}); compress it again"
-            ) from None
-        if not frame.eof:
-            raise ValueError(f"{where}: the Zstandard data ends early; copy the whole file again")
-        data = frame.unused_data
-    return b"".join(out)
 
 
 def _parse(name: str, data: bytes, where: str) -> TextDataset:
     """CSV bytes -> dataset; `where` names the file in errors and becomes the source."""
-    header, rows = _table(data, where)
-    prompt, target = _column(header, "prompt", where), _column(header, "target", where)
-    texts, targets, lines = [], [], []
-    for line, row in rows:
+    header, found = rows.table(data, where)
+    del data
+    prompt, target = (rows.column(header, column, where) for column in ("prompt", "target"))
+    texts, targets, lines = [], [], {}
+    for line, row in found:
         for column, index in (("prompt", prompt), ("target", target)):
             if not row[index].strip():
                 raise ValueError(
                     f"{where}, line {line}: empty `{column}`; fill it in or delete the row"
                 )
         texts.append(row[prompt])
+        lines.setdefault(row[target], line)
         targets.append(row[target])
-        lines.append(line)
-    y_N, label_names = _labels(targets, lines, where)
+    y_N, label_names = labels(targets, lines, where)
     return TextDataset(
         name=name, texts=tuple(texts), y_N=y_N, label_names=label_names, source=where
     )
-
-
-def _labels(targets: list[str], lines: list[int], where: str) -> tuple[np.ndarray, tuple[str, str]]:
-    """Targets -> int32 labels and what 0 and 1 stand for.
-
-    The order is that of scikit-learn's LabelEncoder on the column as pandas types it: by number if
-    all targets are numbers (so 1 and 1.0 are one class), False before True in any case, else by
-    text.
-    """
-    as_value = _target_type(targets)
-    spelling: dict[Any, str] = {}
-    for text, line in zip(targets, lines, strict=True):
-        value = as_value(text)
-        if value not in spelling and len(spelling) == 2:
-            known = " and ".join(repr(label) for label in spelling.values())
-            raise ValueError(
-                f"{where}, line {line}: third class {text!r} after {known}; `target` must hold two"
-                " distinct values: keep two, or make it one class against the rest"
-            )
-        spelling.setdefault(value, text)
-    if len(spelling) < 2:
-        got = f"only {next(iter(spelling.values()))!r}" if spelling else "no rows"
-        raise ValueError(
-            f"{where}: `target` must hold two distinct values, got {got} in {len(targets)} rows;"
-            " add rows of the other class"
-        )
-    zero, one = sorted(spelling)
-    y_N = np.fromiter((as_value(text) == one for text in targets), np.int32, len(targets))
-    return y_N, (spelling[zero], spelling[one])
-
-
-def _target_type(targets: list[str]) -> Callable[[str], object]:
-    """The type of a column of targets: the first of int, float, bool, str that fits them all."""
-    distinct = set(targets)
-    if all(_INTEGER.fullmatch(text) for text in distinct):
-        return int
-    if all(_FLOAT.fullmatch(text) for text in distinct):
-        return float
-    if {text.lower() for text in distinct} <= {"true", "false"}:
-        return lambda text: text.lower() == "true"
-    return str
-
-
-def _table(data: bytes, where: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """CSV bytes -> header, and pairs (first line of the row in the file, fields)."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{where}, line {line}: byte {data[error.start]:#04x} is not UTF-8; save the file as"
-            " UTF-8"
-        ) from None
-    rows = _rows(text, where)
-    header = next(rows, None)
-    if header is None:
-        raise ValueError(f"{where}: the file is empty; it needs the columns prompt,target")
-    return header[1], rows
-
-
-def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Pairs (first line, fields) of the rows that are not blank, each as wide as the first."""
-    # Only line feeds end a line, as in editors: prompts hold carriage returns. Files without any
-    # line feed come from old Macs.
-    lines = io.StringIO(text, newline="\n" if "\n" in text else "\r")
-    reader, width = csv.reader(lines, strict=True), 0
-    while True:
-        first = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(
-                f"{where}, row that starts in line {first}: {error}; a field is too long, or its"
-                ' quotes do not match (inside a quoted field a quote is written "")'
-            ) from None
-        if row is None:
-            return
-        width = width or len(row)
-        if row and len(row) != width:
-            raise ValueError(
-                f"{where}, line {first}: {len(row)} fields where the header has {width}; quote"
-                " prompts that hold commas or line breaks"
-            )
-        if row:
-            yield first, row
-
-
-def _column(header: list[str], name: str, where: str) -> int:
-    """The index of a column; ValueError unless exactly one has that name."""
-    if header.count(name) != 1:
-        raise ValueError(
-            f"{where}, line 1: wanted one column {name!r}, got {', '.join(map(repr, header[:12]))};"
-            " name the columns in the first line, separated by commas"
-        )
-    return header.index(name)

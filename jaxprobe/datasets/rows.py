@@ -1,0 +1,152 @@
+"""CSV bytes to rows, within limits: how much may be unpacked, how many lines, how long each may be."""
+
+import csv
+import threading
+from collections.abc import Iterator
+
+import zstandard
+
+from jaxprobe import boundary
+
+MOST_LINES = 1_000_000  # the published files have up to 5,000 rows
+MOST_CHARACTERS = (
+    1 << 24
+)  # of a field or line, about four million tokens; csv takes four bytes for each
+_MAGIC = b"\x28\xb5\x2f\xfd"
+_WINDOW = 1 << 26  # bytes that a frame may ask for to look back in
+_PIECE = 1 << 10  # fed at once; unpacks to 32 MiB at most
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_ROWS_AT_ONCE = 256
+_limit_lock = threading.Lock()
+
+
+def unpacked(data: bytes, where: str) -> bytes:
+    """Undoes Zstandard compression, if there is any; the frame's magic number tells.
+
+    Raises:
+        ValueError: Broken data, or data that unpacks to more than `boundary.unpacked_limit`.
+    """
+    if not data.startswith(_MAGIC):
+        boundary.check_unpacked(where, len(data), 0)
+        return data
+    out, size, packed, view = [], 0, len(data), memoryview(data)
+    try:
+        while view.nbytes:  # a .zst file may be several frames one after another
+            frame = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+            while view.nbytes and not frame.eof:
+                block, view = frame.decompress(view[:_PIECE]), view[_PIECE:]
+                size += len(block)
+                boundary.check_unpacked(where, size, packed)
+                out.append(block)
+            if not frame.eof:
+                raise ValueError(
+                    f"{where}: the Zstandard data ends early; copy the whole file again"
+                )
+            unused = len(frame.unused_data)
+            view = memoryview(data)[packed - view.nbytes - unused :]
+    except zstandard.ZstdError as error:
+        raise ValueError(f"{where}: broken Zstandard data ({error}); compress it again") from None
+    return b"".join(out)
+
+
+def table(data: bytes, where: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """CSV bytes -> header, and pairs (first line of the row in the file, fields).
+
+    Raises:
+        ValueError: Not UTF-8, or no header; while reading, rows of another width than the header or
+            beyond the limits. File, line and remedy are named.
+    """
+    if data.startswith(_UTF16):
+        raise ValueError(
+            f"{where}, line 1: byte {data[0]:#04x} is not UTF-8; save the file as UTF-8"
+        )
+    end = b"\n" if b"\n" in data else b"\r"
+    if data.count(end) > MOST_LINES:
+        raise ValueError(
+            f"{where}: more than {MOST_LINES:,} lines; split the file into several datasets"
+        )
+    rows = _rows(data.removeprefix(b"\xef\xbb\xbf"), end, where)
+    header = next(rows, None)
+    if header is None:
+        raise ValueError(f"{where}: the file is empty; it needs the columns prompt,target")
+    return header[1], rows
+
+
+def column(header: list[str], name: str, where: str) -> int:
+    """The index of a column; ValueError unless exactly one has that name."""
+    if header.count(name) != 1:
+        shown = ", ".join(repr(short(one)) for one in header[:12])
+        raise ValueError(
+            f"{where}, line 1: wanted one column {name!r}, got {shown};"
+            " name the columns in the first line, separated by commas"
+        )
+    return header.index(name)
+
+
+def short(text: str) -> str:
+    """A field as an error quotes it."""
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(text):,} characters)"
+
+
+def _rows(data: bytes, end: bytes, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Pairs (first line, fields) of the rows that are not blank, each as wide as the first."""
+    # Only line feeds end a line, as in editors: prompts hold carriage returns. Files without any
+    # line feed come from old Macs.
+    reader, width = csv.reader(_lines(data, end, where), strict=True), 0
+    while batch := _batch(reader, where):
+        for first, row in batch:
+            width = width or len(row)
+            if row and len(row) != width:
+                raise ValueError(
+                    f"{where}, line {first}: {len(row)} fields where the header has {width}; quote"
+                    " prompts that hold commas or line breaks"
+                )
+            if row:
+                yield first, row
+
+
+def _batch(reader, where: str) -> list[tuple[int, list[str]]]:
+    """The next rows with their first lines."""
+    batch: list[tuple[int, list[str]]] = []
+    # csv's limit on a field is the process's: it is put back before anyone else's code runs.
+    with _limit_lock:
+        before = csv.field_size_limit(MOST_CHARACTERS)
+        try:
+            while len(batch) < _ROWS_AT_ONCE:
+                first = reader.line_num + 1
+                row = next(reader, None)
+                if row is None:
+                    break
+                batch.append((first, row))
+        except csv.Error as error:
+            raise ValueError(
+                f"{where}, row that starts in line {first}: {error}; a field is too long, or its"
+                ' quotes do not match (inside a quoted field a quote is written "")'
+            ) from None
+        finally:
+            csv.field_size_limit(before)
+    return batch
+
+
+def _lines(data: bytes, end: bytes, where: str) -> Iterator[str]:
+    """Lines with their ends, decoded one by one: the whole text at once could take four times the memory."""
+    start, number = 0, 0
+    while start < len(data):
+        stop, number = data.find(end, start) + 1 or len(data), number + 1
+        if stop - start > 4 * MOST_CHARACTERS:
+            raise ValueError(
+                f"{where}, line {number}: more than {MOST_CHARACTERS:,} characters; cut it"
+            )
+        line = data[start:stop]
+        if 0 in line:
+            raise ValueError(
+                f"{where}, line {number}: a zero byte, which no text holds; save the file as UTF-8"
+            )
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{where}, line {number}: byte {line[error.start]:#04x} is not UTF-8; save the file"
+                " as UTF-8"
+            ) from None
+        start = stop

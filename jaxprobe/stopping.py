@@ -1,0 +1,95 @@
+"""Asks to stop: a signal becomes an exception where work can be left, never inside a commit.
+
+`launch/` installs the handlers; libraries that import jaxprobe keep their own, and then `held` does nothing.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+_SAME_SECONDS = 1.0  # launchers pass one signal on twice; a second one after this is impatience
+_state = {"asked": 0, "at": 0.0, "holds": 0}
+
+
+class Stopped(KeyboardInterrupt):
+    """Someone asked the program to stop.
+
+    Attributes:
+        number: The signal's; a shell expects the exit status 128 more than it.
+    """
+
+    def __init__(self, number: int):
+        """Remembers the signal."""
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def on_signals() -> Iterator[None]:
+    """Inside the block a signal raises `Stopped`, as soon as no `held` block is under way.
+
+    Signals that were ignored stay so (`nohup`). A second one, a second later, ends the program at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler not in (signal.SIG_IGN, None):
+            signal.signal(number, _on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        _state.update(asked=0, holds=0)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Puts a stop off until the block has ended: what it writes is written whole.
+
+    Raises:
+        Stopped: The block ended well, and a stop was asked for meanwhile or before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are met by the main thread alone
+        return
+    _state["holds"] += 1
+    try:
+        yield
+    finally:
+        _state["holds"] -= 1
+    check()
+
+
+def check() -> None:
+    """Raises `Stopped` where a stop was asked for, unless a `held` block is under way.
+
+    An exception that Python had to drop (inside a finaliser) is raised again here.
+    """
+    if _state["asked"] and not _state["holds"]:
+        raise Stopped(int(_state["asked"]))
+
+
+def asked() -> bool:
+    """Whether a stop was asked for."""
+    return bool(_state["asked"])
+
+
+def _on_signal(number: int, frame: object) -> None:
+    now = time.monotonic()
+    if _state["asked"]:
+        if now - _state["at"] >= _SAME_SECONDS:
+            os._exit(128 + number)  # as safe as kill -9, which every file survives
+        return
+    _state.update(asked=number, at=now)
+    if not _state["holds"]:
+        raise Stopped(number)

@@ -1,0 +1,52 @@
+"""Errors as one sentence for the terminal: what happened, to which file, and what to do."""
+
+import errno
+import os
+
+from jaxprobe.assets import AssetError
+from jaxprobe.outgoing import printable
+from jaxprobe.store import StoreError
+from jaxprobe.table import TableError
+
+# What files, disks, networks and users bring about. TypeError, KeyError and the like are mistakes of
+# the program: they stay tracebacks.
+FAILURES = (AssetError, StoreError, TableError, ValueError, OSError, MemoryError)
+_GO_ON = "then run the same command again to go on"
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT): f"free space, {_GO_ON}",
+    (errno.EFBIG,): f"allow larger files there (`ulimit -f`), {_GO_ON}",
+    (errno.EACCES, errno.EPERM, errno.EROFS): (
+        "allow it there, or name another folder in --workdir (JAXPROBE_CACHE for the cache)"
+    ),
+    (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY): (
+        "something else lies in its place: move it away, or name another --workdir"
+    ),
+    (errno.ENAMETOOLONG,): "use a shorter name or --workdir",
+    (errno.ENOENT,): "has it been moved? name what is there",
+    (errno.ELOOP,): "its symbolic links lead in a circle: mend them",
+    (errno.EMFILE, errno.ENFILE): f"allow more open files (`ulimit -n`), {_GO_ON}",
+    (errno.ENOMEM,): f"free memory, {_GO_ON}",
+}
+
+
+def sentence(error: BaseException) -> str:
+    """One line; names in it that others chose cannot move the cursor or turn the text around."""
+    if isinstance(error, OSError) and error.errno is not None:
+        said = _of_system(error)
+    elif isinstance(error, MemoryError):
+        said = f"memory ran out ({error or 'no more is known'}); free some, {_GO_ON}"
+    else:
+        said = str(error) or type(error).__name__
+    return printable(" ".join(said.splitlines()))
+
+
+def _of_system(error: OSError) -> str:
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_path(name)]
+    reason = (error.strerror or os.strerror(error.errno or 0)).strip()
+    remedy = next((text for codes, text in _REMEDIES.items() if error.errno in codes), None)
+    where = f"{' -> '.join(names)}: " if names else ""
+    return f"{where}{reason}; {remedy or f'what was committed is safe: mend that, {_GO_ON}'}"
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, str | bytes)

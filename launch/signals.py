@@ -1,0 +1,45 @@
+"""What a signal does before and after the work: one sentence, and the status that a shell expects.
+
+It imports nothing that takes time: a launch script imports it first, so that a signal is met while JAX,
+which takes seconds, is still on its way.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+def leave(number: int, said: str) -> NoReturn:
+    """Says why and ends at once: threads inside compiled programs are not waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # its reader has gone
+    try:
+        os.write(2, f"stopped by {signal.Signals(number).name}; {said}\n".encode())
+    except OSError:
+        pass
+    os._exit(128 + number)
+
+
+def _leave_until_told() -> None:
+    """From now on a signal ends the program at once; before the work there is nothing to commit.
+
+    Only for the launch scripts: a test that imports their modules keeps its handlers. Signals that are
+    ignored stay so, as `nohup` and background jobs want it.
+    """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None or Path(script).resolve().parent != Path(__file__).resolve().parent:
+        return
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda got, frame: leave(got, "nothing was under way"))
+
+
+_leave_until_told()

@@ -1,0 +1,156 @@
+"""SIGINT and SIGTERM: one sentence and a shell's status, after what was done is committed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxprobe import stopping, table
+from jaxprobe.store import layout
+from tests import fakes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tell(tmp_path_factory):
+    """Talks to `tests/stop_runner.py`."""
+    folder = tmp_path_factory.mktemp("stopping")
+    paths = [fakes.write_csv(folder, fakes.dataset(name, 220, gap=0.5)) for name in ("a", "b")]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/stop_runner.py")],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'launch'}", "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as runner:
+
+        def order(workdir, at=None, call=1, number="SIGTERM") -> dict:
+            asked = {"workdir": str(workdir), "datasets": paths, "cache": str(folder / "cache")}
+            line = json.dumps({**asked, "at": at, "call": call, "signal": number})
+            print(line, file=runner.stdin, flush=True)
+            return json.loads(runner.stdout.readline())
+
+        yield order
+        runner.stdin.close()
+
+
+def progress(workdir: Path) -> dict[str, int]:
+    """What is committed: batches of prompts in the store, the SAE's step or file, latents, result rows."""
+    found = {"prompts": 0, "latents": 0, "rows": 0, "state": 0}
+    if (workdir / "activations" / layout.PROGRESS).exists():
+        found["prompts"] = sum(layout.read_progress(workdir / "activations").committed)
+    found["latents"] = len(list((workdir / "latents").glob("*/*.safetensors")))
+    found["state"] = len(list((workdir / "saes").glob("*/*.safetensors")))
+    if (workdir / "results.parquet").exists():
+        found["rows"] = len(table.read(workdir / "results.parquet"))
+    return found
+
+
+STOPS = (  # step, which call, signal, what must have been committed by then
+    ("append", 3, "SIGTERM", "prompts"),
+    ("append", 2, "SIGINT", "prompts"),
+    ("trace", 1, "SIGTERM", "state"),
+    ("train", 5, "SIGINT", "state"),
+    ("quality", 1, "SIGTERM", "state"),
+    ("encode", 2, "SIGINT", "latents"),
+    ("fit", 3, "SIGTERM", "rows"),
+    ("stuck", 2, "SIGINT", "rows"),
+    ("render", 1, "SIGHUP", "rows"),
+)
+
+
+def test_a_job_stopped_in_every_stage_keeps_its_work_and_ends_the_same(tell, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert tell(whole)["status"] == 0
+    before = progress(stopped)
+    for at, call, name, kept in STOPS:
+        got = tell(stopped, at, call, name)
+        assert got["status"] == 128 + getattr(signal, name), (at, got)
+        assert f"stopped by {name}; what was done is kept" in got["said"], (at, got["said"])
+        assert "Traceback" not in got["said"]
+        assert got["seconds"] < 30, at  # a job stuck in a thread is not waited for
+        after = progress(stopped)
+        assert after[kept] > before[kept] or kept == "state", (at, before, after)
+        assert after[kept] > 0, at
+        assert all(after[key] >= before[key] for key in ("prompts", "latents", "rows")), at
+        before = after
+    last = tell(stopped)
+    assert last["status"] == 0, last["said"]
+    for folder in ("saes", "latents"):
+        files = [
+            {p.relative_to(root / folder): p.read_bytes() for p in (root / folder).rglob("*.safe*")}
+            for root in (whole, stopped)
+        ]
+        assert files[0] == files[1] != {}
+    one, other = (table.read_rows(root / "results.parquet") for root in (whole, stopped))
+    assert repr(one) == repr(other)
+
+
+def test_a_signal_while_the_program_starts_is_one_sentence():
+    for name in ("SIGINT", "SIGTERM"):
+        process = subprocess.Popen(
+            [sys.executable, "launch/extract.py", "--config=configs/tiny.py"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        # JAX's library is mapped after the handlers are there, and before the work.
+        while process.poll() is None and b"jaxlib" not in _maps(process):
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, name))
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + getattr(signal, name), said
+        assert f"stopped by {name}; nothing was under way" in said
+        assert "Traceback" not in said
+
+
+def _maps(process: subprocess.Popen) -> bytes:
+    try:
+        return Path(f"/proc/{process.pid}/maps").read_bytes()
+    except OSError:
+        pytest.skip("needs /proc")
+
+
+def test_a_stop_waits_for_what_is_held_and_is_not_lost():
+    done = []
+    with pytest.raises(stopping.Stopped) as caught, stopping.on_signals():
+        with stopping.held():
+            with stopping.held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT)  # a launcher's second copy of it
+                done.append("inner")
+            done.append("outer")
+        done.append("never")
+    assert caught.value.number == signal.SIGTERM
+    assert done == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGTERM) is not stopping._on_signal
+    # One that Python had to drop is raised at the next commit.
+    with pytest.raises(stopping.Stopped), stopping.on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            pass
+        with stopping.held():
+            done.append("kept")
+    assert done[-1] == "kept"
+    with stopping.held():  # without handlers it does nothing
+        assert not stopping.asked()
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            stopping.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
