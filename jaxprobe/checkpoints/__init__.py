@@ -70,7 +70,9 @@ def load_sae(
         norm_scaling_factor=norm_scaling_factor,
         active_groups=active_groups,
     )
-    place = _place(assets.fetch(str(source)), str(source), options)
+    path = assets.fetch(str(source))
+    assets.check_hub_files(path)
+    place = _place(path, str(source), options)
     return _layout(place).load(place)
 
 

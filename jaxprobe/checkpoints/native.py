@@ -1,7 +1,8 @@
 """jaxprobe's own SAE file: safetensors, with one JSON text in its header.
 
 The header has a single entry, because safetensors does not promise an order for several, and
-equal SAEs shall be equal files. An array's name is its field's without axis letters.
+equal SAEs shall be equal files. An array's name is its field's without axis letters. Since format
+version 2 the JSON text holds a digest of the whole file, see `sealed`.
 """
 
 import dataclasses
@@ -14,8 +15,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
+from absl import logging
 
+from jaxprobe import sealed
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import atomic
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -24,7 +26,8 @@ from jaxprobe.saes import FramedSae, architecture, check_sae, core_of, encoding,
 
 NAME = "jaxprobe (sae.safetensors)"
 FILE_NAME = "sae.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
 HEADER = "jaxprobe"  # the header entry that holds the JSON text
 FRAME = {"shift": "shift_D", "W_skip": "W_skip_DE"}  # arrays of the frame
 
@@ -64,8 +67,7 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
         header["frame"] = {"normalisation": sae.normalisation, "restores": sae.restores}
         there = {key: getattr(sae, name) for key, name in FRAME.items()}
         arrays |= {k: np.asarray(a, order="C") for k, a in there.items() if a is not None}
-    text = json.dumps(header, sort_keys=True)
-    atomic.write_bytes(path, safetensors.numpy.save(arrays, metadata={HEADER: text}))
+    atomic.write_bytes(path, *sealed.to_safetensors(arrays, HEADER, header))
 
 
 def load(place: Place) -> LoadedSae:
@@ -78,6 +80,7 @@ def load(place: Place) -> LoadedSae:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = _header(path, file.metadata())
+            _check_content(path, header)
             kind = _kind(header, path)
             keys = _keys(kind)
             missing = set(keys) - set(file.keys())
@@ -141,9 +144,20 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> dict:
             " no other layout that is read"
         )
     header = json.loads(metadata[HEADER])
-    if header.get("format_version") != FORMAT_VERSION:
+    if header.get("format_version") not in READABLE:
         raise ValueError(
-            f"{path} must have format version {FORMAT_VERSION}, got"
+            f"{path} must have format version {' or '.join(map(str, READABLE))}, got"
             f" {header.get('format_version')}; use the jaxprobe that wrote it, or train it again"
         )
     return header
+
+
+def _check_content(path: Path, header: dict) -> None:
+    """Compares the file with the digest in its header, which is taken out."""
+    version, digest = header["format_version"], header.pop(sealed.KEY, None)
+    if not sealed.verify(path, digest, "copy it here again", needed=version > 1):
+        logging.warning(
+            "%s has format version 1, without a checksum: damage to it goes unnoticed; save it again"
+            " with jaxprobe.checkpoints.save_sae to have one",
+            path,
+        )

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 
+from jaxprobe import sealed
 from jaxprobe.checkpoints import atomic
 
 HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
+_AFRESH = "delete it to train afresh"
 Tree = TypeVar("Tree")
 
 
@@ -25,8 +26,7 @@ def save(path: Path, tree, identity: Mapping[str, object]) -> None:
         tree: Arrays.
         identity: JSON types that tell which run this is.
     """
-    text = json.dumps(identity, sort_keys=True)
-    atomic.write_bytes(path, safetensors.numpy.save(_named(tree), metadata={HEADER: text}))
+    atomic.write_bytes(path, *sealed.to_safetensors(_named(tree), HEADER, identity))
 
 
 def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
@@ -42,17 +42,20 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            check_identity(json.loads((file.metadata() or {}).get(HEADER, "{}")), identity, path)
+            found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            digest = found.pop(sealed.KEY, None)
+            check_identity(found, identity, path)
+            sealed.verify(path, digest, _AFRESH)
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to train afresh") from None
+        raise ValueError(f"{path} is damaged ({error}); {_AFRESH}") from None
     wanted = _named(like, read=False)
     fits = arrays.keys() == wanted.keys() and all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
         for name in wanted
     )
     if not fits:
-        raise ValueError(f"{path} was written by another jaxprobe; delete it to train afresh")
+        raise ValueError(f"{path} was written by another jaxprobe; {_AFRESH}")
     structure = jax.tree.structure(like)
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
