@@ -1,28 +1,21 @@
 """Everything that a stage reads back: a flipped byte or an absent file is an error, never another number."""
 
-import functools
-import logging
-import shutil
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from jaxprobe import checkpoints, sealed, table
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import native, training_state
+from jaxprobe.checkpoints import training_state
 from jaxprobe.stages import extract, latents, report, shards
-from jaxprobe.store import ActivationStore, StoreError, StoreWriter
+from jaxprobe.store import ActivationStore, StoreError
 from jaxprobe.store import arrays as store_arrays
-from jaxprobe.store import checksums, layout
 from tests import fake_results, fakes
 
 SITE = Site.parse("blocks.1.resid_post")
 IDENTITY = {"seed": 1, "sae": "a"}
 REFUSED = (StoreError, ValueError, FileNotFoundError, table.TableError)
-MOST = 400  # bytes of one file that are flipped; all of a smaller one
+EDGE, INSIDE = 6, 14  # flipped bytes at a file's two ends, and in between
 
 
 def config(paths, **changes):
@@ -87,7 +80,7 @@ def read_state(path) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """One of everything: pairs of a folder and the function that reads it back."""
+    """One of everything: folders, and the functions that read them back."""
     root = tmp_path_factory.mktemp("written")
     paths = [fakes.write_csv(root, fakes.dataset(name, 60)) for name in ("a", "b")]
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +99,7 @@ def written(tmp_path_factory):
     record = root / "record" / "run.json"
     record.parent.mkdir()
     record.write_bytes(sealed.to_json({"times": {"fit": 1.5}, "solver": "converged"}))
-    return root, {
+    return {
         store: read_store,
         root / "latents": lambda at: read_latents(at / "a.safetensors"),
         root / "saes": read_sae,
@@ -118,10 +111,13 @@ def written(tmp_path_factory):
 
 def read_back(written):
     """(file, folder, read) of every file that is read back; the result table is another's business."""
-    root, readers = written
-    for folder, read in readers.items():
+    for folder, read in written.items():
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in (".lock", "results.parquet", ".results.parquet.lock"):
+            if path.is_file() and path.name not in (
+                ".lock",
+                "results.parquet",
+                ".results.parquet.lock",
+            ):
                 yield path, folder, read
 
 
@@ -137,10 +133,9 @@ def test_a_flipped_byte_anywhere_is_an_error_with_the_files_name(written):
     flips = harmless = 0
     for path, folder, read in read_back(written):
         content, wanted = path.read_bytes(), read(folder)
-        edges = {*range(12), *range(len(content) - 12, len(content))} & {*range(len(content))}
-        inside = draw.permutation(len(content))[:MOST].tolist()
-        few = len(content) > 4000 or folder.name == "activations"
-        for position in sorted(edges | {*(inside[:20] if few else inside)}):
+        size = len(content)
+        inside = draw.integers(EDGE, size - EDGE, INSIDE).tolist()
+        for position in sorted({*range(EDGE), *range(size - EDGE, size), *inside}):
             damaged = bytearray(content)
             damaged[position] ^= 1 << int(draw.integers(8))
             path.write_bytes(damaged)
@@ -155,8 +150,8 @@ def test_a_flipped_byte_anywhere_is_an_error_with_the_files_name(written):
                 harmless += 1
         path.write_bytes(content)
         assert same(read(folder), wanted)
-    assert flips > 1000
-    assert harmless < 30  # of zarr.json, and of rows that nothing counts
+    assert flips > 300
+    assert harmless < flips / 20  # in spaces of zarr.json
 
 
 def test_an_absent_file_is_an_error(written):

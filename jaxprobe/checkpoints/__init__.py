@@ -1,17 +1,20 @@
 """SAE weight files: each published layout in its own module, one `load_sae` before them all."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxprobe import assets, checks, saes
+from jaxprobe import assets, boundary, checks, saes
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import (
     dictionary_learning,
+    folders,
     gemma_scope,
     gemma_scope_2,
     gemma_scope_2_layers,
     llama_scope,
     llamascopium,
+    names,
     native,
     others,
     places,
@@ -36,12 +39,12 @@ LAYOUTS = (
     others,
 )
 SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
-SUFFIXES = (".npz", ".safetensors", ".pt", ".pth")
 
 
 def load_sae(
     source: str | Path,
     *,
+    id: str | None = None,
     site: str | None = None,
     llama_scope_gate: str = "official",
     norm_scaling_factor: float | None = None,
@@ -51,6 +54,8 @@ def load_sae(
 
     Args:
         source: `hf://OWNER/REPO/FOLDER`, or the path of a folder or weight file.
+        id: What results call it, over what its files and folders say; `activations` and
+            `random_sae` are taken.
         site: Where it reads the model, over what its files say.
         llama_scope_gate: `official`, or `saelens`: without the decoder's norms in the gate.
         norm_scaling_factor: What activations were multiplied by in training, where the files do
@@ -58,22 +63,33 @@ def load_sae(
         active_groups: How many groups of a Matryoshka SAE to use; all unless given.
 
     Raises:
-        ValueError: No such layout there, a damaged file, or one that cannot be probed.
+        ValueError: No such layout there, a damaged file, one that cannot be probed, or an option
+            that has no meaning for it.
         AssetError: The source cannot be had.
     """
-    places.check_gate(llama_scope_gate)
+    if id is not None:
+        names.check_id(id)
     if site is not None:
         Site.parse(site)
+    folders.check_options(llama_scope_gate, norm_scaling_factor, active_groups)
     options = places.Options(
+        id=id,
         site=site,
         llama_scope_gate=llama_scope_gate,
         norm_scaling_factor=norm_scaling_factor,
         active_groups=active_groups,
     )
     path = assets.fetch(str(source))
-    assets.check_hub_files(path)
-    place = _place(path, str(source), options)
-    return _layout(place).load(place)
+    name = str(source) if "://" in str(source) else path.absolute()
+    with boundary.reader(name, "an SAE", "fetch or save it again"):
+        assets.check_hub_files(path)
+        place = _place(path, str(source), options)
+        layout = _layout(place)
+        loaded = layout.load(place)
+        folders.check_used(place, layout.__name__.rpartition(".")[2], loaded.architecture)
+        # What is folded into weights may leave float32 where the weights did not.
+        saes.check_finite(loaded.sae, f"{name} and its config do not belong together")
+        return dataclasses.replace(loaded, id=names.id_of(place, loaded.id))
 
 
 def encode(sae, x_ND):
@@ -132,6 +148,7 @@ def save_sae(
         ValueError: An SAE that the layout has no word for.
     """
     checks.check_choice("layout", layout, SAVED_LAYOUTS)
+    saes.check_finite(_weights(sae), "an SAE whose numbers are none is not saved")
     if isinstance(sae, LoadedSae) and "output_site" in sae.metadata:
         metadata = {"output_site": sae.metadata["output_site"], **metadata}
     path, sae = Path(path), _weights(sae)
@@ -151,10 +168,10 @@ def _place(path: Path, source: str, options: places.Options) -> places.Place:
     """The folder and, where one was named, the weight file."""
     if path.is_dir():
         return places.Place(folder=path, file=None, source=source, options=options)
-    if path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"an SAE file ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path.name};"
-            " name the weight file or its folder"
+    if path.suffix not in folders.WEIGHTS:
+        raise boundary.FileError(
+            f"an SAE file ends in {', '.join(folders.WEIGHTS[:-1])} or {folders.WEIGHTS[-1]}, got"
+            f" {path.name}; name the weight file or its folder"
         )
     folder = path.parent
     if (folder.parent / llama_scope.CONFIG_NAME).is_file() and folder.name == "checkpoints":
@@ -167,6 +184,8 @@ def _layout(place: places.Place):
     fits = [layout for layout in LAYOUTS if layout.matches(place)]
     files = dict.fromkeys(layout.FILE_NAME for layout in fits if layout is not others)
     if fits and (place.file or len(files) <= 1):
+        if place.file is None:
+            folders.check_alone(place, getattr(fits[0], "FILE_NAMES", (fits[0].FILE_NAME,)))
         return fits[0]
     there = sorted(entry.name for entry in place.folder.iterdir())
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")

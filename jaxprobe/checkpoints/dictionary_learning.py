@@ -2,12 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprobe import boundary
 from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import config as configs
+from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import (
@@ -63,25 +67,22 @@ def load(place: Place) -> LoadedSae:
     """
     name = next(name for name in FILE_NAMES if place.has(name))
     path, config_path = place.folder / name, place.folder / CONFIG_NAME
-    config = arrays.read_json(config_path)
-    trainer = arrays.need(config, "trainer", config_path)
-    kind = _class(arrays.need(trainer, "dict_class", config_path), config_path)
+    config = configs.read(config_path)
+    trainer = config.section("trainer")
+    kind = _class(trainer.text("dict_class"), config_path)
     found = arrays.read_arrays(path)
     arrays.check_keys(found, KEYS[kind], path, optional=("k", "threshold"))
-    core = _core(kind, found, trainer, place)
+    core = _core(kind, found, trainer, place, path)
     check_sae(core, f"{path} is not a {kind} of dictionary_learning")
-    for key, have in (("activation_dim", core.d_model), ("dict_size", core.d_sae)):
-        if trainer.get(key, have) != have:
-            raise ValueError(
-                f"{config_path} says {key} = {trainer[key]}, but the weights have {have}"
-            )
+    trainer.check_same("activation_dim", core.d_model, "are they of one SAE?")
+    trainer.check_same("dict_size", core.d_sae, "are they of one SAE?")
     return LoadedSae(
         sae=frame(core, shift_D=core.b_dec_D if kind in SUBTRACTS_BIAS else None),
         id=place.id(),
         site=site_of(place, _site(trainer)),
         expected_l0=_expected_l0(kind, core, trainer),
         source=place.source,
-        metadata={"format": "dictionary_learning", "config": config},
+        metadata={"format": "dictionary_learning", "config": config.content},
     )
 
 
@@ -93,13 +94,13 @@ def _class(text: Any, path) -> str:
     raise ValueError(f"{path} must have a dict_class of {', '.join(KEYS)}, got {text!r}")
 
 
-def _core(kind: str, found: Mapping[str, np.ndarray], trainer: Mapping[str, Any], place: Place):
+def _core(
+    kind: str, found: Mapping[str, np.ndarray], trainer: Config, place: Place, path: Path
+) -> Any:
     """The autoencoder without its frame."""
     transposed = ("encoder.weight", "decoder.weight")
-    values: dict[str, Any] = {
-        field: arrays.float32(found[key], transpose=key in transposed)
-        for key, field in KEYS[kind].items()
-    }
+    keys = {key: field for key, field in KEYS[kind].items() if key != "group_sizes"}
+    values: dict[str, Any] = arrays.fields(found, keys, path, transposed)
     if kind == "AutoEncoder":
         return _unit_decoder(ReluSae(**values))
     if kind == "AutoEncoderNew":
@@ -109,10 +110,7 @@ def _core(kind: str, found: Mapping[str, np.ndarray], trainer: Mapping[str, Any]
     if kind == "JumpReluAutoEncoder":
         return JumpReluSae(**values)
     if kind == "AutoEncoderTopK":
-        k = int(found["k"]) if "k" in found else trainer.get("k")
-        if not k:
-            raise ValueError(f"{place.source} does not say its k, neither in weights nor in config")
-        return TopKSae(**values, k=int(k))
+        return TopKSae(**values, k=_k(found, trainer, path))
     if values["threshold"].size == 1:
         values["threshold"] = values["threshold"].reshape(())
     if not (values["threshold"] >= 0).all():
@@ -123,8 +121,12 @@ def _core(kind: str, found: Mapping[str, np.ndarray], trainer: Mapping[str, Any]
         )
     if kind == "BatchTopKSAE":
         return BatchTopKSae(**values)
-    sizes = tuple(int(size) for size in np.asarray(found["group_sizes"]).ravel())
-    del values["group_sizes"]
+    sizes = arrays.whole_numbers(found["group_sizes"], "group_sizes", path)
+    if sum(sizes) != values["b_enc_S"].size:
+        raise boundary.FileError(
+            f"{path} must hold group_sizes that add up to its {values['b_enc_S'].size} latents, got"
+            f" {sum(sizes)}"
+        )
     active = place.options.active_groups
     threshold = values.pop("threshold")
     return MatryoshkaSae(
@@ -133,6 +135,20 @@ def _core(kind: str, found: Mapping[str, np.ndarray], trainer: Mapping[str, Any]
         group_S=matryoshka.groups(sizes),
         active_groups=len(sizes) if active is None else active,
     )
+
+
+def _k(found: Mapping[str, np.ndarray], trainer: Config, path: Path) -> int:
+    """How many latents are kept: what the weights say, as in the library, else the config."""
+    said = trainer.count("k", None)
+    if "k" not in found:
+        return trainer.count("k")
+    (k, *others) = arrays.whole_numbers(found["k"], "k", path)
+    if others or said not in (None, k):
+        raise boundary.FileError(
+            f"{path} must hold the k of its {CONFIG_NAME}, {said}, got {[k, *others]}; are they of one"
+            " SAE?"
+        )
+    return k
 
 
 def _unit_decoder(sae: ReluSae) -> ReluSae:
@@ -156,8 +172,7 @@ def _site(trainer: Mapping[str, Any]):
     return hook_site(name)
 
 
-def _expected_l0(kind: str, core, trainer: Mapping[str, Any]) -> float | None:
+def _expected_l0(kind: str, core, trainer: Config) -> float | None:
     if isinstance(core, TopKSae):
         return float(core.k)
-    value = trainer.get("k") if "BatchTopK" in kind else trainer.get("target_l0")
-    return float(value) if isinstance(value, int | float) else None
+    return trainer.positive("k" if "BatchTopK" in kind else "target_l0", None)

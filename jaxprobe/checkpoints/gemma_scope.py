@@ -7,17 +7,17 @@ What the file does not say is read from where it lies: the repository's name end
 import dataclasses
 import math
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxprobe import boundary
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import arrays, atomic
+from jaxprobe.checkpoints import arrays, atomic, npz_file
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, number, site_of
-from jaxprobe.saes import BatchTopKSae, JumpReluSae, ReluSae, jump_relu
+from jaxprobe.saes import BatchTopKSae, JumpReluSae, ReluSae, check_sae, jump_relu
 
 NAME = "Gemma Scope 1 (params.npz)"
 FILE_NAME = "params.npz"
@@ -54,10 +54,10 @@ def load(place: Place) -> LoadedSae:
     where = place.text("gemma-scope")
     stream = re.search(r"gemma-scope-[^/]*-(res|mlp|att|transcoders)\b", where)
     is_transcoder = stream is not None and stream[1] == "transcoders"
-    sae = JumpReluSae(**{KEYS[key]: arrays.float32(found[key]) for key in KEYS})
+    sae = JumpReluSae(**arrays.fields(found, KEYS, path))
     hint = f"{path} is not a Gemma Scope SAE as published"
     # A transcoder's output may have another width than its input.
-    jump_relu.check_sae(sae, hint, found["b_dec"].shape[-1] if is_transcoder else None)
+    jump_relu.check_sae(sae, hint, sae.b_dec_D.size if is_transcoder else None)
     metadata = {"architecture": "jump_relu", "format": "gemma_scope_1"}
     block = re.search(r"layer_(\d+)", where)
     if re.search(r"/embedding/", where):
@@ -97,6 +97,7 @@ def save(path: Path, sae) -> None:
             "Gemma Scope's layout holds SAEs with one threshold per latent and nothing around them,"
             f" got {type(sae).__name__}; save it in the layout sae_lens or jaxprobe"
         )
+    check_sae(sae, d_out=sae.b_dec_D.shape[-1])
     content: dict[str, Any] = {
         key: getattr(sae, field) for key, field in KEYS.items() if key != "threshold"
     }
@@ -110,21 +111,14 @@ def save(path: Path, sae) -> None:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The five arrays, as stored, under their usual names."""
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            names = {_OTHER_NAMES.get(name.lower(), name): name for name in file.files}
-            missing = [key for key in KEYS if key not in names]
-            if missing:
-                raise ValueError(
-                    f"{path} must hold the arrays {', '.join(KEYS)}; it lacks"
-                    f" {', '.join(missing)} and has {', '.join(file.files) or 'none'}"
-                )
-            return {key: file[names[key]] for key in KEYS}
-    except (zipfile.BadZipFile, EOFError, OSError, AttributeError) as error:
-        raise ValueError(
-            f"{path} must be an .npz archive of arrays, and cannot be read as one ({error}); was"
-            " its download cut short?"
-        ) from None
+    found = npz_file.read(path)
+    renamed = {_OTHER_NAMES.get(name.lower(), name): array for name, array in found.items()}
+    if len(renamed) < len(found):
+        raise boundary.FileError(
+            f"{path} must hold each array once, got {', '.join(found)}, two of which mean the same"
+        )
+    arrays.check_keys(renamed, KEYS, path)
+    return renamed
 
 
 def _id(path: Path, where: str, place: Place) -> str:

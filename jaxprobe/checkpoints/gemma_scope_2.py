@@ -5,10 +5,15 @@ Where the config is missing, the path says the same.
 """
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from jaxprobe import boundary
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import config as configs
+from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import JumpReluSae, frame, jump_relu
@@ -41,8 +46,8 @@ def load(place: Place) -> LoadedSae:
     where = place.text(r"layer_\d+_width")
     path = place.file or place.folder / FILE_NAME
     config_path = place.folder / "config.json"
-    config = arrays.read_json(config_path) if config_path.is_file() else _infer(where)
-    kind = config.get("type") or ("transcoder" if "transcoder" in where else "sae")
+    config = configs.beside(config_path, _infer(where))
+    kind = config.text("type", "transcoder" if "transcoder" in where else "sae")
     if kind in ("crosscoder", "clt"):
         raise ValueError(
             f"{config_path} describes a {kind}, which has a file per layer; got {path.name} instead of"
@@ -55,25 +60,35 @@ def load(place: Place) -> LoadedSae:
         )
     found = arrays.read_safetensors(path)
     arrays.check_keys(found, KEYS, path, optional=(SKIP,))
-    if config.get("affine_connection") and SKIP not in found:
-        raise ValueError(f"{path} must hold {SKIP}, as its config says; got {', '.join(found)}")
-    core = JumpReluSae(**{field: arrays.float32(found[key]) for key, field in KEYS.items()})
+    check_affine(config, found, path)
+    core = JumpReluSae(**arrays.fields(found, KEYS, path))
     hint = f"{path} is not a Gemma Scope 2 SAE as published"
-    d_out = found["b_dec"].shape[-1] if kind == "transcoder" else None
-    jump_relu.check_sae(core, hint, d_out)
-    skip = arrays.float32(found[SKIP]) if SKIP in found else None
+    jump_relu.check_sae(core, hint, core.b_dec_D.size if kind == "transcoder" else None)
+    config.check_same("width", core.d_sae, "are they of one SAE?")
+    skip = arrays.float32(found[SKIP], SKIP, path) if SKIP in found else None
     site, output = _sites(config, where)
-    metadata: dict[str, Any] = {"format": "gemma_scope_2", "config": config}
+    metadata: dict[str, Any] = {"format": "gemma_scope_2", "config": config.content}
     if kind == "transcoder":
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
         sae=frame(core, W_skip_DE=skip),
         id=place.id(),
         site=site_of(place, site),
-        expected_l0=config.get("l0"),
+        expected_l0=config.positive("l0", None),
         source=place.source,
         metadata=metadata,
     )
+
+
+def check_affine(config: Config, found: Mapping[str, Any], path: Path) -> None:
+    """Raises FileError where config and arrays disagree about a skip connection."""
+    said = config.flag("affine_connection", None)
+    if said is not None and said != (SKIP in found):
+        raise boundary.FileError(
+            f"{path} must hold {SKIP}, as its config says; got {', '.join(found)}"
+            if said
+            else f"{path} holds {SKIP}, and its config says that there is no affine connection"
+        )
 
 
 def _infer(where: str) -> dict[str, Any]:
@@ -97,4 +112,6 @@ def _sites(config, where: str) -> tuple[Site | None, Site | None]:
     if layer and stream:
         block = int(layer[1])
         return Site(block=block, stream="mlp_in"), Site(block=block, stream="mlp_out")
-    return hook_site(config.get("hf_hook_point_in")), hook_site(config.get("hf_hook_point_out"))
+    hooks = (config.text(key, None) for key in ("hf_hook_point_in", "hf_hook_point_out"))
+    site, output = (hook_site(hook) for hook in hooks)
+    return site, output

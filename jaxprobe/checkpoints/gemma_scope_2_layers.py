@@ -10,14 +10,14 @@ read; neither is a reconstruction, which takes the other layers' latents as well
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jaxprobe import checks
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
-from jaxprobe.checkpoints.gemma_scope_2 import KEYS, SKIP
+from jaxprobe.checkpoints import config as configs
+from jaxprobe.checkpoints.config import Config
+from jaxprobe.checkpoints.gemma_scope_2 import KEYS, SKIP, check_affine
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, site_of
 from jaxprobe.saes import JumpReluSae, frame, jump_relu
@@ -52,8 +52,8 @@ def load(place: Place) -> LoadedSae:
     config, kind = _config(place)
     found = arrays.read_safetensors(path)
     arrays.check_keys(found, KEYS, path, optional=(SKIP,) if kind == "clt" else ())
-    if config.get("affine_connection") and SKIP not in found:
-        raise ValueError(f"{path} must hold {SKIP}, as its config says; got {', '.join(found)}")
+    if kind == "clt":
+        check_affine(config, found, path)
     checks.check_shape("w_enc", found["w_enc"], (None, None), f"{path} is damaged")
     checks.check_shape("w_dec", found["w_dec"], (found["w_enc"].shape[-1], None, None))
     num_layers = found["w_dec"].shape[1]
@@ -61,14 +61,15 @@ def load(place: Place) -> LoadedSae:
     if kind == "clt":
         site = Site(block=number, stream="mlp_in")
         about = {"decoder": "summed over layers", "output_site": f"blocks.{number}.mlp_out"}
+        arrays.float32(found["w_dec"], "w_dec", path)  # a sum might hide what is not finite
         found["w_dec"] = found["w_dec"].sum(axis=1, dtype="float32")
     else:
         block = _blocks(place, config, num_layers)[number]
         site, about = Site(block=block, stream="resid_post"), {"decoder": "of the layer it reads"}
         found["w_dec"] = found["w_dec"][:, number]
-    core = JumpReluSae(**{field: arrays.float32(found[key]) for key, field in KEYS.items()})
+    core = JumpReluSae(**arrays.fields(found, KEYS, path))
     jump_relu.check_sae(core, f"{path} is not a layer of a Gemma Scope 2 {kind} as published")
-    skip = arrays.float32(found[SKIP]) if SKIP in found else None
+    skip = arrays.float32(found[SKIP], SKIP, path) if SKIP in found else None
     return LoadedSae(
         sae=frame(core, W_skip_DE=skip),
         id=place.id(),
@@ -77,7 +78,7 @@ def load(place: Place) -> LoadedSae:
         source=place.source,
         metadata={
             "format": f"gemma_scope_2_{kind}",
-            "config": config,
+            "config": config.content,
             "layer": number,
             "num_layers": num_layers,
             **about,
@@ -85,25 +86,23 @@ def load(place: Place) -> LoadedSae:
     )
 
 
-def _config(place: Place) -> tuple[dict[str, Any], str]:
+def _config(place: Place) -> tuple[Config, str]:
     """The config beside the file, or what the path says in its place, and the kind of dictionary."""
     path = place.folder / "config.json"
     where = place.text(r"(?:^|/)(?:crosscoder|clt)/")
     words = re.search(r"(?:^|/)(crosscoder|clt)/", where)
-    if path.is_file():
-        config = arrays.read_json(path)
-    else:
-        config = {
-            "architecture": "jump_relu",
-            "type": words[1] if words else None,
-            "affine_connection": "_affine" in where,
-            "inferred_from_path": True,
-        }
-    kind = config.get("type") or (words[1] if words else None)
+    inferred = {
+        "architecture": "jump_relu",
+        "type": words[1] if words else None,
+        "affine_connection": "_affine" in where,
+        "inferred_from_path": True,
+    }
+    config = configs.beside(path, inferred)
+    kind = config.text("type", words[1] if words else None)
     if kind not in KINDS or config.get("architecture") != "jump_relu":
         raise ValueError(
-            f"{place.source} must be a layer of a jump_relu clt or crosscoder, as its config.json or"
-            f" its folders say; got type {kind!r} and architecture {config.get('architecture')!r}"
+            f"{place.source} must be a layer of a jump_relu clt or crosscoder, as its config.json or its"
+            f" folders say; got type {kind!r} and architecture {config.get('architecture')!r:.80}"
         )
     return config, kind
 
@@ -119,9 +118,9 @@ def _layer(path: Path, num_layers: int) -> int:
     return number
 
 
-def _blocks(place: Place, config: Mapping[str, Any], num_layers: int) -> list[int]:
+def _blocks(place: Place, config: Config, num_layers: int) -> list[int]:
     """The blocks that a crosscoder's layers read, from the config or the folder's name."""
-    hook = re.search(r"\{(\d+(?:,\d+)*)\}", str(config.get("hf_hook_point_in", "")))
+    hook = re.search(r"\{(\d+(?:,\d+)*)\}", config.text("hf_hook_point_in", ""))
     folder = re.search(r"layer((?:_\d+)+)_width", place.text(r"layer(?:_\d+)+_width"))
     if hook:
         blocks = [int(word) for word in hook[1].split(",")]

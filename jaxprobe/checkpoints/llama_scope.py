@@ -10,13 +10,13 @@ SAELens leaves n_i out of the gate, so the two keep different latents where deco
 """
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
 from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import config as configs
+from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import JumpReluSae, TopKSae, check_sae, frame
@@ -45,64 +45,64 @@ def load(place: Place) -> LoadedSae:
             arrays that do not fit together.
     """
     config_path, path = place.folder / CONFIG_NAME, place.folder / FILE_NAME
-    config = arrays.read_json(config_path)
-    _check(config, config_path)
+    config = configs.read(config_path)
+    _check(config)
     found = arrays.read_safetensors(path)
-    wanted = list(KEYS)
-    if not config.get("use_decoder_bias", True):
-        wanted.remove("decoder.bias")
-    arrays.check_keys(found, wanted, path)
-    weights = {KEYS[key]: arrays.float32(found[key], transpose=True) for key in wanted}
+    keys = dict(KEYS)
+    if not config.flag("use_decoder_bias", True):
+        del keys["decoder.bias"]
+    arrays.check_keys(found, keys, path)
+    weights = arrays.fields(found, keys, path, transposed=keys)
     weights.setdefault("b_dec_D", jnp.zeros(weights["W_dec_SD"].shape[1]))
     read = _official if place.options.llama_scope_gate == "official" else _as_saelens
-    core = read(config, weights, config_path)
-    is_transcoder = config.get("hook_point_out", config["hook_point_in"]) != config["hook_point_in"]
+    core = read(config, weights)
+    hook_in = config.text("hook_point_in")
+    hook_out = config.text("hook_point_out", hook_in)
+    is_transcoder = hook_in != hook_out
     check_sae(
-        core, f"{path} is not a Llama Scope SAE", core.b_dec_D.shape[0] if is_transcoder else None
+        core, f"{path} is not a Llama Scope SAE", core.b_dec_D.size if is_transcoder else None
     )
-    shifts = bool(config.get("apply_decoder_bias_to_pre_encoder"))
-    metadata: dict[str, Any] = {"format": "llama_scope", "config": config}
+    config.check_same("d_model", core.d_model, "are they of one SAE?")
+    config.check_same("d_sae", core.d_sae, "are they of one SAE?")
+    shifts = config.flag("apply_decoder_bias_to_pre_encoder", False)
+    metadata: dict[str, Any] = {"format": "llama_scope", "config": config.content}
     if is_transcoder:
-        output = hook_site(config["hook_point_out"])
+        output = hook_site(hook_out)
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
         sae=frame(core, shift_D=core.b_dec_D if shifts and not is_transcoder else None),
         id=place.id(),
-        site=site_of(place, hook_site(config["hook_point_in"])),
-        expected_l0=float(config["top_k"]) if config.get("top_k") else None,
+        site=site_of(place, hook_site(hook_in)),
+        expected_l0=config.positive("top_k", None),
         source=place.source,
         metadata=metadata,
     )
 
 
-def _check(config: Mapping[str, Any], path: Path) -> None:
-    """Raises ValueError for hyperparameters whose meaning is not known."""
-    for key in ("hook_point_in", "act_fn", "d_model", "d_sae"):
-        arrays.need(config, key, path)
-    for key, known in (
-        ("act_fn", ("jumprelu", "topk")),
-        ("norm_activation", ("dataset-wise", "inference")),
-        ("use_glu_encoder", (False, None)),
-    ):
-        if config.get(key, known[0]) not in known:
-            raise ValueError(f"{path} must have {key} of {known}, got {config[key]!r}")
+def _check(config: Config) -> None:
+    """Raises FileError for hyperparameters whose meaning is not known."""
+    for key in ("d_model", "d_sae"):
+        config.count(key)
+    config.text("hook_point_in")
+    config.choice("act_fn", ("jumprelu", "topk"))
+    config.choice("norm_activation", ("dataset-wise", "inference"), "dataset-wise")
+    config.choice("use_glu_encoder", (False,), False)
 
 
-def _scales(config: Mapping[str, Any], path: Path) -> tuple[float, float]:
+def _scales(config: Config) -> tuple[float, float]:
     """What takes raw activations to the norm sqrt(d_model): at the input, at the output."""
-    if config.get("norm_activation", "dataset-wise") == "inference":
+    if config.get("norm_activation") == "inference":
         return 1.0, 1.0
-    norms = arrays.need(config, "dataset_average_activation_norm", path)
-    root = math.sqrt(config["d_model"])
-    norm_in, norm_out = (float(arrays.need(norms, key, path)) for key in ("in", "out"))
-    return root / norm_in, root / norm_out
+    norms = config.section("dataset_average_activation_norm")
+    root = math.sqrt(config.count("d_model"))
+    return root / norms.positive("in"), root / norms.positive("out")
 
 
-def _official(config: Mapping[str, Any], weights: dict[str, Any], path: Path):
-    scale_in, scale_out = _scales(config, path)
+def _official(config: Config, weights: dict[str, Any]):
+    scale_in, scale_out = _scales(config)
     W_enc_DS, b_enc_S = weights["W_enc_DS"], weights["b_enc_S"] / scale_in
     W_dec_SD = weights["W_dec_SD"] * (scale_in / scale_out)
-    if config.get("sparsity_include_decoder_norm", True):
+    if config.flag("sparsity_include_decoder_norm", True):
         norm_S = jnp.maximum(jnp.linalg.norm(W_dec_SD, axis=1), 1e-8)
         W_enc_DS, b_enc_S = W_enc_DS * norm_S[None, :], b_enc_S * norm_S
         W_dec_SD = W_dec_SD / norm_S[:, None]
@@ -112,17 +112,19 @@ def _official(config: Mapping[str, Any], weights: dict[str, Any], path: Path):
         "W_dec_SD": W_dec_SD,
         "b_dec_D": weights["b_dec_D"] / scale_out,
     }
-    threshold = config.get("jump_relu_threshold") or 0.0
-    if config["act_fn"] == "topk" and threshold <= 0:
-        return TopKSae(**folded, k=int(arrays.need(config, "top_k", path)))
+    # The published loader keeps what is above the threshold, whatever its sign: below zero, latents
+    # would be negative.
+    threshold = config.nonnegative("jump_relu_threshold", 0.0)
+    if config["act_fn"] == "topk" and threshold == 0:
+        return TopKSae(**folded, k=config.count("top_k"))
     threshold_S = jnp.full(b_enc_S.shape, threshold, jnp.float32)
     return JumpReluSae(**folded, threshold_S=threshold_S)
 
 
-def _as_saelens(config: Mapping[str, Any], weights: dict[str, Any], path: Path) -> JumpReluSae:
+def _as_saelens(config: Config, weights: dict[str, Any]) -> JumpReluSae:
     """Gate without decoder norms, latents in normalised units, one scale for input and output."""
-    scale, _ = _scales(config, path)
-    threshold = float(arrays.need(config, "jump_relu_threshold", path)) * scale
+    scale, _ = _scales(config)
+    threshold = config.nonnegative("jump_relu_threshold") * scale
     return JumpReluSae(
         W_enc_DS=weights["W_enc_DS"] * scale,
         b_enc_S=weights["b_enc_S"],

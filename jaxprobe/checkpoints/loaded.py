@@ -10,7 +10,7 @@ from jaxprobe.base import Site
 from jaxprobe.saes import architecture
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LoadedSae:
     """An SAE with its origin.
 
@@ -29,6 +29,24 @@ class LoadedSae:
     expected_l0: float | None
     source: str
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: arrays by type and shape, metadata by the number of entries."""
+        return (
+            f"LoadedSae(id={self.id!r}, site={str(self.site) if self.site else None!r}, sae={self.sae!r},"
+            f" expected_l0={self.expected_l0}, source={self.source!r},"
+            f" metadata=<{len(self.metadata)} entries>)"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether weights and origin are the same."""
+        if not isinstance(other, LoadedSae):
+            return NotImplemented
+        return _Origin(self) == _Origin(other) and bool(self.sae == other.sae)
+
+    def __hash__(self) -> int:
+        """By its name: weights are too many."""
+        return hash(_Origin(self))
 
     @property
     def architecture(self) -> str:

@@ -39,9 +39,7 @@ def load(place: Place) -> LoadedSae:
     is_goodfire = "encoder_linear.weight" in found
     keys = GOODFIRE if is_goodfire else QWEN
     arrays.check_keys(found, keys, path)
-    weights: dict[str, Any] = {
-        field: arrays.float32(found[key], transpose=True) for key, field in keys.items()
-    }
+    weights: dict[str, Any] = arrays.fields(found, keys, path, transposed=keys)
     if is_goodfire:
         core, project, pattern = ReluSae(**weights), "goodfire", r"-l(\d+)(?:\.pth?)?"
     else:

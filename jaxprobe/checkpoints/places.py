@@ -6,16 +6,16 @@ from pathlib import Path
 
 from absl import logging
 
-from jaxprobe import checks
 from jaxprobe.base import Site
 
-GATES = ("official", "saelens")
+LONGEST_ID = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
     """What `load_sae` was told beside the source; see there."""
 
+    id: str | None = None
     site: str | None = None
     llama_scope_gate: str = "official"
     norm_scaling_factor: float | None = None
@@ -57,7 +57,7 @@ class Place:
         repository = [n for n, part in enumerate(parts) if re.search(r"scope|models--", part)]
         first = repository[-1] if repository else max(1, len(parts) - 2)
         name = "/".join(parts[first:]).removeprefix("models--")
-        return f"{name}/{self.file.stem}" if self.file else name
+        return (f"{name}/{self.file.stem}" if self.file else name)[-LONGEST_ID:]
 
 
 def hook_site(hook: str | None, *, reads_output_of_layer: bool = True) -> Site | None:
@@ -105,8 +105,3 @@ def number(pattern: str, text: str) -> float | None:
     """The first group of a pattern, as a number."""
     found = re.search(pattern, text)
     return float(found[1]) if found else None
-
-
-def check_gate(value: str) -> None:
-    """Raises ValueError for an unknown `llama_scope_gate`."""
-    checks.check_choice("llama_scope_gate", value, GATES)

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from jaxprobe.checkpoints import arrays
+from jaxprobe import boundary, checks
+from jaxprobe.checkpoints import arrays, folders
+from jaxprobe.checkpoints import config as configs
+from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import (
@@ -53,24 +56,28 @@ def load(place: Place) -> LoadedSae:
             that do not fit together.
     """
     config_path, path = place.folder / CONFIG_NAME, place.folder / FILE_NAME
-    config = migrate(arrays.read_json(config_path), config_path)
-    architecture = config["architecture"]
+    config = migrate(configs.read(config_path), config_path)
+    architecture = config.text("architecture")
     if architecture not in (*ARCHITECTURES, *TRAINING):
-        raise ValueError(
+        raise boundary.FileError(
             f"{config_path} must name an architecture of {', '.join(ARCHITECTURES)}, got"
-            f" {architecture!r}"
+            f" {architecture!r:.80}"
         )
+    _check_inputs(config)
     found = arrays.read_safetensors(path)
     _drop_legacy_scale(found, path)
     core, skip = _core(config, architecture, found, path)
     hint = f"{path} is not a SAELens {architecture} SAE"
     is_transcoder = architecture in TRANSCODERS
-    check_sae(core, hint, core.b_dec_D.shape[-1] if is_transcoder else None)
-    _check_widths(config, core, config_path)
+    check_sae(core, hint, core.b_dec_D.size if is_transcoder else None)
+    config.check_same("d_in", core.d_model, "are they of one SAE?")
+    config.check_same("d_sae", core.d_sae, "are they of one SAE?")
+    if is_transcoder:
+        config.check_same("d_out", core.b_dec_D.size, "are they of one SAE?")
     core, normalisation = _normalise(config, core, place)
-    shift = core.b_dec_D if config["apply_b_dec_to_input"] and not is_transcoder else None
-    metadata = config.get("metadata", {})
-    output = hook_site(metadata.get("hook_name_out")) if is_transcoder else None
+    shift = core.b_dec_D if config.flag("apply_b_dec_to_input") and not is_transcoder else None
+    metadata = config.section("metadata")
+    output = hook_site(metadata.text("hook_name_out", None)) if is_transcoder else None
     return LoadedSae(
         sae=frame(
             core,
@@ -80,47 +87,60 @@ def load(place: Place) -> LoadedSae:
             restores=not is_transcoder,
         ),
         id=place.id(),
-        site=site_of(place, hook_site(metadata.get("hook_name"))),
-        expected_l0=_expected_l0(place, config),
+        site=site_of(place, hook_site(metadata.text("hook_name", None))),
+        expected_l0=_expected_l0(place, config, core),
         source=place.source,
         metadata={
             "format": "sae_lens",
-            "config": config,
+            "config": config.content,
             **({"output_site": str(output) if output else None} if is_transcoder else {}),
         },
     )
 
 
-def migrate(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def migrate(content: Mapping[str, Any], path: Path) -> Config:
     """A config of any version in version 6's words, with its defaults."""
-    metadata = dict(config.get("metadata") or {})
+    config = Config(content, path)
+    metadata = dict(config.section("metadata", {}))
     version = str(config.get("sae_lens_version") or metadata.get("sae_lens_version") or "0")
-    new = dict(config)
+    new = dict(content)
     if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
         renamed = {
             "hook_point": "hook_name",
             "hook_point_head_index": "hook_head_index",
             "activation_fn_str": "activation_fn",
         }
-        new = {renamed.get(key, key): value for key, value in config.items()}
+        new = {renamed.get(key, key): value for key, value in content.items()}
         metadata = {**new, **metadata}
         if new.get("activation_fn") == "topk":
-            new["k"] = (new.get("activation_fn_kwargs") or {}).get("k", new.get("k"))
+            kwargs = config.section("activation_fn_kwargs", {})
+            new["k"] = kwargs.get("k", new.get("k"))
             new["architecture"] = "topk"
         elif new.get("activation_fn", "relu") not in ("relu", "topk"):
-            raise ValueError(
-                f"{path} must have the activation_fn relu or topk, got {new['activation_fn']!r}"
+            raise boundary.FileError(
+                f"{path} must have the activation_fn relu or topk, got {new['activation_fn']!r:.80}"
             )
         if isinstance(new.get("normalize_activations"), bool):
             new["normalize_activations"] = (
                 "expected_average_only_in" if new["normalize_activations"] else "none"
             )
-    new["architecture"] = new.get("architecture") or "standard"
-    new["normalize_activations"] = new.get("normalize_activations") or "none"
-    applies = new.get("apply_b_dec_to_input")
-    new["apply_b_dec_to_input"] = True if applies is None else bool(applies)
-    new["metadata"] = metadata
-    return new
+    defaults = {
+        **{"architecture": "standard", "normalize_activations": "none"},
+        "apply_b_dec_to_input": True,
+    }
+    said = {key: value for key, value in new.items() if value is not None}
+    return Config({**new, **defaults, **said, "metadata": metadata}, path)
+
+
+def _check_inputs(config: Config) -> None:
+    """Raises FileError for settings that choose other inputs, or change them in an unknown way."""
+    config.choice("reshape_activations", ("none", "hook_z"), "none")
+    for entries in (config, config.section("metadata")):
+        if entries.get("hook_head_index") is not None:
+            raise boundary.FileError(
+                f"{config.path} has hook_head_index = {entries['hook_head_index']!r:.40}: it reads one"
+                " attention head, which is no site that jaxprobe stores"
+            )
 
 
 def _core(config, architecture: str, found: dict, path: Path):
@@ -134,23 +154,25 @@ def _core(config, architecture: str, found: dict, path: Path):
     values: dict[str, Any] = {}
     if architecture.startswith("jumprelu"):
         if "log_threshold" in found and "threshold" not in found:
-            found["threshold"] = np.exp(np.asarray(found.pop("log_threshold"), np.float32))
+            log_S = np.asarray(arrays.float32(found.pop("log_threshold"), "log_threshold", path))
+            with np.errstate(over="ignore"):  # to what no latent passes
+                found["threshold"] = np.exp(log_S)
         fields, kind = {**BIAS, "threshold": "threshold_S"}, JumpReluSae
     elif architecture in TRAINING:
         fields, kind = {**BIAS, "topk_threshold": "threshold"}, BatchTopKSae
     elif architecture in ("topk", "abstopk"):
         kind = TopKSae
         values = {
-            "k": int(arrays.need(config, "k", path.with_name(CONFIG_NAME))),
+            "k": config.count("k"),
             "signed": architecture == "abstopk",
         }
     fields = {**LINEAR, **fields}
     arrays.check_keys(found, (*fields, *extra), path, optional=IGNORED)
-    values |= {field: arrays.float32(found[key]) for key, field in fields.items()}
+    values |= arrays.fields(found, fields, path)
     core = kind(**values)
-    if config.get("rescale_acts_by_decoder_norm") and hasattr(core, "b_enc_S"):
+    if config.flag("rescale_acts_by_decoder_norm", False) and hasattr(core, "b_enc_S"):
         core = fold_decoder_norm(core)
-    skip = arrays.float32(found["W_skip"], transpose=True) if is_skip else None
+    skip = arrays.float32(found["W_skip"], "W_skip", path, transpose=True) if is_skip else None
     return core, skip
 
 
@@ -167,14 +189,17 @@ def fold_decoder_norm(core):
 
 def _normalise(config, core, place: Place):
     """The core with what can be folded into it, and the kind of normalisation that is left."""
-    kind = config["normalize_activations"]
+    kind = config.text("normalize_activations")
+    if kind != "expected_average_only_in" and place.options.norm_scaling_factor is not None:
+        reason = f"its activations are normalised by {kind:.40}"
+        raise folders.refused(place, "norm_scaling_factor", reason)
     if kind in ("none", "constant_norm_rescale", "layer_norm"):
         return core, kind
     if kind == "expected_average_only_in":
         scale = place.options.norm_scaling_factor
         beside = place.folder / "activation_scaler.json"
-        if scale is None and beside.is_file():
-            scale = arrays.read_json(beside).get("scaling_factor")
+        if scale is None:
+            scale = configs.beside(beside, {}).positive("scaling_factor", None)
         if scale is None:
             logging.warning(
                 "%s was trained on activations scaled by a factor that its files do not hold; it is"
@@ -183,7 +208,7 @@ def _normalise(config, core, place: Place):
                 place.source,
             )
             return core, "none"
-        return fold_scale(core, float(scale)), "none"
+        return fold_scale(core, scale), "none"
     if kind == "covariance_whitening":
         return _unwhiten(config, core, place.folder / "activation_whitening.safetensors"), "none"
     raise ValueError(
@@ -208,14 +233,18 @@ def _unwhiten(config, core, path: Path):
     names = ("mean", "matrix", "inverse_matrix")
     found = arrays.read_safetensors(path)
     arrays.check_keys(found, names, path, optional=tuple(found))
-    mean_D, into_DD, back_DD = (arrays.float32(found[name]) for name in names)
+    mean_D, into_DD, back_DD = (arrays.float32(found[name], name, path) for name in names)
+    width, hint = core.d_model, "was it made for this SAE?"
+    checks.check_shape(f"{path.name}: mean", mean_D, (width,), hint)
+    for name, array in (("matrix", into_DD), ("inverse_matrix", back_DD)):
+        checks.check_shape(f"{path.name}: {name}", array, (width, width), hint)
     W_enc_DS = into_DD @ core.W_enc_DS
     changed = {
         "W_enc_DS": W_enc_DS,
         "W_dec_SD": core.W_dec_SD @ back_DD,
         "b_dec_D": core.b_dec_D @ back_DD + mean_D,
     }
-    if not config["apply_b_dec_to_input"]:
+    if not config.flag("apply_b_dec_to_input"):
         shift_S = mean_D @ W_enc_DS
         if isinstance(core, GatedSae):
             changed["b_gate_S"] = core.b_gate_S - shift_S
@@ -229,28 +258,30 @@ def _drop_legacy_scale(found: dict, path: Path) -> None:
     """Takes away per-latent output scales of old versions where they are 1; refuses others."""
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         scale = found.pop(name, None)
-        if scale is not None and not np.allclose(np.asarray(scale, np.float32), 1.0):
-            raise ValueError(
+        if scale is not None and not np.allclose(arrays.float32(scale, name, path), 1.0):
+            raise boundary.FileError(
                 f"{path} holds {name}, per-latent output scales of a fine-tuned SAE, which change"
                 " the latents' meaning and are not supported; save it again with a SAELens that"
                 " folds them"
             )
 
 
-def _check_widths(config, core, path: Path) -> None:
-    for key, have in (("d_in", core.d_model), ("d_sae", core.d_sae)):
-        want = config.get(key)
-        if want is not None and int(want) != have:
-            raise ValueError(f"{path} says {key} = {want}, but the weights have {have}")
-
-
-def _expected_l0(place: Place, config) -> float | None:
+def _expected_l0(place: Place, config: Config, core) -> float | None:
     """K where it decides, else the sum of the firing rates that some files come with."""
-    if config["architecture"] in ("topk", "abstopk"):
-        return float(config["k"])
+    if isinstance(core, TopKSae):
+        return float(core.k)
     path = place.folder / "sparsity.safetensors"
-    if path.is_file():
-        log10_S = arrays.read_safetensors(path).get("sparsity")
-        if log10_S is not None:
-            return float((10.0 ** np.asarray(log10_S, np.float64)).sum())
-    return None
+    if not path.is_file():
+        return None
+    found = arrays.read_safetensors(path)
+    if "sparsity" not in found:
+        return None
+    log10_S = np.asarray(found["sparsity"], np.float64)
+    # A latent that never fired may have the logarithm -inf; none fires more often than always.
+    if log10_S.shape != (core.d_sae,) or not (log10_S <= 1e-3).all():
+        raise boundary.FileError(
+            f"{path} must hold {core.d_sae} logarithms of firing rates, none above 0, got shape"
+            f" {log10_S.shape} and at most {log10_S.max(initial=-np.inf)}; remove it if it belongs to"
+            " another SAE"
+        )
+    return float((10.0**log10_S).sum())

@@ -18,6 +18,7 @@ from jaxprobe.saes import (
     MatryoshkaSae,
     ReluSae,
     TopKSae,
+    check_sae,
     core_of,
 )
 
@@ -40,6 +41,7 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
     Raises:
         ValueError: An SAE that SAELens has no word for.
     """
+    check_sae(sae, d_out=core_of(sae).b_dec_D.shape[-1])
     core = core_of(sae)
     skip = getattr(sae, "W_skip_DE", None)
     transcodes = "output_site" in metadata or skip is not None or _is_wide(core)

@@ -1,13 +1,16 @@
 """sparsify: a folder per hookpoint (`layers.10`, `layers.3.mlp`) with `cfg.json` and `sae.safetensors`."""
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import safetensors
 
+from jaxprobe import boundary
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import GroupMaxSae, TopKSae, check_sae, frame
@@ -15,7 +18,12 @@ from jaxprobe.saes import GroupMaxSae, TopKSae, check_sae, frame
 NAME = "sparsify (cfg.json, sae.safetensors)"
 CONFIG_NAME = "cfg.json"
 FILE_NAME = "sae.safetensors"
-KEYS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+KEYS = {
+    "encoder.weight": "W_enc_DS",
+    "encoder.bias": "b_enc_S",
+    "W_dec": "W_dec_SD",
+    "b_dec": "b_dec_D",
+}
 
 
 def matches(place: Place) -> bool:
@@ -23,9 +31,9 @@ def matches(place: Place) -> bool:
     if not place.has(CONFIG_NAME, FILE_NAME):
         return False
     try:
-        with safetensors.safe_open(place.folder / FILE_NAME, framework="numpy") as file:
+        with arrays.open_safetensors(place.folder / FILE_NAME) as file:
             return "encoder.weight" in file.keys() or "jaxprobe" not in (file.metadata() or {})
-    except safetensors.SafetensorError:
+    except boundary.FileError:
         return True  # its loader says what is wrong
 
 
@@ -37,38 +45,29 @@ def load(place: Place) -> LoadedSae:
             together.
     """
     config_path, path = place.folder / CONFIG_NAME, place.folder / FILE_NAME
-    config = arrays.read_json(config_path)
+    config = configs.read(config_path)
     found = arrays.read_safetensors(path)
-    has_skip = bool(config.get("skip_connection"))
-    wanted = (*KEYS, "W_skip") if has_skip else KEYS
+    has_skip = config.flag("skip_connection", False)
+    wanted = (*KEYS, "W_skip") if has_skip else tuple(KEYS)
     arrays.check_keys(found, wanted, path)
-    weights = {
-        "W_enc_DS": arrays.float32(found["encoder.weight"], transpose=True),
-        "b_enc_S": arrays.float32(found["encoder.bias"]),
-        "W_dec_SD": arrays.float32(found["W_dec"]),
-        "b_dec_D": arrays.float32(found["b_dec"]),
-    }
-    k = int(arrays.need(config, "k", config_path))
-    activation = config.get("activation", "topk")
-    if activation == "topk":
-        core = TopKSae(**weights, k=k, signed=bool(config.get("signed", False)))
-    elif activation == "groupmax":
-        core = GroupMaxSae(**weights, k=k)
+    weights = arrays.fields(found, KEYS, path, transposed=("encoder.weight",))
+    k, signed = config.count("k"), config.flag("signed", False)
+    if config.choice("activation", ("topk", "groupmax"), "topk") == "topk":
+        core = TopKSae(**weights, k=k, signed=signed)
     else:
-        raise ValueError(
-            f"{config_path} must have an activation topk or groupmax, got {activation!r}"
-        )
-    is_transcoder = bool(config.get("transcode"))
-    check_sae(core, f"{path} is not a sparsify SAE")
-    d_in = int(config.get("d_in", core.d_model))
-    count = config.get("num_latents") or d_in * int(config.get("expansion_factor", 32))
+        config.choice("signed", (False,), False)
+        core = GroupMaxSae(**weights, k=k)
+    is_transcoder = config.flag("transcode", False)
+    check_sae(core, f"{path} is not a sparsify SAE; its cfg.json says k = {k}")
+    d_in = config.count("d_in", core.d_model)
+    count = config.layer("num_latents", 0) or d_in * config.count("expansion_factor", 32)
     if (d_in, count) != (core.d_model, core.d_sae):
-        raise ValueError(
+        raise boundary.FileError(
             f"{config_path} says d_in = {d_in} and {count} latents, but the weights have"
             f" {core.d_model} and {core.d_sae}"
         )
     site, output = _sites(place, is_transcoder)
-    metadata: dict[str, Any] = {"format": "sparsify", "config": config}
+    metadata: dict[str, Any] = {"format": "sparsify", "config": config.content}
     if is_transcoder:
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
@@ -76,7 +75,7 @@ def load(place: Place) -> LoadedSae:
             core,
             # A bias of zeros need not be subtracted, but the frame costs nothing and says so.
             shift_D=None if is_transcoder else jnp.asarray(core.b_dec_D),
-            W_skip_DE=arrays.float32(found["W_skip"], transpose=True) if has_skip else None,
+            W_skip_DE=_skip(found, path) if has_skip else None,
         ),
         id=place.id(),
         site=site_of(place, site),
@@ -84,6 +83,10 @@ def load(place: Place) -> LoadedSae:
         source=place.source,
         metadata=metadata,
     )
+
+
+def _skip(found: Mapping[str, Any], path: Path):
+    return arrays.float32(found["W_skip"], "W_skip", path, transpose=True)
 
 
 def _sites(place: Place, is_transcoder: bool) -> tuple[Site | None, Site | None]:

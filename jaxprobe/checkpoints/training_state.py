@@ -1,6 +1,5 @@
 """The state of a training run between two processes: a pytree of arrays and what it belongs to."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -8,13 +7,12 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 
-from jaxprobe import sealed
-from jaxprobe.checkpoints import atomic
+from jaxprobe import boundary, sealed
+from jaxprobe.checkpoints import atomic, config
+from jaxprobe.checkpoints.arrays import open_safetensors
 
 HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
-_AFRESH = "delete it to train afresh"
 Tree = TypeVar("Tree")
 
 
@@ -40,22 +38,25 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     Raises:
         ValueError: It belongs to another run (the first difference is named) or is damaged.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-            digest = found.pop(sealed.KEY, None)
-            check_identity(found, identity, path)
-            sealed.verify(path, digest, _AFRESH)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); {_AFRESH}") from None
     wanted = _named(like, read=False)
-    fits = arrays.keys() == wanted.keys() and all(
+    remedy = "delete it to train afresh"
+    with (
+        boundary.reader(path, "the state of a training run", remedy),
+        open_safetensors(path) as file,
+    ):
+        header = config.parse((file.metadata() or {}).get(HEADER, "{}"), path)
+        digest = header.content.pop(sealed.KEY, None)
+        check_identity(header.content, identity, path)
+        sealed.verify(path, digest, remedy)
+        if set(file.keys()) != wanted.keys():
+            raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
+        arrays = {name: file.get_tensor(name) for name in wanted}
+    fits = all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
         for name in wanted
     )
     if not fits:
-        raise ValueError(f"{path} was written by another jaxprobe; {_AFRESH}")
+        raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
     structure = jax.tree.structure(like)
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
@@ -65,8 +66,8 @@ def check_identity(found: Mapping, wanted: Mapping, path: Path) -> None:
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise ValueError(
-                f"{path} was made with {key} = {found.get(key)!r}, and {key} ="
-                f" {wanted.get(key)!r} is asked; use another folder, or delete the file"
+                f"{path} was made with {key} = {found.get(key)!r:.200}, and {key} ="
+                f" {wanted.get(key)!r:.200} is asked; use another folder, or delete the file"
             )
 
 

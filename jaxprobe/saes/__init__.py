@@ -2,6 +2,7 @@
 
 from jaxprobe.saes import matryoshka as matryoshka
 from jaxprobe.saes.batch_topk import BatchTopKSae as BatchTopKSae
+from jaxprobe.saes.described import check_finite as check_finite
 from jaxprobe.saes.encoding import BlockEncoder as BlockEncoder
 from jaxprobe.saes.encoding import architecture as architecture
 from jaxprobe.saes.encoding import check_sae as check_sae

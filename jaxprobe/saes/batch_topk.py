@@ -15,7 +15,7 @@ from jaxprobe.saes import linear
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BatchTopKSae(linear.Widths):
     """Weights, all float32.
 

@@ -103,9 +103,16 @@ def decode(sae, z_NS, x_ND=None) -> jax.Array:
             skip connection, or where each row was normalised.
 
     Raises:
-        ValueError: They are needed and were not given.
+        ValueError: They are needed and were not given, or latents of another number.
     """
-    y_ND = architecture(sae).decode(core_of(sae), jnp.asarray(z_NS))
+    _check_shapes(sae)
+    z_NS = jnp.asarray(z_NS)
+    if z_NS.ndim == 0 or z_NS.shape[-1] != sae.d_sae:
+        raise ValueError(
+            f"`z_NS` must have d_sae = {sae.d_sae} as its last axis, got shape {z_NS.shape}; is it"
+            " from another SAE?"
+        )
+    y_ND = architecture(sae).decode(core_of(sae), z_NS)
     if not isinstance(sae, framed.FramedSae):
         return y_ND
     return framed.leave(sae, y_ND, None if x_ND is None else jnp.asarray(x_ND))
@@ -177,13 +184,25 @@ def random_like(sae, x_ND, key: jax.Array) -> jump_relu.JumpReluSae:
 
 
 def check_sae(sae, hint: str = "", d_out: int | None = None) -> None:
-    """Raises ValueError unless the arrays of an autoencoder fit together."""
+    """Raises ValueError unless the (concrete) arrays of an autoencoder fit together."""
     architecture(sae).check(core_of(sae), hint, d_out)
+    if isinstance(sae, framed.FramedSae):
+        framed.check_frame(sae, hint)
+
+
+def _check_shapes(sae) -> None:
+    """Raises ValueError for arrays that could not be multiplied, before JAX does in its words."""
+    architecture(sae)  # says what is wanted where it is none
+    linear.check_shapes(core_of(sae))
+    if isinstance(sae, framed.FramedSae):
+        framed.check_frame(sae)
+    if hasattr(core_of(sae), "k"):
+        linear.check_k(core_of(sae))
 
 
 def _checked(sae, x_ND) -> jax.Array:
     """What the core's encoder reads."""
-    architecture(sae)  # says what is wanted where it is none
+    _check_shapes(sae)
     x_ND = jnp.asarray(x_ND, jnp.float32)
     if x_ND.ndim == 0 or x_ND.shape[-1] != sae.d_model:
         raise ValueError(

@@ -14,14 +14,15 @@ import jax.numpy as jnp
 
 from jaxprobe import checks
 from jaxprobe.saes import linear
+from jaxprobe.saes.described import Described
 
 NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm")
 LAYER_NORM_EPSILON = 1e-5
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FramedSae:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FramedSae(Described):
     """An autoencoder and its frame.
 
     Attributes:
@@ -57,20 +58,35 @@ def frame(core, *, shift_D=None, W_skip_DE=None, normalisation="none", restores=
     Raises:
         ValueError: An unknown normalisation, or arrays that do not fit the core.
     """
-    checks.check_choice("normalisation", normalisation, NORMALISATIONS)
-    if shift_D is None and W_skip_DE is None and normalisation == "none":
-        return core
-    if shift_D is not None:
-        checks.check_shape("shift_D", shift_D, (core.d_model,))
-    if W_skip_DE is not None:
-        checks.check_shape("W_skip_DE", W_skip_DE, (core.d_model, core.b_dec_D.shape[0]))
-    return FramedSae(
+    sae = FramedSae(
         core=core,
         shift_D=shift_D,
         W_skip_DE=W_skip_DE,
         normalisation=normalisation,
         restores=restores,
     )
+    check_frame(sae)
+    if shift_D is None and W_skip_DE is None and normalisation == "none":
+        return core
+    return sae
+
+
+def check_frame(sae: FramedSae, hint: str = "") -> None:
+    """Raises ValueError unless what stands around a core fits it."""
+    checks.check_choice("normalisation", sae.normalisation, NORMALISATIONS)
+    wanted = {
+        "shift_D": (sae.core.d_model,),
+        "W_skip_DE": (sae.core.d_model, sae.core.b_dec_D.shape[-1]),
+    }
+    for name, shape in wanted.items():
+        array = getattr(sae, name)
+        if array is None:
+            continue
+        checks.check_shape(name, array, shape, hint)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"`{name}` must hold floating-point numbers, got {array.dtype}")
+    if not isinstance(sae.restores, bool):
+        raise ValueError(f"`restores` must be true or false, got {sae.restores!r}")
 
 
 def enter(sae: FramedSae, x_ND: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ _VECTORS = ("b_gate_S", "b_mag_S", "r_mag_S")
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GatedSae(linear.Widths):
     """Weights, all float32.
 

@@ -15,7 +15,7 @@ BLOCK = 4096  # latents whose pre-activations exist at once, more where a group 
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GroupMaxSae(linear.Widths):
     """Weights, all float32.
 

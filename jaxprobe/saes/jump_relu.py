@@ -18,7 +18,7 @@ CONTROL_BLOCK = 1024  # latents of the random control that are drawn and measure
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class JumpReluSae(linear.Widths):
     """Weights, all float32.
 

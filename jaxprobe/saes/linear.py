@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxprobe import checks
+from jaxprobe.saes.described import Described
 
 Sae = TypeVar("Sae", bound="Widths")
 
@@ -68,7 +70,7 @@ def check_arrays(
         d_out: Width of what is decoded; the width that is read unless given.
         hint: Appended to the message.
     """
-    checks.check_shape("W_enc_DS", sae.W_enc_DS, (None, None), hint)
+    check_shapes(sae, hint)
     d_model, d_sae = sae.W_enc_DS.shape
     d_out = d_model if d_out is None else d_out
     wanted = {"W_dec_SD": (d_sae, d_out), "b_dec_D": (d_out,)}
@@ -77,15 +79,59 @@ def check_arrays(
         checks.check_shape(name, getattr(sae, name), shape, hint)
     for name in ("W_enc_DS", *wanted):
         if getattr(sae, name).dtype != jnp.float32:
-            tail = f"; {hint}" if hint else ""
-            raise ValueError(f"`{name}` must be float32, got {getattr(sae, name).dtype}{tail}")
+            raise ValueError(
+                f"`{name}` must be float32, got {getattr(sae, name).dtype}{_tail(hint)}"
+            )
+
+
+def check_shapes(sae, hint: str = "") -> None:
+    """Raises ValueError unless the arrays of an autoencoder have the axes that their names say.
+
+    Asks for nothing that an array under a transformation could not tell. What is decoded may have
+    another width than what is read.
+
+    Args:
+        sae: A dataclass with W_enc_DS, W_dec_SD, b_dec_D and more.
+        hint: Appended to the message.
+    """
+    checks.check_shape("W_enc_DS", sae.W_enc_DS, (None, None), hint)
+    checks.check_shape("b_dec_D", sae.b_dec_D, (None,), hint)
+    (d_model, d_sae), (d_out,) = sae.W_enc_DS.shape, sae.b_dec_D.shape
+    if not (d_model and d_sae and d_out):
+        raise ValueError(
+            f"`W_enc_DS` must have rows and columns, got {d_model, d_sae}{_tail(hint)}"
+        )
+    axes = {"DS": (d_model, d_sae), "SD": (d_sae, d_out), "S": (d_sae,), "D": (d_out,)}
+    for field in dataclasses.fields(sae):
+        array = getattr(sae, field.name)
+        if field.metadata.get("static"):
+            continue
+        if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+            raise ValueError(f"`{field.name}` must be an array, got {type(array)!r}{_tail(hint)}")
+        checks.check_shape(field.name, array, axes.get(field.name.rpartition("_")[2], ()), hint)
+        counts = field.name == "group_S"
+        if not jnp.issubdtype(array.dtype, jnp.integer if counts else jnp.floating):
+            kind = "whole" if counts else "floating-point"
+            raise ValueError(
+                f"`{field.name}` must hold {kind} numbers, got {array.dtype}{_tail(hint)}"
+            )
 
 
 def check_k(sae, hint: str = "") -> None:
     """Raises ValueError unless `k` latents can be kept."""
-    if not 0 < sae.k <= sae.d_sae:
-        tail = f"; {hint}" if hint else ""
-        raise ValueError(f"`k` must lie between 1 and d_sae = {sae.d_sae}, got {sae.k}{tail}")
+    check_count("k", sae.k, sae.d_sae, hint, "d_sae")
+
+
+def check_count(name: str, value: Any, most: int, hint: str = "", what: str = "") -> None:
+    """Raises ValueError unless `value` is a whole number from 1 to `most`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not (whole and 0 < value <= most):
+        limit = f"{what} = {most}" if what else f"{most}"
+        raise ValueError(f"`{name}` must lie between 1 and {limit}, got {value!r}{_tail(hint)}")
+
+
+def _tail(hint: str) -> str:
+    return f"; {hint}" if hint else ""
 
 
 def scatter(value_NK: jax.Array, index_NK: jax.Array, width: int) -> jax.Array:
@@ -98,8 +144,8 @@ def scatter(value_NK: jax.Array, index_NK: jax.Array, width: int) -> jax.Array:
     return z_MS.reshape(*lead, width)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Widths:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Widths(Described):
     """d_model and d_sae of an autoencoder with a matrix `W_enc_DS`."""
 
     W_enc_DS: jax.Array

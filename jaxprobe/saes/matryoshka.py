@@ -13,7 +13,7 @@ from jaxprobe.saes import linear
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MatryoshkaSae(linear.Widths):
     """Weights, all float32.
 
@@ -48,16 +48,10 @@ def groups(sizes: tuple[int, ...]) -> jax.Array:
 def check_sae(sae: MatryoshkaSae, hint: str = "", d_out: int | None = None) -> None:
     """Raises ValueError unless the arrays agree and the active groups exist."""
     linear.check_arrays(sae, ("b_enc_S", "threshold_S"), d_out=d_out, hint=hint)
-    tail = f"; {hint}" if hint else ""
-    if sae.group_S.shape != (sae.d_sae,):
-        raise ValueError(
-            f"group sizes must add up to d_sae = {sae.d_sae}, got {sae.group_S.shape[0]}{tail}"
-        )
-    if not 0 < sae.active_groups <= int(sae.group_S.max()) + 1:
-        raise ValueError(
-            f"`active_groups` must lie between 1 and {int(sae.group_S.max()) + 1}, got"
-            f" {sae.active_groups}{tail}"
-        )
+    if int(sae.group_S.min()) < 0:
+        tail = f"; {hint}" if hint else ""
+        raise ValueError(f"`group_S` must count from 0, got {int(sae.group_S.min())}{tail}")
+    linear.check_count("active_groups", sae.active_groups, int(sae.group_S.max()) + 1, hint)
 
 
 def encode(sae: MatryoshkaSae, x_ND: jax.Array) -> jax.Array:

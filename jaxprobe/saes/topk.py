@@ -20,7 +20,7 @@ BLOCK, ROWS = 16384, 512
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TopKSae(linear.Widths):
     """Weights, all float32.
 

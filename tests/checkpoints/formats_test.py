@@ -341,8 +341,11 @@ def test_llama_scope_official(tmp_path, include, transcodes):
 def test_llama_scope_refusals(tmp_path):
     folder = put(tmp_path, "checkpoints/final.safetensors", llama_arrays())
     for change, message in (
-        ({"act_fn": "gelu"}, "must have act_fn of .*'gelu'"),
-        ({"norm_activation": "batch-wise"}, "must have norm_activation of .*'batch-wise'"),
+        ({"act_fn": "gelu"}, "must have as 'act_fn' one of .*\"gelu\""),
+        (
+            {"norm_activation": "batch-wise"},
+            "must have as 'norm_activation' one of .*\"batch-wise\"",
+        ),
         ({"dataset_average_activation_norm": None}, "entry 'dataset_average_activation_norm'"),
         ({"hook_point_in": None}, "entry 'hook_point_in'"),
     ):
@@ -410,7 +413,7 @@ def test_llamascopium_refusals(tmp_path):
     for change, message in (
         ({"norm_activation": "batch-wise"}, "latents depend on the batch"),
         ({"sae_type": "clt"}, "describes a clt"),
-        ({"act_fn": "batchtopk"}, "must have an act_fn of .*'batchtopk'"),
+        ({"act_fn": "batchtopk"}, "must have as 'act_fn' one of .*\"batchtopk\""),
         ({"use_glu_encoder": True}, "gated linear unit"),
     ):
         (folder / "config.json").write_text(json.dumps({**config, **change}))
@@ -569,7 +572,7 @@ def test_sparsify(tmp_path, activation, transcode):
 def test_sparsify_refusals(tmp_path):
     config = {"k": 6, "d_in": D, "num_latents": S}
     put(tmp_path, "sae.safetensors", sparsify_arrays(), cfg={**config, "activation": "relu"})
-    with pytest.raises(ValueError, match="activation topk or groupmax, got 'relu'"):
+    with pytest.raises(ValueError, match=r"as 'activation' one of .*got \"relu\""):
         checkpoints.load_sae(tmp_path)
     put(tmp_path, "sae.safetensors", sparsify_arrays(), cfg={**config, "num_latents": 0})
     with pytest.raises(ValueError, match="says d_in = 10 and 320 latents"):

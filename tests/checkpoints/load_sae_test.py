@@ -99,10 +99,10 @@ def test_pickled_arrays_are_never_executed(tmp_path):
     folder.mkdir(parents=True)
     trapped = {**published_arrays(), "threshold": np.array([Trap()], dtype=object)}
     np.savez(folder / "params.npz", **trapped)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"must hold numbers, got object; objects \(pickles\)"):
         checkpoints.load_sae(folder)
     np.asarray([Trap()], dtype=object).dump(folder / "params.npz")  # a bare pickle, no archive
-    with pytest.raises(ValueError, match=r"allow_pickle|pickle"):
+    with pytest.raises(ValueError, match=r"params.npz cannot be read as an .npz"):
         checkpoints.load_sae(folder)
     assert not (tmp_path / "sprung").exists()
 
@@ -155,7 +155,7 @@ def test_native_refusals(tmp_path):
     path = checkpoints.save_sae(tmp_path / "sae", make_sae(), {})
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    with pytest.raises(ValueError, match="must be a safetensors file"):
+    with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         checkpoints.load_sae(path)
     path.write_bytes(whole.replace(b'\\"format_version\\": 2', b'\\"format_version\\": 9'))
     with pytest.raises(ValueError, match="must have format version 1 or 2, got 9"):
