@@ -73,7 +73,7 @@ def test_rows_come_back_in_the_order_of_the_texts(tmp_path):
     assert store.token_prompt().dtype == np.int64
     assert store.prompt_hashes() == [key.hex() for key in sha256_of(texts + more)]
     assert store.read(SITE, []).shape == (0, 24)
-    array = store_arrays.open_array(store.root, TOKENS)
+    array = store_arrays.open_array(store.root, TOKENS, FINGERPRINT)
     assert [label for label in array.domain.labels] == ["token", "d_model"]
 
 
@@ -116,7 +116,7 @@ def test_every_differing_field_is_named(tmp_path):
         pass
     manifest = tmp_path / "s" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
-    with pytest.raises(StoreError, match="format 99, this version reads and writes 1"):
+    with pytest.raises(StoreError, match="format 99, this version reads and writes 2"):
         ActivationStore.open(tmp_path / "s")
     manifest.write_text("{")
     with pytest.raises(StoreError, match=r"manifest\.json .* missing or damaged"):

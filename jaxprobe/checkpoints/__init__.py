@@ -82,6 +82,7 @@ def load_sae(
     path = assets.fetch(str(source))
     name = str(source) if "://" in str(source) else path.absolute()
     with boundary.reader(name, "an SAE", "fetch or save it again"):
+        assets.check_hub_files(path)
         place = _place(path, str(source), options)
         layout = _layout(place)
         loaded = layout.load(place)

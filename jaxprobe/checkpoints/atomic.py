@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to a temporary neighbour, flushes it to the disk, then renames it."""
+def write_bytes(path: Path, *content: bytes | memoryview) -> None:
+    """Writes `content`, its parts one after the other, as `new_file` does."""
     with new_file(path) as file:
-        file.write(content)
+        file.writelines(content)
 
 
 @contextlib.contextmanager

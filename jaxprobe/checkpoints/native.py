@@ -1,7 +1,8 @@
 """jaxprobe's own SAE file: safetensors, with one JSON text in its header.
 
 The header has a single entry, because safetensors does not promise an order for several, and
-equal SAEs shall be equal files. An array's name is its field's without axis letters.
+equal SAEs shall be equal files. An array's name is its field's without axis letters. Since format
+version 2 the JSON text holds a digest of the whole file, see `sealed`.
 """
 
 import dataclasses
@@ -14,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+from absl import logging
 
-from jaxprobe import boundary
+from jaxprobe import boundary, sealed
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays as stored
 from jaxprobe.checkpoints import atomic, config, names
@@ -28,7 +29,8 @@ from jaxprobe.saes.framed import NORMALISATIONS
 
 NAME = "jaxprobe (sae.safetensors)"
 FILE_NAME = "sae.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
 HEADER = "jaxprobe"  # the header entry that holds the JSON text
 # Words of the header that follow from the weights.
 OWN = ("format_version", "architecture", "d_model", "d_sae", "settings", "frame")
@@ -70,8 +72,8 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
         own["frame"] = {"normalisation": sae.normalisation, "restores": sae.restores}
         there = {key: getattr(sae, name) for key, name in FRAME.items()}
         arrays |= {k: np.asarray(a, order="C") for k, a in there.items() if a is not None}
-    text = _text(metadata, own)
-    atomic.write_bytes(path, safetensors.numpy.save(arrays, metadata={HEADER: text}))
+    record = json.loads(_text(metadata, own))
+    atomic.write_bytes(path, *sealed.to_safetensors(arrays, HEADER, record))
 
 
 def load(place: Place) -> LoadedSae:
@@ -83,6 +85,7 @@ def load(place: Place) -> LoadedSae:
     path = place.file or place.folder / FILE_NAME
     with stored.open_safetensors(path) as file:
         header = _header(path, file.metadata())
+        _check_content(path, header)
         kind = _kind(header, path)
         keys = _keys(kind)
         around = FRAME if "frame" in header else {}
@@ -145,7 +148,7 @@ def _text(metadata: Mapping[str, object], own: Mapping[str, Any]) -> str:
         ValueError: Metadata that JSON has no word for, or that contradict the weights.
     """
     for name in OWN:
-        if name in metadata and metadata[name] != own.get(name):
+        if name in metadata and metadata[name] != own.get(name) and name != "format_version":
             raise ValueError(
                 f"`metadata` may not say {name} = {metadata[name]!r:.80}: that is the file's own word, here"
                 f" {own.get(name)!r}; take another name"
@@ -214,9 +217,20 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> Config:
             " no other layout that is read"
         )
     header = config.parse(metadata[HEADER], path)
-    if header.get("format_version") != FORMAT_VERSION:
+    if header.get("format_version") not in READABLE:
         raise boundary.FileError(
-            f"{path} must have format version {FORMAT_VERSION}, got"
+            f"{path} must have format version {' or '.join(map(str, READABLE))}, got"
             f" {header.get('format_version')!r:.40}; use the jaxprobe that wrote it, or train it again"
         )
     return header
+
+
+def _check_content(path: Path, header: Config) -> None:
+    """Compares the file with the digest in its header, which is taken out."""
+    version, digest = header["format_version"], header.content.pop(sealed.KEY, None)
+    if not sealed.verify(path, digest, "copy it here again", needed=version > 1):
+        logging.warning(
+            "%s has format version 1, without a checksum: damage to it goes unnoticed; save it again"
+            " with jaxprobe.checkpoints.save_sae to have one",
+            path,
+        )

@@ -1,6 +1,5 @@
 """The state of a training run between two processes: a pytree of arrays and what it belongs to."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -8,9 +7,8 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
-from jaxprobe import boundary
+from jaxprobe import boundary, sealed
 from jaxprobe.checkpoints import atomic, config
 from jaxprobe.checkpoints.arrays import open_safetensors
 
@@ -26,8 +24,7 @@ def save(path: Path, tree, identity: Mapping[str, object]) -> None:
         tree: Arrays.
         identity: JSON types that tell which run this is.
     """
-    text = json.dumps(identity, sort_keys=True)
-    atomic.write_bytes(path, safetensors.numpy.save(_named(tree), metadata={HEADER: text}))
+    atomic.write_bytes(path, *sealed.to_safetensors(_named(tree), HEADER, identity))
 
 
 def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
@@ -48,7 +45,9 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
         open_safetensors(path) as file,
     ):
         header = config.parse((file.metadata() or {}).get(HEADER, "{}"), path)
+        digest = header.content.pop(sealed.KEY, None)
         check_identity(header.content, identity, path)
+        sealed.verify(path, digest, remedy)
         if set(file.keys()) != wanted.keys():
             raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
         arrays = {name: file.get_tensor(name) for name in wanted}

@@ -90,7 +90,7 @@ class ModelIdentity:
 def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
     """The identity that `load_model` would give a model, without reading its weights into memory.
 
-    Large files are hashed once; the digest is kept in the cache.
+    Files are hashed once a process.
 
     Raises:
         ValueError: As `load_model`.
@@ -162,6 +162,6 @@ def _widths(config: TransformerConfig) -> dict[str, int]:
 
 
 def _fingerprint(found: Checkpoint, dtype: str) -> str:
-    contents = " ".join(assets.file_sha256(path) for path in found.contents)
+    contents = " ".join(assets.files_sha256(found.contents))
     rounding = f"{dtype} {parameters.FLOAT32_BLOCKS}" if dtype != "float32" else dtype
     return hashlib.sha256(f"{contents} {found.config!r} {rounding}".encode()).hexdigest()

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import safetensors.numpy
-from safetensors import safe_open
+from absl import logging
 
-from jaxprobe import base
+from jaxprobe import base, sealed
 from jaxprobe.store import replace_file
 
 FOLDER = "latents"  # below the work directory
+_ENTRY = "latents"  # the header entry that says what they were made from
+_AGAIN = "run the encode stage again"
 _STORED = ("value_E", "row_E", "start_C")  # of `Columns`
 
 
@@ -121,16 +122,15 @@ def read(path: Path, identity: Mapping[str, object]) -> DatasetLatents:
 
     Raises:
         FileNotFoundError: The encode stage has not been here.
-        ValueError: It has been here with another SAE, dataset or config.
+        ValueError: It has been here with another SAE, dataset or config, or the file is damaged.
     """
     if not path.exists():
         raise FileNotFoundError(f"no latents at {path}; run the encode stage first")
-    if not is_done(path, identity):
+    record, arrays = sealed.read_safetensors(path, _ENTRY, _AGAIN)
+    if record != _record(identity):
         raise ValueError(
-            f"{path} was made with another SAE, dataset, activations or config; run the encode stage"
-            " again"
+            f"{path} was made with another SAE, dataset, activations or config; {_AGAIN}"
         )
-    arrays = safetensors.numpy.load_file(path)
     rows, shifted = (
         Columns(**{key: arrays[f"{name}.{key}"] for key in _STORED}, num_rows=int(count))
         for name, count in zip(("rows", "shifted"), arrays["num_rows"], strict=True)
@@ -146,14 +146,21 @@ def write(path: Path, identity: Mapping[str, object], latents: DatasetLatents) -
         columns = getattr(latents, name)
         arrays |= {f"{name}.{key}": getattr(columns, key) for key in _STORED}
     arrays["num_rows"] = np.array([latents.rows.num_rows, latents.shifted.num_rows], np.int64)
-    metadata = {"identity": json.dumps(dict(identity), sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, safetensors.numpy.save(arrays, metadata))
+    replace_file(path, *sealed.to_safetensors(arrays, _ENTRY, _record(identity)))
 
 
 def is_done(path: Path, identity: Mapping[str, object]) -> bool:
-    """Whether the file was made in this very way; one made otherwise is made again."""
+    """Whether the file was made in this very way and is whole; any other is made again."""
     if not path.exists():
         return False
-    with safe_open(path, "numpy") as file:
-        return (file.metadata() or {}).get("identity") == json.dumps(dict(identity), sort_keys=True)
+    try:
+        return sealed.read_safetensors(path, _ENTRY, _AGAIN)[0] == _record(identity)
+    except sealed.FileError as error:
+        logging.warning("%s, which is done now", error)
+        return False
+
+
+def _record(identity: Mapping[str, object]) -> dict[str, object]:
+    """The identity as it comes back from JSON."""
+    return json.loads(json.dumps({"identity": dict(identity)}))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
-from jaxprobe import base, published, table
+from jaxprobe import base, published, sealed, table
 from jaxprobe.stages.reporting import csv_files, findings, leaks, page, terminal
 from jaxprobe.store.files import replace_file
 
@@ -59,7 +59,7 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
     """
     root = pathlib.Path(workdir)
     path = root / "results.parquet"
-    rows, run = table.read_rows(path), _run_record(root / "run.json")
+    rows, run = table.read_rows(path), run_record(root / "run.json")
     _check_same_run(path, rows, run)
     return _write(config, root, rows, run)
 
@@ -129,7 +129,7 @@ def report_published(
         "times": {"read": round(time.monotonic() - start, 3)},
         RESULTS: fingerprints(read.rows),
     }
-    replace_file(root / "run.json", json.dumps(run, indent=2).encode())
+    replace_file(root / "run.json", sealed.to_json(run))
     site = config.site or read.site
     return _write(dataclasses.replace(config, model=model, site=site), root, read.rows, run)
 
@@ -194,7 +194,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _run_record(path: pathlib.Path) -> dict[str, object]:
+def run_record(path: pathlib.Path) -> dict[str, object]:
+    """The record of a run; one that a person wrote or edited has no digest."""
     if not path.is_file():
         return {}
     try:
@@ -205,6 +206,10 @@ def _run_record(path: pathlib.Path) -> dict[str, object]:
         ) from error
     if not isinstance(record, dict):
         raise ValueError(f"{path} must be a JSON object, got a {type(record).__name__}; delete it")
+    remedy = (
+        f"if you edited it, take out its {sealed.KEY!r}, else restore it from a copy, or delete it"
+    )
+    sealed.verify(path, record.pop(sealed.KEY, None), f"{remedy} to report without", needed=False)
     return record
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
-from jaxprobe import base, checks, datasets, stopping, table
+from jaxprobe import base, checks, datasets, sealed, stopping, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
@@ -118,6 +118,8 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     if "report" in stages and sharding.found(workdir):
         sharding.merge(workdir, _names(config))
         stages = ("report",)  # the shards have done the rest
+    if set(stages) <= {"report"}:
+        reporting.run_record(workdir / RECORD)  # the page is made of it: a damaged one is refused
     record = Record(workdir, config)
     text = ""
     if set(stages) <= {"report"}:
@@ -216,10 +218,7 @@ class Record:
     def __init__(self, workdir: Path, config: RunConfig):
         """Reads what earlier starts wrote and brings config, versions and device up to date."""
         self._path = workdir / RECORD
-        try:
-            self._content = json.loads(self._path.read_text()) if self._path.exists() else {}
-        except ValueError:
-            self._content = {}  # it only records: a damaged one is written anew
+        self._content = _earlier(self._path)
         self._content |= {
             "config": dataclasses.asdict(config),
             "versions": _versions(),
@@ -276,7 +275,16 @@ class Record:
         self._content["leaks"] = leaks.measure(names, config.source, config.seed)
 
     def _write(self) -> None:
-        replace_file(self._path, json.dumps(self._content, indent=2, default=str).encode())
+        replace_file(self._path, sealed.to_json(self._content))
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What earlier starts recorded; nothing where it is damaged, since it is written anew then."""
+    try:
+        return sealed.read_json(path, "it is written anew", needed=False) if path.exists() else {}
+    except sealed.FileError as error:
+        logging.warning("%s: the times of earlier starts are lost", error)
+        return {}
 
 
 def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSae | None:

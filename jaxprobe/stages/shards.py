@@ -7,14 +7,13 @@ itself holds activations already (as after training an SAE) shards read those.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
 
-from jaxprobe import table
+from jaxprobe import sealed, table
 from jaxprobe.stages import fit as fitting
 from jaxprobe.store import replace_file
 
@@ -71,7 +70,7 @@ def finish(shard: Shard, workdir: Path, names: Sequence[str]) -> str:
     path = shard.folder(workdir) / fitting.FILE_NAME
     rows = len(table.read(path)) if path.exists() else 0
     content = {"shard": str(shard), "datasets": list(names), "rows": rows}
-    replace_file(shard.folder(workdir) / DONE, json.dumps(content, indent=2).encode())
+    replace_file(shard.folder(workdir) / DONE, sealed.to_json(content))
     return (
         f"Shard {shard} is done: {rows} rows in {path}.\n"
         f"When all {shard.count} are, run.py or report.py without --shard merges them."
@@ -127,7 +126,10 @@ def merge(workdir: Path, names: Sequence[str]) -> int:
 def _checked(shard: Shard, workdir: Path, names: Sequence[str]) -> list[Path]:
     """The shard's table; none where its datasets were too small for any split."""
     path = shard.folder(workdir) / fitting.FILE_NAME
-    mark = json.loads((shard.folder(workdir) / DONE).read_text())
+    again = (
+        f"run the shard again with --shard={shard}, which takes seconds where its rows are there"
+    )
+    mark = sealed.read_json(shard.folder(workdir) / DONE, again)
     if tuple(mark["datasets"]) != tuple(names):
         odd = sorted({*mark["datasets"]} ^ {*names})
         raise ValueError(

@@ -18,6 +18,8 @@ _SHARD_BYTES = {"last": 4 << 20, "tokens": 16 << 20}
 _CHUNK_ROWS = {"last": 4, "tokens": 128}
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+# Zeros are stored as they are, so that what is not there cannot pass for them.
+_STRICT = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
 _CHECKED = [_LITTLE_ENDIAN, {"name": "crc32c"}]
 
 
@@ -26,15 +28,17 @@ def dtype_of(tap: Tap, fingerprint: Mapping) -> str:
     return "float32" if tap[1] == "last" else fingerprint["token_dtype"]
 
 
-def open_array(root: Path, tap: Tap) -> ts.TensorStore:
-    """Opens one array for reading and writing.
+def open_array(root: Path, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
+    """Opens one array for reading and writing; what was never written is an error, not zeros.
 
     Raises:
-        StoreError: It is missing or damaged.
+        StoreError: It is missing, damaged, or another than the store's.
     """
-    spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap)}
+    metadata = _metadata(tap, fingerprint)
+    del metadata["chunk_grid"]  # an earlier version's files may have been larger
+    spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
     try:
-        return ts.open(spec, open=True).result()
+        return ts.open(spec | _STRICT, open=True).result()
     except (ValueError, OSError) as error:
         raise StoreError(
             f"the array {root / tap_name(tap)} is missing or damaged ({error}); restore it from a copy,"
@@ -50,8 +54,8 @@ def sized_array(root: Path, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts
     if not (root / tap_name(tap) / "zarr.json").exists():
         metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, width_of(tap, fingerprint)]}
         spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
-        return ts.open(spec, create=True).result()
-    array = open_array(root, tap)
+        return ts.open(spec | _STRICT, create=True).result()
+    array = open_array(root, tap, fingerprint)
     have = array.shape[0]
     if have > num_rows:
         array[num_rows:have].write(0).result()

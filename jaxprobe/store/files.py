@@ -9,8 +9,8 @@ from pathlib import Path
 TEMPORARY = ".tmp"  # suffix of a file that is not yet whole
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replaces a file's content so that a crash at any moment leaves the old or the new one.
+def replace_file(path: Path, *content: bytes | memoryview) -> None:
+    """Replaces a file's content (its parts, one after the other) so that a crash at any moment leaves the old or the new one.
 
     The temporary file's name is fixed, so a killed writer leaves at most one, which the next
     overwrites; callers hold a lock.
@@ -21,7 +21,7 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

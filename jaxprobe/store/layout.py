@@ -1,10 +1,14 @@
 """What an activation store is on disk, and the small files that say how far it has come.
 
     manifest.json          format and fingerprint: everything that changes the numbers
-    progress.json          segments in order: arrays, prompts, batches, committed batches
+    progress.json          segments in order: arrays, prompts, batches, committed batches, digest
     segments/000000.npy    one record per prompt of a segment, in row order
+    segments/000000.rows.safetensors    a checksum of each row, see `checksums`
     SITE/POOLING/          one zarr3 array
     .lock                  empty; whoever holds its lock may write
+
+The JSON files hold digests of themselves, see `sealed`. Format 1 had neither digests nor checksums of rows: such
+a store is read as it is, with a warning, and what is added to it has both.
 
 A segment is a set of prompts planned together for the same arrays. Its rows follow those of earlier
 segments in each of its arrays. The plan is written first, then the arrays grow to their planned size, then
@@ -21,16 +25,22 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxprobe import boundary, sealed
 from jaxprobe.base import POOLINGS, Site
 from jaxprobe.checks import check_choice
 from jaxprobe.store.files import replace_file
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+IDENTITY = 1  # stands in digests: what the numbers are did not change with how they are checked
 MANIFEST, PROGRESS, SEGMENTS, LOCK = "manifest.json", "progress.json", "segments", ".lock"
 TOKEN_DTYPES = ("bfloat16", "float32")
 REQUIRED = ("d_model", "token_dtype")  # fields of a fingerprint that shape the arrays
 
 Tap = tuple[Site, str]  # a site and one of `base.POOLINGS`: names one array
+
+_SEGMENT_BYTES = 256 << 20  # of a segment's file, 40 a prompt
+_AGAIN = "restore it from a copy, or delete the store's directory to extract again"
 
 _RECORD = np.dtype([("sha256", "u1", (32,)), ("tokens", "<i4"), ("batch", "<i4")])
 
@@ -54,6 +64,11 @@ class Segment:
     sha256_N: np.ndarray
     tokens_N: np.ndarray
     batch_N: np.ndarray
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of the segment's file."""
+        return hashlib.sha256(self.encode()).hexdigest()
 
     @functools.cached_property
     def num_batches(self) -> int:
@@ -111,6 +126,7 @@ class Progress:
 
     segments: tuple[Segment, ...] = ()
     committed: tuple[int, ...] = ()
+    checked: tuple[bool, ...] = ()  # whether there are checksums of the rows: not in format 1
 
     @property
     def unfinished(self) -> bool:
@@ -119,8 +135,23 @@ class Progress:
 
     def settled(self) -> "Progress":
         """Without the unfinished segment, if there is one."""
-        cut = len(self.segments) - self.unfinished
-        return Progress(segments=self.segments[:cut], committed=self.committed[:cut])
+        return self.part(len(self.segments) - self.unfinished)
+
+    def part(self, count: int) -> "Progress":
+        """The first segments only."""
+        return Progress(
+            segments=self.segments[:count],
+            committed=self.committed[:count],
+            checked=self.checked[:count],
+        )
+
+    def plus(self, segment: Segment, committed: int, *, checked: bool = True) -> "Progress":
+        """With another segment behind the others."""
+        return Progress(
+            segments=(*self.segments, segment),
+            committed=(*self.committed, committed),
+            checked=(*self.checked, checked),
+        )
 
     def durable(self) -> tuple[Segment, ...]:
         """The segments, each cut to what is committed."""
@@ -163,8 +194,21 @@ def write_manifest(root: Path, fingerprint: Mapping) -> None:
     """Opens the store's books: the fingerprint, nothing planned."""
     checked = {name: fingerprint[name] for name in REQUIRED}
     check_choice("token_dtype", checked["token_dtype"], TOKEN_DTYPES)
-    replace_file(root / PROGRESS, _json({"segments": []}))
-    replace_file(root / MANIFEST, _json({"format": FORMAT, "fingerprint": dict(fingerprint)}))
+    write_progress(root, Progress())
+    _write_format(root, fingerprint)
+
+
+def renew(root: Path, progress: Progress) -> None:
+    """Brings the books of a store of format 1 to this version's, for what is added from now on."""
+    found, fingerprint = _manifest(root)
+    if found != FORMAT:
+        write_progress(root, progress)
+        _write_format(root, fingerprint)
+
+
+def _write_format(root: Path, fingerprint: Mapping) -> None:
+    manifest = {"format": FORMAT, "fingerprint": dict(fingerprint)}
+    replace_file(root / MANIFEST, sealed.to_json(manifest))
 
 
 def read_manifest(root: Path) -> dict:
@@ -173,23 +217,29 @@ def read_manifest(root: Path) -> dict:
     Raises:
         StoreError: There is no store, or one that this version cannot read.
     """
+    return _manifest(root)[1]
+
+
+def _manifest(root: Path) -> tuple[int, dict]:
+    """Format and fingerprint."""
+    path = root / MANIFEST
     try:
-        manifest = json.loads((root / MANIFEST).read_bytes())
-        found, fingerprint = manifest["format"], manifest["fingerprint"]
-        if found == FORMAT:
+        with boundary.missing_stays_missing(path), boundary.reader(path, "a manifest", _AGAIN):
+            found = boundary.read_json(path)["format"]
+            if found not in READABLE:
+                raise StoreError(
+                    f"the activation store in {root} has format {found}, this version reads and"
+                    f" writes {FORMAT}; use another work directory, or delete {root} to extract again"
+                )
+            fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
             _ = [fingerprint[name] for name in REQUIRED]
     except OSError as error:
         raise StoreError(
             f"there is no activation store in {root} ({error.strerror}); run the extract stage first"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(_damaged(root / MANIFEST, error)) from error
-    if found != FORMAT:
-        raise StoreError(
-            f"the activation store in {root} has format {found}, this version reads and writes"
-            f" {FORMAT}; use another work directory, or delete {root} to extract again"
-        )
-    return fingerprint
+    except ValueError as error:
+        raise StoreError(_damaged(path, error)) from error
+    return found, fingerprint
 
 
 def check_fingerprint(root: Path, wanted: Mapping) -> None:
@@ -212,7 +262,8 @@ def check_fingerprint(root: Path, wanted: Mapping) -> None:
 
 def digest(fingerprint: Mapping) -> str:
     """Hex SHA-256 of a fingerprint, the same for the same fields in any order."""
-    return hashlib.sha256(_json({"format": FORMAT, "fingerprint": dict(fingerprint)})).hexdigest()
+    told = _json({"format": IDENTITY, "fingerprint": dict(fingerprint)})
+    return hashlib.sha256(told).hexdigest()
 
 
 def write_progress(root: Path, progress: Progress) -> None:
@@ -223,10 +274,14 @@ def write_progress(root: Path, progress: Progress) -> None:
             "prompts": len(segment.tokens_N),
             "batches": segment.num_batches,
             "committed_batches": committed,
+            "checked": checked,
+            "sha256": segment.digest,
         }
-        for segment, committed in zip(progress.segments, progress.committed, strict=True)
+        for segment, committed, checked in zip(
+            progress.segments, progress.committed, progress.checked, strict=True
+        )
     ]
-    replace_file(root / PROGRESS, _json({"segments": entries}))
+    replace_file(root / PROGRESS, sealed.to_json({"segments": entries}))
 
 
 def read_progress(root: Path) -> Progress:
@@ -235,21 +290,36 @@ def read_progress(root: Path) -> Progress:
     Raises:
         StoreError: A file is missing or damaged.
     """
-    path = root / PROGRESS
+    path, progress = root / PROGRESS, Progress()
     try:
-        segments, committed = [], []
-        for index, entry in enumerate(json.loads(path.read_bytes())["segments"]):
+        needed = _manifest(root)[0] > 1
+        with boundary.reader(path, "the progress of an activation store", _AGAIN):
+            entries = list(sealed.read_json(path, _AGAIN, needed=needed)["segments"])
+        for index, entry in enumerate(entries):
             path = segment_path(root, index)
-            taps = tuple(parse_tap(name) for name in entry["arrays"])
-            segment = Segment.decode(path.read_bytes(), taps)
-            # A segment is cut in two steps, its file last; the shorter of the two counts.
-            segments.append(segment.first(entry["batches"]))
-            committed.append(entry["committed_batches"])
-            if len(segments[-1].tokens_N) != entry["prompts"]:
-                raise ValueError(f"wanted {entry['prompts']} prompts")
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            with boundary.reader(path, "a segment of an activation store", _AGAIN):
+                segment = _read_segment(path, entry, needed)
+                progress = progress.plus(
+                    segment, entry["committed_batches"], checked=entry.get("checked", False)
+                )
+    except (OSError, ValueError) as error:
         raise StoreError(_damaged(path, error)) from error
-    return Progress(segments=tuple(segments), committed=tuple(committed))
+    return progress
+
+
+def _read_segment(path: Path, entry: Mapping, needed: bool) -> Segment:
+    """One segment as the progress tells of it."""
+    content = boundary.read_bytes(path, _SEGMENT_BYTES)
+    taps = tuple(parse_tap(name) for name in entry["arrays"])
+    whole = Segment.decode(content, taps)
+    # A segment is cut in two steps, its file last; the shorter of the two counts.
+    segment = whole.first(entry["batches"])
+    if len(segment.tokens_N) != entry["prompts"]:
+        raise ValueError(f"wanted {entry['prompts']} prompts, got {len(segment.tokens_N)}")
+    digest = entry["sha256"] if needed else entry.get("sha256", segment.digest)
+    if segment.digest != digest or whole.encode() != content:
+        raise ValueError("it does not hold what was written")
+    return segment
 
 
 def _json(value) -> bytes:
@@ -257,7 +327,7 @@ def _json(value) -> bytes:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return (
-        f"{path} of the activation store is missing or damaged ({error}); restore it from a copy, or"
-        " delete the store's directory to extract again"
-    )
+    said = str(error)
+    if _AGAIN in said:
+        return f"{said} (a file of the activation store is missing or damaged)"
+    return f"{path} of the activation store is missing or damaged ({said}); {_AGAIN}"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorstore as ts
+from absl import logging
 
 from jaxprobe.base import Site
-from jaxprobe.store import arrays, layout
+from jaxprobe.store import arrays, checksums, layout
 from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
 
 
@@ -16,7 +17,8 @@ class ActivationStore:
     """What is durable in a store, as it was when this object was made.
 
     Content-addressed: prompts are known by the SHA-256 of their UTF-8 text, whichever datasets hold them.
-    Reading takes no lock and sees committed rows only, also while another process extracts.
+    Reading takes no lock and sees committed rows only, also while another process extracts. Every row that is
+    read is compared with the checksum that was kept when it was written.
 
     Attributes:
         root: The store's directory.
@@ -27,6 +29,7 @@ class ActivationStore:
         """Wraps a store's books; `ActivationStore.open` reads them."""
         self.root, self.fingerprint = root, fingerprint
         self._segments: tuple[Segment, ...] = progress.durable()
+        self._checked = progress.checked
 
     @classmethod
     def open(cls, root: Path | str, fingerprint: Mapping | None = None) -> "ActivationStore":
@@ -42,7 +45,16 @@ class ActivationStore:
         root = Path(root)
         if fingerprint is not None:
             layout.check_fingerprint(root, fingerprint)
-        return cls(root, layout.read_manifest(root), layout.read_progress(root))
+        store = cls(root, layout.read_manifest(root), layout.read_progress(root))
+        if not all(store._checked):
+            logging.log_first_n(
+                logging.WARNING,
+                "%s holds activations that an earlier version wrote without checksums of their rows:"
+                " damage to them goes unnoticed; extract again in another work directory to have them",
+                1,
+                root,
+            )
+        return store
 
     @property
     def digest(self) -> str:
@@ -112,7 +124,7 @@ class ActivationStore:
             start, stop, step = rows.indices(num_tokens)
             if step == 1:
                 stop = max(start, stop)
-                return self._load(self._array((site, "tokens"))[start:stop])
+                return self.read_rows((site, "tokens"), slice(start, stop)).astype(np.float32)
             rows = np.arange(start, stop, step)
         row_N = np.asarray(rows, np.int64)
         if len(row_N) and not (0 <= row_N.min() and row_N.max() < num_tokens):
@@ -145,6 +157,52 @@ class ActivationStore:
         counts = [part.tokens_N for part in parts] or [np.zeros(0, np.int32)]
         return np.repeat(np.array(prompts, np.int64), np.concatenate(counts))
 
+    def read_rows(self, tap: Tap, rows: slice | np.ndarray) -> np.ndarray:
+        """Rows of an array as they lie on the disk, each compared with its checksum.
+
+        Args:
+            tap: The array.
+            rows: A slice from row to row, or rising row numbers.
+
+        Raises:
+            StoreError: They are missing, damaged, or not those that were written there.
+        """
+        try:
+            x_ND = self._array(tap)[rows].read().result()
+        except (ValueError, IndexError, OSError) as error:
+            raise StoreError(
+                f"{layout.tap_name(tap)} of {self.root} cannot be read ({error}); {checksums.REMEDY}"
+            ) from error
+        wanted_N, known_N = self._sums(tap)
+        different_N = (checksums.of_rows(x_ND) != wanted_N[rows]) & known_N[rows]
+        if different_N.any():
+            raise StoreError(
+                f"{np.count_nonzero(different_N)} of {len(x_ND)} rows of {layout.tap_name(tap)} in"
+                f" {self.root} are not those that were written (their checksums differ): a file was"
+                f" damaged or replaced; {checksums.REMEDY}"
+            )
+        return x_ND
+
+    def _sums(self, tap: Tap) -> tuple[np.ndarray, np.ndarray]:
+        """The checksum of each row, and whether there is one: rows of format 1 have none."""
+        if tap not in self._sum_cache:
+            sums, known = [np.zeros(0, np.uint32)], [np.zeros(0, bool)]
+            for index, (part, checked) in enumerate(
+                zip(self._segments, self._checked, strict=True)
+            ):
+                count = part.num_rows(tap[1]) if tap in part.taps else 0
+                if count and checked:
+                    sums.append(checksums.read(self.root, index, self.digest, {tap: count})[tap])
+                else:
+                    sums.append(np.zeros(count, np.uint32))
+                known.append(np.full(count, checked))
+            self._sum_cache[tap] = np.concatenate(sums), np.concatenate(known)
+        return self._sum_cache[tap]
+
+    @functools.cached_property
+    def _sum_cache(self) -> dict[Tap, tuple[np.ndarray, np.ndarray]]:
+        return {}
+
     def _parts(self, tap: Tap) -> list[Segment]:
         return [segment for segment in self._segments if tap in segment.taps]
 
@@ -173,7 +231,7 @@ class ActivationStore:
 
     def _array(self, tap: Tap) -> ts.TensorStore:
         if tap not in self._arrays:
-            self._arrays[tap] = arrays.open_array(self.root, tap)
+            self._arrays[tap] = arrays.open_array(self.root, tap, self.fingerprint)
         return self._arrays[tap]
 
     def _gather(self, tap: Tap, row_N: np.ndarray) -> np.ndarray:
@@ -181,16 +239,7 @@ class ActivationStore:
             return np.zeros((0, layout.width_of(tap, self.fingerprint)), np.float32)
         # Each distinct row is read once, in the order of the file.
         distinct, where_N = np.unique(row_N, return_inverse=True)
-        return self._load(self._array(tap)[distinct])[where_N]
-
-    def _load(self, view: ts.TensorStore) -> np.ndarray:
-        try:
-            return view.read().result().astype(np.float32, copy=False)
-        except (ValueError, OSError) as error:
-            raise StoreError(
-                f"{self.root} cannot be read ({error}); restore it from a copy, or delete it to extract"
-                " again"
-            ) from error
+        return self.read_rows(tap, distinct).astype(np.float32, copy=False)[where_N]
 
 
 def _keys(segment: Segment) -> list[bytes]:

@@ -1,15 +1,15 @@
 """Writing activations so that a run killed at any moment resumes and ends with the same bytes.
 
 Rows are gathered into shards and each full shard is written once, with a few writes in flight. Now and then
-the part-filled shards are written too, and once every write up to there is durable, progress.json is replaced:
-only then do those batches count. A resumed run reads the part-filled shards back and writes what follows, so
+the part-filled shards are written too, and once every write up to there is durable, the segment's checksums are
+replaced and then progress.json: only then do those batches count. A resumed run reads the part-filled shards back and writes what follows, so
 each file's last write always holds the same rows.
 """
 
 import collections
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +18,7 @@ import tensorstore as ts
 
 from jaxprobe import stopping
 from jaxprobe.checks import check_shape
-from jaxprobe.store import arrays, files, layout
+from jaxprobe.store import arrays, checksums, files, layout
 from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
 from jaxprobe.store.reading import ActivationStore
 
@@ -43,6 +43,9 @@ class StoreWriter:
         self.root, self.fingerprint = Path(root), fingerprint
         self._progress = Progress()
         self._shards: dict[Tap, _Shard] = {}
+        self._sums: dict[
+            Tap, np.ndarray
+        ] = {}  # of the last segment's rows, as far as they are known
         self._writes: collections.deque[ts.WriteFutures] = collections.deque()
         self._appended = 0  # batches of the last segment handed in, committed ones among them
         self._committing: tuple[list[ts.WriteFutures], int] | None = None
@@ -67,6 +70,7 @@ class StoreWriter:
                 layout.check_fingerprint(self.root, self.fingerprint)
                 self._progress = layout.read_progress(self.root)
                 self._sweep()
+                layout.renew(self.root, self._progress)
             except BaseException:
                 self._exit.close()
                 raise
@@ -98,18 +102,21 @@ class StoreWriter:
         """
         with self._told():
             if self._progress.unfinished:
-                if not self._progress.segments[-1].same_as(segment):
+                last, checked = self._progress.segments[-1], self._progress.checked[-1]
+                if not (last.same_as(segment) and checked):
                     self._cut()
                     return None
             else:
                 self._add(segment)
-            done = Progress(segments=self._progress.durable())
+            done = self.store()
             for tap in {tap for part in self._progress.segments for tap in part.taps}:
                 array = arrays.sized_array(
-                    self.root, tap, _num_rows(self._progress, tap), self.fingerprint
+                    self.root, tap, _num_rows(self._progress.segments, tap), self.fingerprint
                 )
                 if tap in segment.taps:
-                    self._shards[tap] = _Shard(array, _num_rows(done, tap))
+                    num_rows = _num_rows(self._progress.durable(), tap)
+                    self._shards[tap] = _Shard(array, num_rows, done, tap)
+            self._sums = self._known_sums()
         self._appended = self._progress.committed[-1]
         self._committed_at = time.monotonic()
         return self._appended
@@ -127,12 +134,17 @@ class StoreWriter:
         segment = self._progress.segments[-1]
         lo, hi = np.searchsorted(segment.batch_N, [self._appended, self._appended + 1])
         counts = {"last": int(hi - lo), "tokens": int(segment.tokens_N[lo:hi].sum())}
+        before = segment.first(self._appended)
         for tap in segment.taps:
             wanted = (counts[tap[1]], layout.width_of(tap, self.fingerprint))
             check_shape(f"rows of {layout.tap_name(tap)}", rows[tap], wanted)
         with self._told():
             for tap in segment.taps:
-                self._writes.extend(self._shards[tap].append(rows[tap]))
+                stored_ND = self._shards[tap].stored(rows[tap])
+                self._writes.extend(self._shards[tap].append(stored_ND))
+                start = before.num_rows(tap[1])
+                end = start + len(stored_ND)
+                self._sums[tap][start:end] = checksums.of_rows(stored_ND)
             self._appended += 1
             while len(self._writes) > WRITES_IN_FLIGHT:
                 self._writes.popleft().result()
@@ -173,11 +185,12 @@ class StoreWriter:
             return
         for write in writes:
             write.result()
-        # From here on the rows are on disk, so progress may say so.
-        self._replace(Progress(
-            segments=self._progress.segments,
-            committed=(*self._progress.committed[:-1], batches),
-        ))  # fmt: skip
+        # From here on the rows are on disk, so the books may say so.
+        segment, index = self._progress.segments[-1], len(self._progress.segments) - 1
+        ended = segment.first(batches)
+        sums = {tap: self._sums[tap][: ended.num_rows(tap[1])] for tap in segment.taps}
+        checksums.write(self.root, index, layout.digest(self.fingerprint), sums)
+        self._replace(self._progress.part(index).plus(segment, batches))
         self._committing = None
 
     def _replace(self, progress: Progress) -> None:
@@ -187,30 +200,37 @@ class StoreWriter:
     def _add(self, segment: Segment) -> None:
         path = layout.segment_path(self.root, len(self._progress.segments))
         files.replace_file(path, segment.encode())
-        self._replace(Progress(
-            segments=(*self._progress.segments, segment),
-            committed=(*self._progress.committed, 0),
-        ))  # fmt: skip
+        self._replace(self._progress.plus(segment, 0))
+
+    def _known_sums(self) -> dict[Tap, np.ndarray]:
+        """Room for the checksums of the last segment's rows; those of its durable ones are read."""
+        segment, index = self._progress.segments[-1], len(self._progress.segments) - 1
+        sums = {tap: np.zeros(segment.num_rows(tap[1]), np.uint32) for tap in segment.taps}
+        durable = segment.first(self._progress.committed[-1])
+        if self._progress.committed[-1]:
+            counts = {tap: durable.num_rows(tap[1]) for tap in segment.taps}
+            known = checksums.read(self.root, index, layout.digest(self.fingerprint), counts)
+            for tap, sum_N in known.items():
+                sums[tap][: len(sum_N)] = sum_N
+        return sums
 
     def _cut(self) -> None:
         """Ends the unfinished segment at its last durable batch."""
-        *before, last = self._progress.segments
-        *counts, count = self._progress.committed
-        kept = [(last.first(count), count)] if count else []
-        self._replace(Progress(
-            segments=(*before, *(segment for segment, _ in kept)),
-            committed=(*counts, *(number for _, number in kept)),
-        ))  # fmt: skip
+        last, count = self._progress.segments[-1], self._progress.committed[-1]
+        kept, checked = self._progress.settled(), self._progress.checked[-1]
+        self._replace(kept.plus(last.first(count), count, checked=checked) if count else kept)
         self._sweep()
 
     def _sweep(self) -> None:
         """Removes what a killed run left behind and what the books no longer name."""
         planned = self._progress.segments
         folder = self.root / layout.SEGMENTS
+        known = {layout.segment_path(self.root, index) for index in range(len(planned))}
+        # Nothing is known of rows before their first commit: a file of another plan may lie there.
+        counts = enumerate(self._progress.committed)
+        known |= {checksums.path_of(self.root, index) for index, count in counts if count}
         for path in sorted(folder.iterdir()):
-            if path.name not in {
-                layout.segment_path(self.root, i).name for i in range(len(planned))
-            }:
+            if path not in known:
                 path.unlink()
         for index, segment in enumerate(planned):
             path, content = layout.segment_path(self.root, index), segment.encode()
@@ -258,15 +278,20 @@ class _Shard:
         filled: Rows of the file that are known.
     """
 
-    def __init__(self, array: ts.TensorStore, num_rows: int):
-        """Reads back the rows of the file that `num_rows` rows end in."""
+    def __init__(self, array: ts.TensorStore, num_rows: int, done: ActivationStore, tap: Tap):
+        """Reads back the rows of the file that the `num_rows` durable rows end in."""
         self.array, self._rows = array, arrays.shard_rows(array)
         self.start = num_rows - num_rows % self._rows
         self.filled = num_rows - self.start
         self._buffer = self._empty()
-        self._buffer[: self.filled] = array[self.start : num_rows].read().result()
+        if self.filled:
+            self._buffer[: self.filled] = done.read_rows(tap, slice(self.start, num_rows))
         self._flushed: ts.WriteFutures | None = None
         self._dirty = False
+
+    def stored(self, x_ND: np.ndarray) -> np.ndarray:
+        """Rows in the array's number format."""
+        return np.asarray(x_ND).astype(self.array.dtype.numpy_dtype, copy=False)
 
     def append(self, x_ND: np.ndarray) -> list[ts.WriteFutures]:
         """Takes rows; returns the writes of the files that they filled."""
@@ -299,8 +324,8 @@ class _Shard:
         return np.empty((self._rows, self.array.shape[1]), self.array.dtype.numpy_dtype)
 
 
-def _num_rows(progress: Progress, tap: Tap) -> int:
-    return sum(part.num_rows(tap[1]) for part in progress.segments if tap in part.taps)
+def _num_rows(segments: Sequence[Segment], tap: Tap) -> int:
+    return sum(part.num_rows(tap[1]) for part in segments if tap in part.taps)
 
 
 def _from_tensorstore(error: BaseException) -> bool:

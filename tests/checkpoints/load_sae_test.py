@@ -157,8 +157,8 @@ def test_native_refusals(tmp_path):
     path.write_bytes(whole[:-20])
     with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         checkpoints.load_sae(path)
-    path.write_bytes(whole.replace(b'\\"format_version\\": 1', b'\\"format_version\\": 9'))
-    with pytest.raises(ValueError, match="must have format version 1, got 9"):
+    path.write_bytes(whole.replace(b'\\"format_version\\": 2', b'\\"format_version\\": 9'))
+    with pytest.raises(ValueError, match="must have format version 1 or 2, got 9"):
         checkpoints.load_sae(path)
     safetensors.numpy.save_file(published_arrays(), path)
     with pytest.raises(ValueError, match="not written by jaxprobe"):
