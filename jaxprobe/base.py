@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxprobe import arguments
+
 STREAMS = (
     *("embed", "resid_pre", "resid_mid", "resid_post"),
     *("attn_out", "attn_z", "mlp_in", "mlp_out"),
@@ -111,6 +113,9 @@ class TextDataset:
         y_N: int32 labels in {0, 1}, both present.
         label_names: What 0 and 1 stood for in the source.
         source: Where the rows came from.
+
+    Raises:
+        ValueError: Prompts that are no texts, labels other than 0 and 1, or not one a prompt.
     """
 
     name: str
@@ -118,6 +123,20 @@ class TextDataset:
     y_N: np.ndarray
     label_names: tuple[str, str]
     source: str
+
+    def __post_init__(self):
+        """Checks what a caller gave; `datasets` finds both labels in what it reads."""
+        if isinstance(self.texts, str) or not all(isinstance(text, str) for text in self.texts):
+            raise ValueError(f"`texts` of {self.name} must be a sequence of texts, one a prompt")
+        hint = f"`label_names` says what 0 and 1 stand for in {self.name}"
+        y_N = arguments.labels("y_N", self.y_N, names=(0, 1), hint=hint).y_N
+        if len(y_N) != len(self.texts):
+            raise ValueError(
+                f"`texts` and `y_N` of {self.name} must have one entry per example, got"
+                f" {len(self.texts)} and {len(y_N)}"
+            )
+        object.__setattr__(self, "texts", tuple(self.texts))
+        object.__setattr__(self, "y_N", y_N)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,6 +176,7 @@ class Split:
         test_N: Row numbers to test on. For covariate_shift they count rows of the shifted set.
         y_test_N: Their (clean) labels.
         folds: Validation folds; empty where there are too few rows to validate.
+        num_rows: Rows of the dataset that `train_N` numbers; None where nobody knows.
     """
 
     dataset: str
@@ -169,6 +189,7 @@ class Split:
     test_N: np.ndarray
     y_test_N: np.ndarray
     folds: tuple[Fold, ...]
+    num_rows: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxprobe import base, checks
+from jaxprobe import arguments, base, checks
 
 MAX_TRAIN = 1024
 MIN_TEST = 100
 SHIFT_POOL = 1500  # covariate shift trains on rows below this one
 NUM_FOLDS = 6
-SCARCITY_SIZES = tuple(int(size) for size in np.unique(np.round(np.logspace(1, 10, 20, base=2))))
+# Two mean validation AUROCs that are nearer than this are equal, and a rule decides between them. A mean
+# over a split's folds is a fraction: of F folds with P_f positives and N_f negatives, its denominator
+# divides F times the least common multiple of all 2 P_f N_f. So by `validation_folds` different ones lie
+# at least 7e-6 apart (hold-outs of 100 rows: 2e-4), and sums in another order, in float32 too, at most 1e-6.
+SAME_AUROC = 2e-6
+# 2^(1 + 9i/19), rounded: no power of the processor's decides. Sums and products of doubles are the same
+# on all, so the other two are NumPy's, to the last digit, on which rounding a count up can hang.
+SCARCITY_SIZES = (
+    *(2, 3, 4, 5, 7, 10, 14, 20, 28, 38, 53, 74, 103, 143, 198, 275, 382, 531, 737, 1024),
+)
 IMBALANCE_RATIOS = tuple(float(ratio) for ratio in np.linspace(0.05, 0.95, 19))
 NOISE_FRACTIONS = tuple(float(fraction) for fraction in np.linspace(0.0, 0.5, 11))
 
@@ -44,8 +53,13 @@ def splits(
         tuple can be empty.
 
     Raises:
-        ValueError: An unknown regime or protocol, or a missing shifted set.
+        ValueError: An unknown regime or protocol, a missing shifted set, or something else than
+            datasets and a whole number.
     """
+    for name, data in (("dataset", dataset), ("shifted", shifted)):
+        if not isinstance(data, base.TextDataset) and (data is not None or name == "dataset"):
+            raise ValueError(f"`{name}` must be a TextDataset, got {type(data).__name__}")
+    seed = arguments.whole("seed", seed, 0, 2**32 - 1)
     checks.check_choice("regime", regime, base.REGIMES)
     checks.check_choice("protocol", protocol, base.PROTOCOLS)
     if (regime == "covariate_shift") != (shifted is not None):
@@ -58,6 +72,7 @@ def splits(
         rows_N = np.arange(len(dataset.texts))
     y_N = np.asarray(dataset.y_N)[rows_N]
     common = {"dataset": dataset.name, "regime": regime, "protocol": protocol, "seed": seed}
+    common["num_rows"] = len(dataset.texts)
     if shifted is not None:
         draws = _covariate_shift(dataset, shifted, rows_N, protocol, seed)
         return tuple(base.Split(**common, **draw) for draw in draws)
@@ -155,14 +170,14 @@ def validation_folds(y_N: np.ndarray, seed: int) -> tuple[base.Fold, ...]:
     Returns:
         Up to 3 rows: none. Up to 12: every pair left out, where the pair holds both classes. Below
         128: six stratified folds, less those whose validation part has one class. From 128: the
-        last `min(int(0.2 N), 100)` rows.
+        last `min(N // 5, 100)` rows.
     """
     num = len(y_N)
     everything = np.arange(num)
     if num <= 3:
         return ()
     if num >= 128:
-        cut = num - min(int(0.2 * num), 100)
+        cut = num - min(num // 5, 100)
         return (base.Fold(everything[:cut], everything[cut:]),)
     if num <= 12:
         valid_parts = [np.array(pair) for pair in itertools.combinations(range(num), 2)]

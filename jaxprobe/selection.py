@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe import checks
+from jaxprobe import arguments, checks
 
 RANKINGS = ("normalised", "raw")
 BLOCK_BYTES = 100 << 20  # of one block of latents: 4,096 latents at 5,000 rows
@@ -46,16 +46,20 @@ def class_weights(num_rows: int, splits: list[tuple[np.ndarray, np.ndarray]]) ->
 
     Args:
         num_rows: N, the dataset's rows.
-        splits: Training row numbers and their labels in {0, 1}, per split.
+        splits: Training row numbers and their labels, per split: 0 and 1, booleans, or two others,
+            see `arguments.labels`.
 
     Raises:
-        ValueError: A split without both classes, for which a mean difference has no meaning.
+        ValueError: Rows that the dataset does not have, not one label a row, or a split without both
+            classes, for which a mean difference has no meaning.
     """
+    num_rows = arguments.whole("num_rows", num_rows, 1)
     pos_PN = np.zeros((len(splits), num_rows), np.float32)
     train_TN, set_P, known = [], [], {}
     for p, (rows, y_N) in enumerate(splits):
-        checks.check_binary("y_train_N", y_N, both=True)
-        y_N = np.asarray(y_N)
+        rows = arguments.positions("train_N", rows, num_rows, "they number rows of the dataset")
+        y_N = arguments.labels("y_train_N", y_N, both=True).y_N
+        checks.check_same_length("train_N", rows, "y_train_N", y_N)
         pos_PN[p] = np.bincount(rows[y_N == 1], minlength=num_rows)
         train_N = np.bincount(rows, minlength=num_rows).astype(np.float32)
         set_P.append(known.setdefault(train_N.tobytes(), len(known)))
@@ -138,6 +142,10 @@ def top_latents(
     Returns:
         What `score` of the whole z_NS and a stable sort would give.
 
+    Raises:
+        ValueError: Latents of another shape than the weights' rows and the range say, some that are
+            not finite, or numbers below one.
+
     Example:
         >>> import numpy as np
         >>> import jaxprobe as jp
@@ -148,14 +156,19 @@ def top_latents(
         ([[0, 1]], [[3.5, 0.0]])
     """
     checks.check_choice("ranking", ranking, RANKINGS)
-    block = block or block_size(weights.pos_PN.shape[1])
-    num_latents = min(num_latents, d_sae)
+    if not isinstance(weights, Weights):
+        raise ValueError(f"`weights` must come from class_weights, got {type(weights).__name__}")
+    num_rows, d_sae = weights.pos_PN.shape[1], arguments.whole("d_sae", d_sae, 1)
+    block = block_size(num_rows) if block is None else arguments.whole("block", block, 1)
+    num_latents = min(arguments.whole("num_latents", num_latents, 1), d_sae)
     best = _Best(weights, num_latents, ranking)
     on_device = _DeviceWeights.of(weights)
     fires_TS = np.zeros((len(weights.train_TN), d_sae), bool)
     ahead = None
     for start in range(0, d_sae, block):
-        z_NB = jnp.asarray(encode_block(start, min(start + block, d_sae)))
+        stop = min(start + block, d_sae)
+        z_NB = jnp.asarray(encode_block(start, stop))
+        checks.check_shape("encode_block(start, stop)", z_NB, (num_rows, stop - start))
         floor_P = _padded(best.floor(), np.inf)
         bound = _bound(z_NB, on_device, floor_P, ranking=ranking)
         # The device works on this block while the host scores the one before.
@@ -193,7 +206,10 @@ class _Best:
 
     def absorb(self, start: int, z_NB: jax.Array, bound, fires_TS: np.ndarray) -> None:
         """Scores the latents of a block that may be among the best, and keeps those that are."""
-        hopeful_B, fires_TB = (np.asarray(part) for part in bound)
+        hopeful_B, fires_TB, finite = (np.asarray(part) for part in bound)
+        if not finite:
+            name = f"encode_block({start}, {start + z_NB.shape[1]})"
+            checks.check_finite(name, np.asarray(z_NB), "an index is (row, latent of the block)")
         fires_TS[:, start : start + fires_TB.shape[1]] = fires_TB[: len(fires_TS)]
         column_U = np.flatnonzero(hopeful_B)
         if not len(column_U):
@@ -241,7 +257,7 @@ class _DeviceWeights(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("ranking",))
 def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
-    """Which latents of a block some split may want, and on which training sets each fires."""
+    """Which latents of a block some split may want, on which sets each fires, whether all are finite."""
     z_NB = z_NB.astype(jnp.float32)
     product = functools.partial(
         jnp.matmul, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
@@ -264,7 +280,8 @@ def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
         norm_TB = size_TB / (count_TB + 1e-6) + 1e-6
         most_PB = most_PB / norm_TB[weights.set_P]
     most_PB = most_PB * (1 + 2 * off_PB)
-    return jnp.any(most_PB > floor_P[:, None], axis=0), count_TB > 0
+    finite = jnp.all(jnp.isfinite(z_NB))
+    return jnp.any(most_PB > floor_P[:, None], axis=0), count_TB > 0, finite
 
 
 def _padded(array: np.ndarray, value: float = 0) -> np.ndarray:

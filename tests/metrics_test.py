@@ -41,7 +41,7 @@ def test_score_metrics_agree_with_scikit_learn(name):
     ours, reference = ON_SCORES[name]
     for score_N, y_N, weight_N in cases():
         wanted = reference(y_N, score_N, sample_weight=weight_N)
-        np.testing.assert_allclose(ours(score_N, y_N, weight_N), wanted, atol=2e-6)
+        np.testing.assert_allclose(ours(y_N, score_N, weight_N), wanted, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ON_LABELS)
@@ -49,49 +49,49 @@ def test_label_metrics_agree_with_scikit_learn(name):
     ours, reference = ON_LABELS[name]
     for score_N, y_N, weight_N in cases():
         wanted = reference(y_N, score_N > 0.5, sample_weight=weight_N)
-        np.testing.assert_allclose(ours(score_N, y_N, weight_N), wanted, atol=2e-6)
+        np.testing.assert_allclose(ours(y_N, score_N, weight_N), wanted, atol=2e-6)
 
 
 def test_log_loss_agrees_with_scikit_learn():
     for score_N, y_N, weight_N in cases():
         logit_N = 10 * score_N - 5
         wanted = sk.log_loss(y_N, 1 / (1 + np.exp(-logit_N)), sample_weight=weight_N)
-        np.testing.assert_allclose(metrics.log_loss(logit_N, y_N, weight_N), wanted, rtol=1e-5)
+        np.testing.assert_allclose(metrics.log_loss(y_N, logit_N, weight_N), wanted, rtol=1e-5)
 
 
 def test_calibration_error_by_hand():
     # Bin [0, .1): confidence .05, frequency 1/2. Bin [.9, 1]: confidence .95, frequency 1.
     p_N, y_N = np.float32([0.05, 0.05, 0.95, 0.95]), np.array([0, 1, 1, 1])
     np.testing.assert_allclose(
-        metrics.expected_calibration_error(p_N, y_N), (0.45 + 0.05) / 2, atol=1e-6
+        metrics.expected_calibration_error(y_N, p_N), (0.45 + 0.05) / 2, atol=1e-6
     )
 
 
 def test_a_class_without_weight_gives_nan_not_a_number():
     score_N = np.float32([0.1, 0.2, 0.3])
-    assert np.isnan(metrics.auroc(score_N, np.array([1, 1, 1])))
-    assert np.isnan(metrics.auroc(score_N, np.array([0, 1, 1]), np.float32([0, 1, 1])))
-    assert np.isnan(metrics.average_precision(score_N, np.zeros(3, int)))
+    assert np.isnan(metrics.auroc(np.array([1, 1, 1]), score_N))
+    assert np.isnan(metrics.auroc(np.array([0, 1, 1]), score_N, np.float32([0, 1, 1])))
+    assert np.isnan(metrics.average_precision(np.zeros(3, int), score_N))
 
 
 def test_a_nan_score_is_not_hidden():
     score_N = np.float32([0.1, np.nan, 0.3, 0.2])
     y_N = np.array([0, 1, 1, 0])
     for metric in (metrics.auroc, metrics.average_precision):
-        assert np.isnan(metric(score_N, y_N))
-    assert metrics.auroc(score_N, y_N, np.float32([1, 0, 1, 1])) == 1
+        assert np.isnan(metric(y_N, score_N))
+    assert metrics.auroc(y_N, score_N, np.float32([1, 0, 1, 1])) == 1
 
 
 def test_vmapped_and_jitted_equals_one_by_one():
     rng = np.random.default_rng(1)
-    score_PN = rng.integers(0, 4, (7, 50)).astype(np.float32)
+    score_PN = rng.integers(0, 4, (7, 50)).astype(np.float32) / 4
     y_PN, weight_PN = rng.integers(0, 2, (7, 50)), rng.random((7, 50)).astype(np.float32)
     for metric in (metrics.auroc, metrics.f1, metrics.average_precision):
-        together = jax.jit(jax.vmap(metric))(score_PN, y_PN, weight_PN)
-        alone = jnp.stack([metric(*row) for row in zip(score_PN, y_PN, weight_PN, strict=True)])
+        together = jax.jit(jax.vmap(metric))(y_PN, score_PN, weight_PN)
+        alone = jnp.stack([metric(*row) for row in zip(y_PN, score_PN, weight_PN, strict=True)])
         np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
 def test_wrong_shapes_are_refused_by_name():
     with pytest.raises(ValueError, match=r"`y_N` must have shape \(3\), got \(4,\)"):
-        metrics.auroc(np.zeros(3, np.float32), np.zeros(4, int))
+        metrics.auroc(np.zeros(4, int), np.zeros(3, np.float32))

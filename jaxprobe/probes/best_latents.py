@@ -32,15 +32,16 @@ class _Ranked(NamedTuple):
 def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
     """Powers of two up to the number of columns, ten at most."""
     del num_train, smallest_fold
-    return 2.0 ** np.arange(int(np.log2(min(max(num_features, 1), MAX_COLUMNS))) + 1)
+    return 2.0 ** np.arange(min(max(num_features, 1), MAX_COLUMNS).bit_length())
 
 
 def _rank(x_ND, y_N, weight_N) -> _Ranked:
-    auroc_D = jax.lax.map(
-        lambda column_N: metrics.auroc(column_N, y_N, weight_N), x_ND.T, batch_size=BLOCK
-    )
-    # Rounded: equal columns tie, whichever way they point. One class alone ranks nothing.
-    edge_D = jnp.round(jnp.where(jnp.isnan(auroc_D), 0, auroc_D - 0.5), 6)
+    def edge(column_N):
+        won, pairs = metrics.pair_counts(y_N, column_N, weight_N)
+        return won - pairs
+
+    # Whole numbers: columns that rank equally well tie, whichever way they point.
+    edge_D = jax.lax.map(edge, x_ND.T, batch_size=BLOCK)
     _, index_K = jax.lax.top_k(jnp.abs(edge_D), min(x_ND.shape[1], MAX_COLUMNS))
     return _Ranked(index_K, jnp.sign(edge_D[index_K]))
 

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxprobe import base, checks
+from jaxprobe import arguments, base, checks
+from jaxprobe.probes import checked, table
 from jaxprobe.probes.host import HostProbe
 from jaxprobe.probes.probe import ROWS_AT_ONCE, Probe, Problem, Scores, run
 
@@ -33,7 +34,7 @@ MAX_LANES = 64
 
 
 def fit_grid(
-    probe: Probe | HostProbe,
+    probe: Probe | HostProbe | str,
     x_ND,
     splits: Sequence[base.Split],
     *,
@@ -47,8 +48,9 @@ def fit_grid(
     """Fits a probe on every split, and for every k, by the protocol.
 
     Args:
-        probe: The method.
-        x_ND: float32 features of a dataset's N rows; may be traced.
+        probe: The method, or its name among `table.PROBES`.
+        x_ND: Finite float32 features of a dataset's N rows; may be traced (then their numbers are
+            not looked at).
         splits: Rows, labels and folds.
         x_shift_MD: Features of the shifted set, whose rows `covariate_shift` splits test.
         columns: Per split, the columns to read (an SAE's latents, best first); None reads all.
@@ -63,7 +65,9 @@ def fit_grid(
         Scores with arrays [splits], or [splits, k] with `columns`.
 
     Raises:
-        ValueError: Shapes that disagree, or a memory budget that is too small for one lane.
+        ValueError: Features that are not finite or not those of the splits' dataset, splits or columns
+            that number rows or columns that are not there, labels that are not binary, arguments
+            without an effect, or a memory budget that is too small for one lane.
 
     Example:
         >>> import numpy as np
@@ -72,17 +76,23 @@ def fit_grid(
         >>> x = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32) + y[:, None]
         >>> data = jp.TextDataset(name="d", texts=tuple(map(str, range(400))), y_N=y,
         ...                       label_names=("a", "b"), source="memory")
-        >>> scores = jp.fit_grid(jp.PROBES["logistic"], x, jp.splits(data, "label_noise"))
+        >>> scores = jp.fit_grid("logistic", x, jp.splits(data, "label_noise"))
         >>> scores.test_auroc.shape, bool(scores.test_auroc[0] > 0.95)
         ((11,), True)
     """
-    checks.check_shape("x_ND", x_ND, (None, None))
+    if isinstance(probe, str):
+        checks.check_choice("method", probe, table.PROBES)
+        probe = table.PROBES[probe]
+    x_ND = _features("x_ND", x_ND)
     if x_shift_MD is not None:
-        checks.check_shape("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
-    traced = isinstance(x_ND, jax.core.Tracer)
+        x_shift_MD = _features("x_shift_MD", x_shift_MD, x_ND.shape[1])
+    checked.splits(splits, x_ND.shape[0], None if x_shift_MD is None else x_shift_MD.shape[0])
+    counts = checked.columns(columns, num_latents, len(splits), x_ND.shape[1])
+    traced = arguments.traced(x_ND, x_shift_MD)
     dtype = traced_dtype(dtype) if traced else resolve_dtype(dtype)
-    counts = tuple(num_latents) if columns is not None else (0,)
     if isinstance(probe, HostProbe):
+        if traced:
+            raise ValueError("a method of a host library cannot be traced; call it outside of jit")
         scores = _on_host(probe, x_ND, x_shift_MD, splits, columns, counts)
         return _shaped(scores, len(splits), columns, counts)
     lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
@@ -106,6 +116,14 @@ def fit_grid(
     running = _run_all(call, calls, threads)
     with precision():
         return _shaped(_by_lane(running), len(splits), columns, counts)
+
+
+def _features(name: str, x_ND, width: int | None = None):
+    """Features of so many columns; traced ones have no numbers to look at."""
+    if arguments.traced(x_ND):
+        checks.check_shape(name, x_ND, (None, width))
+        return x_ND
+    return arguments.features(name, x_ND, (None, width))
 
 
 @contextlib.contextmanager

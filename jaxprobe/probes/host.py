@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import base, checks, metrics
@@ -64,13 +65,13 @@ def fold_auroc(
     """
     if min(len(np.unique(y_N[part])) for part in (fold.train, fold.valid)) < 2:
         return 0.5
-    return auroc(predict(fold.train, fold.valid), y_N[fold.valid])
+    return auroc(y_N[fold.valid], predict(fold.train, fold.valid))
 
 
-def auroc(score_N: np.ndarray, y_N: np.ndarray) -> float:
+def auroc(y_N: np.ndarray, score_N: np.ndarray) -> float:
     """`metrics.auroc` of host arrays."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        return float(_auroc(*_padded(score_N, y_N)))
+        return float(_auroc(*_padded(y_N, score_N)))
 
 
 def scores(score_M: np.ndarray, logit_M: np.ndarray, y_M: np.ndarray, **others) -> Scores:
@@ -83,32 +84,33 @@ def scores(score_M: np.ndarray, logit_M: np.ndarray, y_M: np.ndarray, **others) 
         **others: Fields of `Scores` that do not come from test rows.
     """
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        ranked, counted = _padded(score_M, y_M), _padded(logit_M, y_M)
+        ranked, counted = _padded(y_M, score_M), _padded(y_M, logit_M)
         found = {name: float(value) for name, value in _on_test(ranked, counted).items()}
     return Scores(**found, **others)
 
 
 @jax.jit
-def _auroc(score_N, y_N, weight_N):
-    return metrics.auroc(score_N, y_N, weight_N)
+def _auroc(y_N, score_N, weight_N):
+    return metrics.auroc(y_N, score_N, weight_N)
 
 
 @jax.jit
 def _on_test(ranked, counted):
-    logit_M, *labels = counted
+    y_M, logit_M, weight_M = counted
     probability_M = jax.nn.sigmoid(logit_M)
+    guess_M = jnp.heaviside(logit_M, jnp.zeros_like(logit_M))
     return {
         "test_auroc": metrics.auroc(*ranked),
-        "test_f1": metrics.f1(probability_M, *labels),
-        "test_accuracy": metrics.accuracy(probability_M, *labels),
+        "test_f1": metrics.f1(y_M, guess_M, weight_M),
+        "test_accuracy": metrics.accuracy(y_M, guess_M, weight_M),
         "test_average_precision": metrics.average_precision(*ranked),
-        "test_log_loss": metrics.log_loss(logit_M, *labels),
-        "test_calibration_error": metrics.expected_calibration_error(probability_M, *labels),
+        "test_log_loss": metrics.log_loss(y_M, logit_M, weight_M),
+        "test_calibration_error": metrics.expected_calibration_error(y_M, probability_M, weight_M),
     }
 
 
-def _padded(score_N: np.ndarray, y_N: np.ndarray) -> list[np.ndarray]:
-    """Float64 scores, labels and weights up to a multiple of `BUCKET`."""
+def _padded(y_N: np.ndarray, score_N: np.ndarray) -> list[np.ndarray]:
+    """Float64 labels, scores and weights up to a multiple of `BUCKET`."""
     padding = (0, -len(score_N) % BUCKET)
-    columns = (score_N, y_N, np.ones(len(score_N)))
+    columns = (y_N, score_N, np.ones(len(score_N)))
     return [np.pad(np.asarray(column, np.float64), padding) for column in columns]

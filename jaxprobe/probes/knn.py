@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.probes import closed_form, probe, reduction
+from jaxprobe.probes import candidates, closed_form, probe, reduction
 
 MAX_NEIGHBOURS = 100
 NUM_VALUES = 10
@@ -45,7 +45,7 @@ def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
     """Numbers of neighbours: the published grid, up to the smallest fold's training rows."""
     del num_features
     most = max(min(num_train - 1, MAX_NEIGHBOURS, smallest_fold), 1)
-    return np.unique(np.logspace(0, np.log2(most), num=NUM_VALUES, base=2, dtype=int))
+    return np.array(candidates.whole_powers(most, NUM_VALUES))
 
 
 def positives(query_MD, x_ND, y_N, weight_N, count_H):
@@ -84,14 +84,14 @@ def _keys(query_MD, x_ND, weight_N):
     away_MN = norm_N[None, :] - 2 * (query_MD @ x_ND.T)
     longest = jnp.sqrt(jnp.max(norm_N))
     size_M = longest**2 + 2 * longest * jnp.sqrt(jnp.sum(query_MD * query_MD, axis=1))
-    # A power of two, so that scaling to the grid is exact.
-    power_M = jnp.ceil(jnp.log2(jnp.where(size_M > 0, size_M, 1)))
+    # The power of two above it by its bits, no logarithm, so that scaling to the grid is exact.
+    power_M = jnp.frexp(jnp.where(size_M > 0, size_M, 0.5))[1]
     whole = jnp.int64 if x_ND.dtype == jnp.float64 else jnp.int32
     order_bits = max(x_ND.shape[0] - 1, 1).bit_length()
     # Two more than distance and order need: a sign, and rounding past the power. Very many rows
     # leave the distances of an int32 fewer.
     digits = min(DIGITS[x_ND.dtype.name] + order_bits + 2, jnp.iinfo(whole).bits - 1)
-    grid_M = jnp.exp2(digits - order_bits - 2 - power_M)
+    grid_M = jnp.ldexp(jnp.ones_like(size_M), digits - order_bits - 2 - power_M)
     order_N = jnp.arange(x_ND.shape[0], dtype=whole)
     key_MN = jnp.round(away_MN * grid_M[:, None]).astype(whole) * 2**order_bits + order_N[None, :]
     return jnp.where(weight_N[None, :] > 0, key_MN, 2 ** (digits - 1)), digits
@@ -103,9 +103,15 @@ def _prepare(x_ND, weight_N, seed) -> _Prepared:
 
 
 def _log_odds(pos, count):
-    """Of `pos` positives among `count` neighbours."""
+    """Of `pos` positives among `count` neighbours.
+
+    Logarithms are looked up, one for each whole number: those of vectors and of what is left behind
+    the last whole vector may round apart, and would break ties by the place of a row.
+    """
     least = LEAST * jnp.maximum(count, 1)
-    return jnp.log(jnp.maximum(pos, least)) - jnp.log(jnp.maximum(count - pos, least))
+    log_S = jnp.log(jnp.maximum(jnp.arange(MAX_NEIGHBOURS + 1, dtype=pos.dtype), least))
+    pos, neg = pos.astype(jnp.int32), (count - pos).astype(jnp.int32)
+    return log_S[pos] - log_S[neg]
 
 
 def _path(prepared: _Prepared, y_N, weight_N, value_H):
@@ -118,7 +124,7 @@ def _path(prepared: _Prepared, y_N, weight_N, value_H):
         return positives(prepared.x_ND[row_B], prepared.x_ND, y_N, weight_N, count_H).T
 
     pos_NH = probe.map_rows(scored, row_N, jnp.sum(left_out_N), VALIDATED_AT_ONCE)
-    logit_NH = jnp.zeros_like(pos_NH).at[row_N].set(_log_odds(pos_NH, count_H[None, :]))
+    logit_NH = jnp.zeros_like(pos_NH).at[row_N].set(jax.vmap(_log_odds, (1, 0), 1)(pos_NH, count_H))
     return closed_form.certain(value_H.shape, value_H.dtype), logit_NH.T
 
 

@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxprobe.probes import newton, path, probe, reduction
+from jaxprobe.probes import candidates, newton, path, probe, reduction
 from jaxprobe.probes.path import Fit
 
 MAX_STEPS = 60
-C_GRID = np.logspace(-5, 5, 10)
+C_GRID = candidates.powers(10, -5, 5, 10)
 DEFAULT_C = 1.0  # of probes with too few rows to validate
 
 

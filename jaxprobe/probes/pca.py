@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.probes import logistic, path, probe, reduction
+from jaxprobe.probes import candidates, logistic, path, probe, reduction
 
 MAX_COMPONENTS = 100
 NUM_VALUES = 10
@@ -96,10 +96,10 @@ def _turned(a_BA, vector_AS):
 
 
 def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
-    """Numbers of components: the published grid, from one to all."""
+    """Numbers of components: the published grid, from one to all (or one less)."""
     del smallest_fold
     most = default(num_train, num_features)
-    return np.unique(np.logspace(0, np.log2(most), num=NUM_VALUES, base=2, dtype=int))
+    return np.array(candidates.whole_powers(most, NUM_VALUES))
 
 
 def default(num_train: int, num_features: int) -> int:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe import metrics
+from jaxprobe import metrics, regimes
 
 ROWS_AT_ONCE = 256  # of those that are tested
 
@@ -192,7 +192,7 @@ def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable, dtype: str) -
     valid_auroc = jax.lax.cond(
         num_folds > 0,
         lambda: valid_H[best],
-        lambda: metrics.auroc(score(problem.train_N), y_N, weight_N),
+        lambda: metrics.auroc(y_N, score(problem.train_N), weight_N),
     )
     counted_F1 = ((fold_F > 0) & ~one_class_F)[:, None]
     residual = jnp.max(jnp.where(counted_F1, models_FH.residual, 0))
@@ -211,7 +211,7 @@ def _fold(probe: Probe, prepared, y_N, weight_N, value_H):
     def fit(valid_N):
         train_N = weight_N * (1 - valid_N)
         models_H, score_HN = probe.path(prepared, y_N, train_N, value_H)
-        auroc_H = jax.vmap(metrics.auroc, (0, None, None))(score_HN, y_N, valid_N)
+        auroc_H = jax.vmap(metrics.auroc, (None, 0, None))(y_N, score_HN, valid_N)
         pos, total = jnp.sum(train_N * y_N), jnp.sum(train_N)
         one_class = (pos == 0) | (pos == total)
         # A hold-out of one class ranks nothing: neither better nor worse than chance.
@@ -230,14 +230,15 @@ def _fold(probe: Probe, prepared, y_N, weight_N, value_H):
 def _test_scores(logit_M, y_M, weight_M) -> dict[str, jax.Array]:
     """Fields of `Scores` that test rows give."""
     probability_M = jax.nn.sigmoid(logit_M)
+    # Not of the probability, which is 1/2 in print where log-odds are small, and 1 where they are large.
+    guess_M = jnp.heaviside(logit_M, jnp.zeros_like(logit_M))
     return {
-        # Not of the probability, which rounds to 1 and ties where the score is above 37.
-        "test_auroc": metrics.auroc(logit_M, y_M, weight_M),
-        "test_f1": metrics.f1(probability_M, y_M, weight_M),
-        "test_accuracy": metrics.accuracy(probability_M, y_M, weight_M),
-        "test_average_precision": metrics.average_precision(logit_M, y_M, weight_M),
-        "test_log_loss": metrics.log_loss(logit_M, y_M, weight_M),
-        "test_calibration_error": metrics.expected_calibration_error(probability_M, y_M, weight_M),
+        "test_auroc": metrics.auroc(y_M, logit_M, weight_M),
+        "test_f1": metrics.f1(y_M, guess_M, weight_M),
+        "test_accuracy": metrics.accuracy(y_M, guess_M, weight_M),
+        "test_average_precision": metrics.average_precision(y_M, logit_M, weight_M),
+        "test_log_loss": metrics.log_loss(y_M, logit_M, weight_M),
+        "test_calibration_error": metrics.expected_calibration_error(y_M, probability_M, weight_M),
     }
 
 
@@ -252,10 +253,10 @@ def _read(x_MD, problem: Problem, dtype: str, row_B):
 
 
 def _choose(valid_H, num_values, larger_wins: bool):
-    """The first, or the last, of the best candidates."""
+    """The first, or the last, of the best candidates; see `regimes.SAME_AUROC`."""
     real_H = jnp.arange(valid_H.shape[0], dtype=jnp.int32) < num_values
-    # Sums in another order differ in the last digits: what is equal in print is a tie.
-    valid_H = jnp.where(real_H, jnp.round(valid_H, 9), -1)
+    valid_H = jnp.where(real_H, valid_H, -1)
+    best_H = valid_H >= jnp.max(valid_H) - regimes.SAME_AUROC
     if larger_wins:
-        return valid_H.shape[0] - 1 - jnp.argmax(valid_H[::-1])
-    return jnp.argmax(valid_H)
+        return valid_H.shape[0] - 1 - jnp.argmax(best_H[::-1])
+    return jnp.argmax(best_H)

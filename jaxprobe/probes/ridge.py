@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxprobe.probes import closed_form, probe, reduction
+from jaxprobe.probes import candidates, closed_form, probe, reduction
 
-STRENGTHS = np.logspace(-5, 5, 10)  # a, rising
+STRENGTHS = candidates.powers(10, -5, 5, 10)  # a, rising
 DEFAULT_STRENGTH = 1.0
 
 

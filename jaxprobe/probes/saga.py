@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxprobe import base
-from jaxprobe.probes import host
+from jaxprobe import base, regimes
+from jaxprobe.probes import candidates, host
 from jaxprobe.probes.probe import Scores
 
-C_GRID = np.logspace(5, -5, 10)
+C_GRID = candidates.powers(10, 5, -5, 10)
 DEFAULT_C = 1.0
 MAX_EPOCHS = 1000
 
@@ -65,11 +65,12 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
             )
             for c in C_GRID
         ]
-        best_c, valid = float(C_GRID[np.argmax(valid_R)]), float(np.max(valid_R))
+        first = np.argmax(np.array(valid_R) >= max(valid_R) - regimes.SAME_AUROC)
+        best_c, valid = float(C_GRID[first]), float(valid_R[first])
     order_N = np.random.RandomState(seed).permutation(len(y_N))
     model = fitted(best_c, order_N)
     if not split.folds:
-        valid = host.auroc(model.predict_proba(x_ND)[:, 1], y_N)
+        valid = host.auroc(y_N, model.predict_proba(x_ND)[:, 1])
     return host.scores(
         model.predict_proba(x_test_MD)[:, 1],
         model.decision_function(x_test_MD),

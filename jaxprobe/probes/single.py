@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe import base, checks, regimes, selection
+from jaxprobe import arguments, base, checks, regimes, selection
 from jaxprobe.probes import grid, table
 from jaxprobe.probes.host import HostProbe
 from jaxprobe.probes.probe import Problem, Scores, run
@@ -45,24 +45,26 @@ def fit_probe(
     features: str = base.ACTIVATIONS,
     num_latents: int | None = None,
     penalty: str | None = None,
-    ranking: str = "normalised",
+    ranking: str | None = None,
     dtype: str = "auto",
 ) -> ProbeResult:
     """Fits one probe by the protocol: folds by training size, best hyperparameter, refit, test.
 
     Args:
         method: A key of `table.PROBES`.
-        x_train: [N, D] activations, or [N, S] latents.
-        y_train: [N] labels in {0, 1}.
+        x_train: [N, D] activations, or [N, S] latents: finite numbers, of any array-like; read as
+            float32.
+        y_train: [N] labels, both classes: 0 and 1, booleans, or two other whole numbers or texts, of
+            which the smaller (the first in the order of characters) is class 0.
         x_test: [M, D] or [M, S].
-        y_test: [M] labels in {0, 1}.
-        seed: Seed of the validation folds.
+        y_test: [M] labels, among those of `y_train`.
+        seed: Seed of the validation folds and of the probe's own randomness.
         features: `activations`, or `latents`: the k best by class-mean difference are read.
-        num_latents: k; all where None.
+        num_latents: k, of latents; all where None.
         penalty: Of `logistic`: `l2` or `l1`; by default `l2` for activations and `l1` for latents.
-        ranking: Of latents, see `selection.score`.
+        ranking: Of latents, see `selection.score`; by default `normalised`.
         dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs. Traced, `auto` follows
-            `jax_enable_x64`, and so must what is asked for.
+            `jax_enable_x64`, and so must what is asked for. Methods of host libraries take `auto` only.
 
     Returns:
         Validation AUROC at the chosen value; test AUROC, support-weighted F1 and accuracy at
@@ -71,8 +73,8 @@ def fit_probe(
         of one class alone give an AUROC of 0.5, or NaN in the test).
 
     Raises:
-        ValueError: Unknown names, shapes that disagree, labels other than 0 and 1, one class
-            only, or features that are not finite.
+        ValueError: Unknown names, shapes that disagree, labels that are not binary, one class only,
+            features that are not finite, or arguments that have no effect on this method.
 
     Example:
         >>> import jax, numpy as np
@@ -87,10 +89,14 @@ def fit_probe(
         Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
     """
     probe = table.PROBES[_method(method, features, penalty)]
-    arrays = (x_train, y_train, x_test, y_test)
-    traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
-    if not traced:
-        x_ND, split = _checked_split(*arrays, seed)
+    seed = arguments.whole("seed", seed, 0, 2**32 - 1)
+    num_latents, ranking = _latents(features, num_latents, ranking)
+    if isinstance(probe, HostProbe) and dtype != "auto":
+        raise ValueError(f"`dtype` has no effect on {method}, a library's; leave it out")
+    arrays = _checked(x_train, y_train, x_test, y_test)
+    x_train, y_train, x_test, y_test = arrays
+    if not arguments.traced(*arrays):
+        x_ND, split = _split(*arrays, seed)
         columns = None
         if features == "latents":
             columns = [_ranked(x_ND[split.train_N], split.y_train_N, num_latents, ranking)]
@@ -100,8 +106,6 @@ def fit_probe(
         return ProbeResult(*(np.ravel(field)[0].item() for field in scores[:7]))
     if isinstance(probe, HostProbe):
         raise ValueError(f"{method} runs on the host and cannot be traced; call it outside of jit")
-    for name, array in zip(("x_train", "x_test"), (x_train, x_test), strict=True):
-        checks.check_shape(name, array, (None, x_train.shape[1]))
     if features == "latents":
         index_K = _ranked_traced(x_train, y_train, num_latents, ranking)
         x_train, x_test = x_train[:, index_K], x_test[:, index_K]
@@ -115,20 +119,47 @@ def _method(method: str, features: str, penalty: str | None) -> str:
     checks.check_choice("features", features, FEATURES)
     if penalty is not None:
         checks.check_choice("penalty", penalty, PENALTIES)
+        if method != "logistic":
+            raise ValueError(f"`penalty` is of `logistic` alone, got it for {method}; leave it out")
     default = "l1" if features == "latents" else "l2"
     return "logistic_l1" if method == "logistic" and (penalty or default) == "l1" else method
 
 
-def _checked_split(x_train, y_train, x_test, y_test, seed) -> tuple[np.ndarray, base.Split]:
-    """All rows in one array, and the split that numbers them."""
-    x_train, x_test = np.asarray(x_train, np.float32), np.asarray(x_test, np.float32)
-    y_train, y_test = np.asarray(y_train).astype(np.int32), np.asarray(y_test).astype(np.int32)
+def _latents(features: str, num_latents, ranking: str | None) -> tuple[int | None, str]:
+    """What only latents have."""
+    for name, given in (("num_latents", num_latents), ("ranking", ranking)):
+        if given is not None and features != "latents":
+            raise ValueError(
+                f"`{name}` has no effect on {features}; leave it out, or set features='latents'"
+            )
+    if num_latents is not None:
+        num_latents = arguments.whole("num_latents", num_latents, 1)
+    ranking = "normalised" if ranking is None else ranking
+    checks.check_choice("ranking", ranking, selection.RANKINGS)
+    return num_latents, ranking
+
+
+def _checked(x_train, y_train, x_test, y_test) -> tuple:
+    """The arrays, in numbers; what is traced as it is."""
+    if not arguments.traced(x_train):
+        x_train = arguments.features("x_train", x_train).astype(np.float32)
     checks.check_shape("x_train", x_train, (None, None))
+    if not arguments.traced(x_test):
+        x_test = arguments.features("x_test", x_test).astype(np.float32)
     checks.check_shape("x_test", x_test, (None, x_train.shape[1]), "train and test must agree")
+    names = None
+    if not arguments.traced(y_train):
+        y_train, names = arguments.labels("y_train", y_train, both=True)
+    if not arguments.traced(y_test):
+        # Traced training labels are 0 and 1, for nothing else can be read there.
+        y_test = arguments.labels("y_test", y_test, names=names or (0, 1)).y_N
     for name, y_N, x_ND in (("y_train", y_train, x_train), ("y_test", y_test, x_test)):
         checks.check_shape(name, y_N, (x_ND.shape[0],), "one label per row")
-        checks.check_binary(name, y_N, both=name == "y_train")
-        checks.check_finite(name.replace("y", "x", 1), x_ND)
+    return x_train, y_train, x_test, y_test
+
+
+def _split(x_train, y_train, x_test, y_test, seed: int) -> tuple[np.ndarray, base.Split]:
+    """All rows in one array, and the split that numbers them."""
     num_train = len(y_train)
     split = base.Split(
         dataset="",
@@ -142,12 +173,11 @@ def _checked_split(x_train, y_train, x_test, y_test, seed) -> tuple[np.ndarray, 
         y_test_N=y_test,
         folds=regimes.validation_folds(y_train, seed),
     )
-    return np.concatenate([x_train, x_test]), split
+    return np.concatenate([np.asarray(x_train), np.asarray(x_test)]), split
 
 
 def _ranked(z_NS, y_N, num_latents: int | None, ranking: str) -> np.ndarray:
     width = z_NS.shape[1] if num_latents is None else num_latents
-    checks.check_positive("num_latents", width)
     weights = selection.class_weights(len(z_NS), [(np.arange(len(y_N)), np.asarray(y_N))])
     top = selection.top_latents(
         lambda start, stop: z_NS[:, start:stop], z_NS.shape[1], weights, width, ranking
@@ -214,7 +244,7 @@ def _traced_folds(y_N, seed: int):
         return jnp.asarray(valid_FN), both_F.astype(jnp.float32), num - 2
     if num >= 128:
         valid_FN = np.zeros((1, num), np.float32)
-        valid_FN[0, num - min(int(0.2 * num), 100) :] = 1
+        valid_FN[0, num - min(num // 5, 100) :] = 1
         return jnp.asarray(valid_FN), jnp.ones(1, jnp.float32), int(num - valid_FN.sum())
     num_folds = regimes.NUM_FOLDS
 

@@ -14,8 +14,8 @@ import random
 import jax
 import numpy as np
 
-from jaxprobe import base
-from jaxprobe.probes import host
+from jaxprobe import base, regimes
+from jaxprobe.probes import candidates, host
 from jaxprobe.probes.probe import Scores
 
 NUM_DRAWS = 10
@@ -23,11 +23,11 @@ FEW_ROWS = 128  # below this, threads of one fit wait for each other longer than
 SPACE = {
     "n_estimators": np.arange(50, 300, step=50),
     "max_depth": np.arange(2, 6),
-    "learning_rate": np.logspace(-3, -1, num=10),
+    "learning_rate": candidates.powers(10, -3, -1, 10),
     "subsample": np.linspace(0.7, 1.0, num=5),
     "colsample_bytree": np.linspace(0.7, 1.0, num=5),
-    "reg_alpha": np.logspace(-3, 1, num=10),
-    "reg_lambda": np.logspace(-3, 1, num=10),
+    "reg_alpha": candidates.powers(10, -3, 1, 10),
+    "reg_lambda": candidates.powers(10, -3, 1, 10),
     "min_child_weight": np.arange(1, 10),
 }
 
@@ -78,11 +78,11 @@ def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -
             host.fold_auroc(y_N, fold, lambda *rows, draw=draw: predict(draw, *rows))
             for fold in split.folds
         ]
-        if np.mean(folds) > valid:
+        if np.mean(folds) > valid + regimes.SAME_AUROC:
             settings, best, valid = draw, number, float(np.mean(folds))
     model = fitted(settings, np.arange(len(y_N)))
     if not split.folds:
-        valid = host.auroc(model.predict_proba(x_ND)[:, 1], y_N)
+        valid = host.auroc(y_N, model.predict_proba(x_ND)[:, 1])
     return host.scores(
         model.predict_proba(x_test_MD)[:, 1],
         model.predict(x_test_MD, output_margin=True),

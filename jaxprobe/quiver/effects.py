@@ -78,7 +78,8 @@ def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Eff
         times_BU = _resamples(len(names), seed)
         mean_B = (times_BU @ sum_U) / (times_BU @ count_U)
         tail = percentile_tail(len(names))
-        low, high = (float(x) for x in np.quantile(mean_B, (tail, 1 - tail)))
+        # Rounded, for a verdict asks on which side of 0 they lie, and sums round differently elsewhere.
+        low, high = (round(float(x), 12) for x in np.quantile(mean_B, (tail, 1 - tail)))
         p_value = _sign_flip_p_value(sum_U, seed)
     return Effect(
         mean=float(np.mean(delta_G)),

@@ -18,7 +18,7 @@ from jaxprobe.stages import latents as kept
 from jaxprobe.stages.arrows import Arrow, FitConfig, arrows
 from jaxprobe.store import ActivationStore
 
-VERSION = 2  # raised when a change to the code changes results
+VERSION = 3  # raised when a change to the code changes results
 SPLITS_AT_ONCE = 16  # of one call of the engine: what a progress bar waits for
 
 

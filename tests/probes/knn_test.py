@@ -98,5 +98,6 @@ def test_candidates_are_the_published_ones():
     # Ten powers of two up to the limit, truncated: rounding leaves some limits just out of reach.
     assert knn.values(1024, 5, 924).tolist() == [1, 2, 4, 7, 12, 21, 35, 59, 99]
     assert knn.values(40, 5, 33).tolist() == [1, 2, 3, 4, 6, 10, 15, 22, 33]
-    assert knn.values(5, 5, 3).tolist() == [1, 2]
+    assert knn.values(5, 5, 3).tolist() == [1, 2, 3]  # 2^log2(3) is 3, and 2^log2(5) below 5
+    assert knn.values(7, 5, 5).tolist() == [1, 2, 3, 4]
     assert knn.values(2, 5, 2).tolist() == [1]

@@ -98,7 +98,7 @@ def test_float64_inside_a_float32_program_is_refused():
 def test_fit_grid_is_traceable_in_its_features():
     x_train, y_train, x_test, y_test = rows(140)
     x_ND = np.concatenate([x_train, x_test])
-    split = single._checked_split(x_train, y_train, x_test, y_test, 42)[1]
+    split = single._split(x_train, y_train, x_test, y_test, 42)[1]
     fit = functools.partial(fit_grid, PROBES["logistic"], splits=[split, split])
     plain, traced = fit(x_ND, dtype="float32"), jax.jit(lambda x_ND: fit(x_ND))(x_ND)
     assert traced.test_auroc.shape == (2,)
