@@ -7,7 +7,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "boundary", "base"),
+    *("checks", "boundary", "sites", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *("assets", "datasets", "gguf_file", "orbax_tree", "tokens", "models", "checkpoints"),
     *("store", "table", "published"),

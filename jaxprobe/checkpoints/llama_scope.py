@@ -63,12 +63,12 @@ def load(place: Place) -> LoadedSae:
     shifts = bool(config.get("apply_decoder_bias_to_pre_encoder"))
     metadata: dict[str, Any] = {"format": "llama_scope", "config": config}
     if is_transcoder:
-        output = hook_site(config["hook_point_out"])
+        output = hook_site(config["hook_point_out"], "llama_scope")
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
         sae=frame(core, shift_D=core.b_dec_D if shifts and not is_transcoder else None),
         id=place.id(),
-        site=site_of(place, hook_site(config["hook_point_in"])),
+        site=site_of(place, hook_site(config["hook_point_in"], "llama_scope")),
         expected_l0=float(config["top_k"]) if config.get("top_k") else None,
         source=place.source,
         metadata=metadata,

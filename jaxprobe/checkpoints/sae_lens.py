@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
@@ -70,7 +71,7 @@ def load(place: Place) -> LoadedSae:
     core, normalisation = _normalise(config, core, place)
     shift = core.b_dec_D if config["apply_b_dec_to_input"] and not is_transcoder else None
     metadata = config.get("metadata", {})
-    output = hook_site(metadata.get("hook_name_out")) if is_transcoder else None
+    site, output = _sites(metadata, architecture, place)
     return LoadedSae(
         sae=frame(
             core,
@@ -80,7 +81,7 @@ def load(place: Place) -> LoadedSae:
             restores=not is_transcoder,
         ),
         id=place.id(),
-        site=site_of(place, hook_site(metadata.get("hook_name"))),
+        site=site_of(place, site),
         expected_l0=_expected_l0(place, config),
         source=place.source,
         metadata={
@@ -89,6 +90,31 @@ def load(place: Place) -> LoadedSae:
             **({"output_site": str(output) if output else None} if is_transcoder else {}),
         },
     )
+
+
+def _sites(
+    metadata: Mapping[str, Any], architecture: str, place: Place
+) -> tuple[Site | None, Site | None]:
+    """Where it reads, and where a transcoder writes."""
+    library = "sae_lens_transcoder" if architecture in TRANSCODERS else "sae_lens"
+    if metadata.get("hook_head_index") is not None:
+        logging.warning(
+            "%s reads head %s alone, and `attn_z` is all heads; its site is left open",
+            *(place.source, metadata["hook_head_index"]),
+        )
+        return None, None
+    site = hook_site(metadata.get("hook_name") or metadata.get("hf_hook_name"), library)
+    if architecture not in TRANSCODERS:
+        return site, None
+    if site and site.stream == "mlp_in_unscaled":
+        logging.warning(
+            "%s names %s, which is without the norm's weight, and is read so; SAELens' registry gives"
+            " this name to Gemma Scope's transcoders, which read %s: if it is one of those, name"
+            " that as `site`",
+            *(place.source, metadata["hook_name"], f"blocks.{site.block}.mlp_in"),
+        )
+    written = metadata.get("hook_name_out") or metadata.get("hf_hook_name_out")
+    return site, hook_site(written, library)
 
 
 def migrate(config: Mapping[str, Any], path: Path) -> dict[str, Any]:

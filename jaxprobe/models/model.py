@@ -74,16 +74,28 @@ class Model:
         """Width of the activations at a site."""
         return self.config.width(site.stream)
 
+    def stored(self, site: Site) -> Site:
+        """The site under whose name activations at `site` are kept, see `Site.stored`."""
+        return site.stored(self.config.post_norms)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """What tells a model from others, known without loading its weights; fields as in `Model`."""
+    """What tells a model from others, known without loading its weights.
+
+    Fields are as in `Model`; `post_norms` as in its config.
+    """
 
     name: str
     dtype: str
     d_model: int
     widths: dict[str, int]
     fingerprint: str
+    post_norms: bool = False
+
+    def stored(self, site: Site) -> Site:
+        """As `Model.stored`."""
+        return site.stored(self.post_norms)
 
 
 def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
@@ -101,6 +113,7 @@ def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
         d_model=found.config.d_model,
         widths=_widths(found.config),
         fingerprint=_fingerprint(found, dtype),
+        post_norms=found.config.post_norms,
     )
 
 
