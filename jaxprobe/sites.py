@@ -260,9 +260,9 @@ def _sparsify(text: str, port: str) -> Site | str | None:
 
 
 # dictionary_learning's `submodule_name`: the words of its demos for a block's submodules, which it
-# hooks as modules. Words that say another port than `port` are refused.
+# hooks as modules, and the port that a word itself says.
 _SUBMODULES = {
-    **dict.fromkeys(("resid", "resid_out", "resid_post"), ("", "output")),
+    **{"resid": ("", None), **dict.fromkeys(("resid_out", "resid_post"), ("", "output"))},
     "resid_pre": ("", "input"),
     **dict.fromkeys(("attn", "att", "attention", "self_attn"), ("self_attn", None)),
     **dict.fromkeys(("attn_out", "attention_out", "att_out"), ("self_attn", "output")),
@@ -280,8 +280,8 @@ def _submodule(text: str, port: str) -> Site | str | None:
     if found["word"] not in _SUBMODULES:
         return None
     module, said = _SUBMODULES[found["word"]]
-    if found["word"] == "resid" and port == "input":
-        said = "input"
+    if said == "output" and port == "input":
+        return f"says {said}, and the config `io` = in, which contradict each other"
     return _at(found["block"], getattr(_MODULES[module], said or port))
 
 
