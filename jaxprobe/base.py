@@ -9,98 +9,18 @@ Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
 
 import dataclasses
 import math
-import re
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxprobe import arguments
+from jaxprobe.sites import STREAMS as STREAMS
+from jaxprobe.sites import Site as Site
 
-STREAMS = (
-    *("embed", "resid_pre", "resid_mid", "resid_post"),
-    *("attn_out", "attn_z", "mlp_in", "mlp_out"),
-)
 POOLINGS = ("last", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
 PROTOCOLS = ("paper", "dedup")
 ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents
-
-
-# Other libraries' names below a block, each a pattern for a whole text, and the stream that it is.
-_ROOTS = r"(?:(?:model|language_model|gpt_neox)\.)*"
-_BLOCK = rf"(?:blocks|{_ROOTS}layers)\.(?P<block>\d+)"
-_OTHER_NAMES = {
-    # TransformerLens.
-    r"hook_(?P<stream>resid_pre|resid_mid|resid_post|attn_out|mlp_out)": None,
-    r"attn\.hook_z": "attn_z",
-    r"mlp\.hook_in": "mlp_in",
-    # Hugging Face: a module's name stands for its output.
-    r"(?:output)?": "resid_post",
-    r"input": "resid_pre",
-    r"(?:self_attn\.o_proj|attention\.dense)\.input": "attn_z",
-    r"(?:self_attn|attention)(?:\.output)?": "attn_out",
-    r"(?:mlp|post_feedforward_layernorm)(?:\.output)?": "mlp_out",
-    r"(?:pre_feedforward_layernorm(?:\.output)?|mlp\.input)": "mlp_in",
-}
-_EMBEDDINGS = rf"hook_embed|{_ROOTS}(?:embed_tokens|embed_in)(?:\.output)?"
-_AMBIGUOUS = {
-    r"post_attention_layernorm(?:\.output)?": "attn_out in Gemma 2 and 3, mlp_in in other families",
-    r"hook_mlp_in": "resid_mid in TransformerLens, mlp_in in SAELens's transcoders",
-}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
-class Site:
-    """A place in the model where activations are read, printed `blocks.12.resid_post`.
-
-    `embed` is the embedding as the first block reads it: in Gemma after its scaling. In block L,
-    `resid_pre`, `resid_mid` and `resid_post` are the residual stream before attention, before the MLP
-    and after both; `attn_out` and `mlp_out` what is added to it (in Gemma 2 and 3 after their post
-    norms); `attn_z` the concatenated heads before the output projection; `mlp_in` what the MLP reads,
-    its norm's learned weight included.
-
-    Attributes:
-        block: The block's number, or -1 for `embed`, which stands before all blocks.
-        stream: One of `STREAMS`.
-    """
-
-    block: int
-    stream: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Site":
-        """Reads `embed`, `blocks.L.STREAM`, or the name that another library gives the same place.
-
-        TransformerLens (`blocks.12.hook_resid_post`, `blocks.3.attn.hook_z`, `hook_embed`) and
-        Hugging Face (`model.layers.12`, `model.layers.12.output`, `model.layers.3.self_attn.o_proj.input`,
-        `gpt_neox.layers.2`) are understood. `self_attn` and `mlp` mean what they add to the stream.
-
-        Raises:
-            ValueError: Any other text, or one that means different places in different libraries.
-        """
-        if text == "embed" or re.fullmatch(_EMBEDDINGS, text):
-            return cls(block=-1, stream="embed")
-        found = re.fullmatch(rf"{_BLOCK}(?:\.(?P<rest>.+))?", text)
-        if found:
-            block, rest = int(found["block"]), found["rest"] or ""
-            if text == f"blocks.{found['block']}.{rest}" and rest in STREAMS[1:]:
-                return cls(block=block, stream=rest)
-            for pattern, stream in _OTHER_NAMES.items():
-                same = re.fullmatch(pattern, rest)
-                if same and text != f"blocks.{found['block']}":
-                    return cls(block=block, stream=stream or same["stream"])
-            for pattern, meanings in _AMBIGUOUS.items():
-                if re.fullmatch(pattern, rest):
-                    raise ValueError(f"{text!r} has two meanings ({meanings}); name the one wanted")
-        raise ValueError(
-            f"a site is `embed` or `blocks.L.STREAM` with a number L and one of"
-            f" {', '.join(STREAMS[1:])}, or the same in TransformerLens's or Hugging Face's words,"
-            f" got {text!r}"
-        )
-
-    def __str__(self) -> str:
-        """The text that `parse` reads."""
-        return "embed" if self.stream == "embed" else f"blocks.{self.block}.{self.stream}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,17 @@
 """dictionary_learning: `ae.pt` (or the same as safetensors) and a `config.json` of its trainer."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from jaxprobe import boundary
+from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
@@ -79,7 +82,7 @@ def load(place: Place) -> LoadedSae:
     return LoadedSae(
         sae=frame(core, shift_D=core.b_dec_D if kind in SUBTRACTS_BIAS else None),
         id=place.id(),
-        site=site_of(place, _site(trainer)),
+        site=site_of(place, _site(config, trainer, config_path)),
         expected_l0=_expected_l0(kind, core, trainer),
         source=place.source,
         metadata={"format": "dictionary_learning", "config": config.content},
@@ -162,14 +165,27 @@ def _unit_decoder(sae: ReluSae) -> ReluSae:
     )
 
 
-def _site(trainer: Mapping[str, Any]):
-    """The submodule's name where it tells, else the layer's output."""
-    name, layer = str(trainer.get("submodule_name") or ""), trainer.get("layer")
-    streams = {"resid": "resid_post", "mlp": "mlp_out", "att": "attn_out"}
-    stream = next((streams[word] for word in streams if name.startswith(word)), None)
-    if layer is not None and (stream or not name):
-        return hook_site(f"blocks.{layer}.{stream or 'resid_post'}")
-    return hook_site(name)
+def _site(config: Config, trainer: Config, path: Path) -> Site | None:
+    """The submodule's input or output, by its name and layer; without a name the layer's."""
+    name, layer = str(trainer.get("submodule_name") or ""), trainer.layer("layer", None)
+    buffer = config.get("buffer")
+    side = (buffer.get("io") if isinstance(buffer, Mapping) else None) or "out"
+    if side not in ("in", "out"):
+        logging.warning(
+            "%s reads both sides of a module (io = %r); its site is left open", path, side
+        )
+        return None
+    if layer is not None and not re.search(r"[0-9]", name):
+        name = f"{name or 'resid'}_layer_{layer}"
+    site = hook_site(name, "dictionary_learning", f"{side}put")
+    if site and layer is not None and str(layer) != str(max(site.block, 0)):
+        logging.warning(
+            "%s says layer = %r and submodule_name = %r, two layers; its site is left open: name the"
+            " one wanted as `site`",
+            *(path, layer, name),
+        )
+        return None
+    return site
 
 
 def _expected_l0(kind: str, core, trainer: Config) -> float | None:

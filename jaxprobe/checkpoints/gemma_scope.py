@@ -59,16 +59,17 @@ def load(place: Place) -> LoadedSae:
     # A transcoder's output may have another width than its input.
     jump_relu.check_sae(sae, hint, sae.b_dec_D.size if is_transcoder else None)
     metadata = {"architecture": "jump_relu", "format": "gemma_scope_1"}
-    block = re.search(r"layer_(\d+)", where)
+    blocks = re.findall(r"(?:^|/)layer_([0-9]+)(?=/|$)", where)
     if re.search(r"/embedding/", where):
         # Published for unit-scale embeddings; the model's own are sqrt(d_model) times larger.
         root = math.sqrt(sae.d_model)
         sae = dataclasses.replace(sae, W_enc_DS=sae.W_enc_DS / root, W_dec_SD=sae.W_dec_SD * root)
         site = Site(block=-1, stream="embed")
-    elif stream and block:
-        site = Site(block=int(block[1]), stream=STREAMS[stream[1]])
+    elif stream and blocks:
+        block = int(blocks[-1])
+        site = Site(block=block, stream=STREAMS[stream[1]])
         if is_transcoder:
-            metadata["output_site"] = f"blocks.{block[1]}.mlp_out"
+            metadata["output_site"] = f"blocks.{block}.mlp_out"
     else:
         site = None
     return LoadedSae(

@@ -29,6 +29,7 @@ KEYS = {
 }
 SKIP = "affine_skip_connection"
 STREAMS = {"resid_post": "resid_post", "mlp_out": "mlp_out", "attn_out": "attn_z"}
+_FOLDERS = r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder)(?:_all)?/layer_([0-9]+)_width"
 
 
 def matches(place: Place) -> bool:
@@ -103,15 +104,14 @@ def _infer(where: str) -> dict[str, Any]:
 
 
 def _sites(config, where: str) -> tuple[Site | None, Site | None]:
-    """Where it reads, and where it writes; the path's word for the stream counts first."""
-    layer = re.search(r"layer_(\d+)", where)
-    stream = re.search(r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder)(?:_all)?/", where)
-    if layer and stream and stream[1] in STREAMS:
-        site = Site(block=int(layer[1]), stream=STREAMS[stream[1]])
+    """Where it reads, and where it writes; the folders' words for layer and stream count first."""
+    found = re.findall(_FOLDERS, where)
+    if not found:
+        hooks = (config.text(key, None) for key in ("hf_hook_point_in", "hf_hook_point_out"))
+        read, written = (hook_site(hook, "hugging_face") for hook in hooks)
+        return read, written
+    word, block = found[-1][0], int(found[-1][1])
+    if word in STREAMS:
+        site = Site(block=block, stream=STREAMS[word])
         return site, site
-    if layer and stream:
-        block = int(layer[1])
-        return Site(block=block, stream="mlp_in"), Site(block=block, stream="mlp_out")
-    hooks = (config.text(key, None) for key in ("hf_hook_point_in", "hf_hook_point_out"))
-    site, output = (hook_site(hook) for hook in hooks)
-    return site, output
+    return Site(block=block, stream="mlp_in"), Site(block=block, stream="mlp_out")

@@ -67,12 +67,12 @@ def load(place: Place) -> LoadedSae:
     shifts = config.flag("apply_decoder_bias_to_pre_encoder", False)
     metadata: dict[str, Any] = {"format": "llama_scope", "config": config.content}
     if is_transcoder:
-        output = hook_site(hook_out)
+        output = hook_site(hook_out, "llama_scope")
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
         sae=frame(core, shift_D=core.b_dec_D if shifts and not is_transcoder else None),
         id=place.id(),
-        site=site_of(place, hook_site(hook_in)),
+        site=site_of(place, hook_site(hook_in, "llama_scope")),
         expected_l0=config.positive("top_k", None),
         source=place.source,
         metadata=metadata,

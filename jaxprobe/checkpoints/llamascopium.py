@@ -73,12 +73,12 @@ def load(place: Place) -> LoadedSae:
     core, normalisation = _normalise(config, core, norms, (hook_in, hook_out), place)
     metadata: dict[str, Any] = {"format": "llamascopium", "config": config.content}
     if is_transcoder:
-        output = hook_site(hook_out)
+        output = hook_site(hook_out, "llama_scope")
         metadata["output_site"] = str(output) if output else None
     return LoadedSae(
         sae=frame(core, normalisation=normalisation, restores=not is_transcoder),
         id=place.id(),
-        site=site_of(place, hook_site(hook_in)),
+        site=site_of(place, hook_site(hook_in, "llama_scope")),
         expected_l0=float(core.k) if isinstance(core, TopKSae) else None,
         source=place.source,
         metadata=metadata,

@@ -41,7 +41,7 @@ def load(place: Place) -> LoadedSae:
     arrays.check_keys(found, keys, path)
     weights: dict[str, Any] = arrays.fields(found, keys, path, transposed=keys)
     if is_goodfire:
-        core, project, pattern = ReluSae(**weights), "goodfire", r"-l(\d+)(?:\.pth?)?"
+        core, project, pattern = ReluSae(**weights), "goodfire", r".*-SAE-l(\d+)\.pth?"
     else:
         where = place.text(r"-L0_\d+")
         k = number(r"-L0_(\d+)", where)
@@ -53,7 +53,7 @@ def load(place: Place) -> LoadedSae:
         core = TopKSae(**weights, k=int(k))
         project, pattern = "qwen_scope", r"layer(\d+)\.sae\.pt"
     check_sae(core, f"{path} is not an SAE of {project}")
-    layer = re.search(pattern, path.name)
+    layer = re.fullmatch(pattern, path.name)
     site = Site(block=int(layer[1]), stream="resid_post") if layer else None
     return LoadedSae(
         sae=core,

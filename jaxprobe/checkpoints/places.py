@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import logging
 
 from jaxprobe.base import Site
+from jaxprobe.sites import site_named
 
 LONGEST_ID = 200
 
@@ -60,40 +61,20 @@ class Place:
         return (f"{name}/{self.file.stem}" if self.file else name)[-LONGEST_ID:]
 
 
-def hook_site(hook: str | None, *, reads_output_of_layer: bool = True) -> Site | None:
-    """The site that a hook's name means, in TransformerLens' or Hugging Face's words.
-
-    Args:
-        hook: For example `blocks.8.hook_resid_pre`, `model.layers.12.output`, `layers.3.mlp`.
-        reads_output_of_layer: What a layer's bare name means: its output, or its input.
+def hook_site(hook: str | None, library: str = "any", port: str = "output") -> Site | None:
+    """The site that a hook's name in an SAE's file means; see `sites.site_named`.
 
     Returns:
-        The site, or None (with a warning) for a name that is not known.
+        The site, or None where there is no name, or (with a warning) one that is refused: the SAE can
+        still be used, on activations that the user vouches for.
     """
-    if not hook:
+    if not hook or not isinstance(hook, str):
         return None
-    if re.fullmatch(r"(hook_embed|embed|(.*\.)?embed_tokens(\.output)?|transformer\.wte)", hook):
-        return Site(block=-1, stream="embed")
-    found = re.search(r"(?:^|\.)(?:blocks|layers|h)[._](\d+)(?:\.(.*))?$", hook)
-    bare = "resid_post" if reads_output_of_layer else "resid_pre"
-    part = (found[2] or bare) if found else ""
-    for pattern, stream in _STREAMS:
-        if found and re.fullmatch(pattern, part):
-            return Site(block=int(found[1]), stream=stream)
-    logging.warning("hook %r is not a site that jaxprobe knows; name the site yourself", hook)
-    return None
-
-
-_NORM_BEFORE_MLP = r"ln2\.hook_normalized|pre_feedforward_layernorm\.output"
-_STREAMS = (
-    (r"(hook_)?resid_post|output", "resid_post"),
-    (r"(hook_)?resid_pre|input", "resid_pre"),
-    (r"(hook_)?resid_mid", "resid_mid"),
-    (r"(hook_)?mlp_out|mlp|mlp\.output|post_feedforward_layernorm\.output", "mlp_out"),
-    (rf"(hook_)?mlp_in|mlp\.hook_in|mlp\.input|{_NORM_BEFORE_MLP}", "mlp_in"),
-    (r"(attn\.)?(hook_)?z|attn_z|self_attn\.o_proj\.input", "attn_z"),
-    (r"(hook_)?attn_out|self_attn|self_attn\.output", "attn_out"),
-)
+    try:
+        return site_named(hook, library, port)
+    except ValueError as error:
+        logging.warning("its site is left open: %s, as `site`", error)
+        return None
 
 
 def site_of(place: Place, found: Site | None) -> Site | None:

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from jaxprobe import boundary, checks
+from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays, folders
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
@@ -76,8 +77,7 @@ def load(place: Place) -> LoadedSae:
         config.check_same("d_out", core.b_dec_D.size, "are they of one SAE?")
     core, normalisation = _normalise(config, core, place)
     shift = core.b_dec_D if config.flag("apply_b_dec_to_input") and not is_transcoder else None
-    metadata = config.section("metadata")
-    output = hook_site(metadata.text("hook_name_out", None)) if is_transcoder else None
+    site, output = _sites(config.section("metadata"), architecture, place)
     return LoadedSae(
         sae=frame(
             core,
@@ -87,7 +87,7 @@ def load(place: Place) -> LoadedSae:
             restores=not is_transcoder,
         ),
         id=place.id(),
-        site=site_of(place, hook_site(metadata.text("hook_name", None))),
+        site=site_of(place, site),
         expected_l0=_expected_l0(place, config, core),
         source=place.source,
         metadata={
@@ -96,6 +96,35 @@ def load(place: Place) -> LoadedSae:
             **({"output_site": str(output) if output else None} if is_transcoder else {}),
         },
     )
+
+
+def _sites(
+    metadata: Config, architecture: str, place: Place
+) -> tuple[Site | None, Site | None]:
+    """Where it reads, and where a transcoder writes."""
+    library = "sae_lens_transcoder" if architecture in TRANSCODERS else "sae_lens"
+    if metadata.get("hook_head_index") is not None:
+        logging.warning(
+            "%s reads head %s alone, and `attn_z` is all heads; its site is left open",
+            *(place.source, metadata["hook_head_index"]),
+        )
+        return None, None
+    site = hook_site(_first(metadata, "hook_name", "hf_hook_name"), library)
+    if architecture not in TRANSCODERS:
+        return site, None
+    if site and site.stream == "mlp_in_unscaled":
+        logging.warning(
+            "%s names %s, which is without the norm's weight, and is read so; SAELens' registry gives"
+            " this name to Gemma Scope's transcoders, which read %s: if it is one of those, name"
+            " that as `site`",
+            *(place.source, metadata["hook_name"], f"blocks.{site.block}.mlp_in"),
+        )
+    return site, hook_site(_first(metadata, "hook_name_out", "hf_hook_name_out"), library)
+
+
+def _first(metadata: Config, *keys: str) -> str | None:
+    """The first entry that is there."""
+    return next((text for key in keys if (text := metadata.text(key, None))), None)
 
 
 def migrate(content: Mapping[str, Any], path: Path) -> Config:

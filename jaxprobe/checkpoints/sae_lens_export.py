@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from jaxprobe.base import Site
 from jaxprobe.checkpoints import atomic
 from jaxprobe.checkpoints.sae_lens import CONFIG_NAME, FILE_NAME, GATED, LINEAR
 from jaxprobe.saes import (
@@ -21,6 +22,7 @@ from jaxprobe.saes import (
     check_sae,
     core_of,
 )
+from jaxprobe.sites import transformer_lens_name
 
 VERSION = "6.0.0"  # of the layout
 
@@ -39,7 +41,7 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
         The weight file.
 
     Raises:
-        ValueError: An SAE that SAELens has no word for.
+        ValueError: An SAE or a site that SAELens has no word for.
     """
     check_sae(sae, d_out=core_of(sae).b_dec_D.shape[-1])
     core = core_of(sae)
@@ -143,8 +145,5 @@ def _said(core) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 def _hook_name(site: Any) -> str | None:
-    """TransformerLens' name of a site."""
-    if not isinstance(site, str) or site == "embed":
-        return "hook_embed" if site == "embed" else None
-    block, stream = site.rsplit(".", 1)
-    return f"{block}.attn.hook_z" if stream == "attn_z" else f"{block}.hook_{stream}"
+    """TransformerLens' name of a site; raises ValueError where it has none."""
+    return None if site is None else transformer_lens_name(Site.parse(str(site)))

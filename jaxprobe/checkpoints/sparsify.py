@@ -90,9 +90,10 @@ def _skip(found: Mapping[str, Any], path: Path):
 
 
 def _sites(place: Place, is_transcoder: bool) -> tuple[Site | None, Site | None]:
-    """The module whose output is read (of a transcoder: whose input), from the folder's name."""
-    output = hook_site(place.folder.name)
-    if not (is_transcoder and output):
-        return output, output
-    stream = "mlp_in" if re.search(r"\.mlp$", place.folder.name) else "resid_pre"
-    return Site(block=output.block, stream=stream), output
+    """The module whose output is read (of a transcoder: whose input), and the one whose is written.
+
+    The folder's name tells; several SAEs of one module lie in folders `seed0`, `seed1` below it.
+    """
+    folder = place.folder.parent if re.fullmatch(r"seed[0-9]+", place.folder.name) else place.folder
+    output = hook_site(folder.name, "sparsify")
+    return (hook_site(folder.name, "sparsify", "input") if is_transcoder else output), output

@@ -85,7 +85,7 @@ def make_forward(
     poolings = (pooling,) if isinstance(pooling, str) else tuple(dict.fromkeys(pooling))
     for name in poolings:
         checks.check_choice("pooling", name, POOLINGS)
-    last_block = max(marked_site(site).block for site in sites)
+    last_block = max(marked_site(site, model.config.post_norms).block for site in sites)
     used = pz.nn.Sequential(list(model.parameters.sublayers[: last_block + 2]))
     precision = "highest" if model.dtype == "float32" else "default"
     config, mesh = model.config, model.mesh
@@ -123,7 +123,7 @@ def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
     if pruned:  # nothing reads the last block but its taps, and they only at the last token
         *before, block = stack.sublayers
         stack = pz.nn.Sequential([*before, queries_only(block)])
-    marked = {site: marked_site(site) for site in sites}
+    marked = {site: marked_site(site, config.post_norms) for site in sites}
     tapped, variables = with_taps(stack, tuple(marked.values()))
     tapped(pz.nx.wrap(tokens_BT, "batch", "seq"), tables=tables, **positions)
     values = {}
@@ -132,7 +132,8 @@ def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
         rest = [name for name in _WIDTH_AXES if name in seen.named_axes]
         x = seen.unwrap("batch", "seq", *rest).astype(jnp.float32)
         x_BTD = x.reshape(*x.shape[:2], -1)
-        at_last = pruned and mark.block == len(stack.sublayers) - 2
+        # Behind the pick, a pruned block holds nothing but the last token.
+        at_last = pruned and x_BTD.shape[1] == 1
         for name in poolings:
             row = jnp.zeros_like(last_B1) if at_last else last_B1
             values[site, name] = x_BTD if name == "tokens" else _take(x_BTD, row)

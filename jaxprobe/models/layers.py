@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from penzai import pz
 
-from jaxprobe.base import Site
 from jaxprobe.models.rotary import STATIC
+from jaxprobe.sites import Site
 
 
 @pz.pytree_dataclass(has_implicitly_inherited_fields=True)
@@ -53,54 +53,51 @@ class Linear(pz.nn.Linear):
 
 
 @pz.pytree_dataclass
-class RmsNorm(pz.nn.Layer):
-    """Division by the root mean square over one axis, then a learned scale, all in float32.
+class Normalise(pz.nn.Layer):
+    """Division by the root mean square over one axis, in float32; a norm's part without parameters.
 
     Attributes:
-        scale: Learned factor; where a family stores it less one, the loader has added the one.
         axis: Name of the axis.
         epsilon: Added to the mean square.
+        centred: Whether the mean is removed before, which makes it a LayerNorm's.
     """
 
-    scale: pz.nn.ParameterLike[pz.nx.NamedArray]
     axis: str = dataclasses.field(metadata=STATIC)
     epsilon: float = dataclasses.field(metadata=STATIC)
+    centred: bool = dataclasses.field(metadata=STATIC)
 
     def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
         """Normalises; the result is float32 with `axis` last."""
         kept = [name for name in x.named_axes if name != self.axis]
         values = x.unwrap(*kept, self.axis).astype(jnp.float32)
+        if self.centred:
+            values = values - jnp.mean(values, -1, keepdims=True)
         mean_square = jnp.mean(jnp.square(values), -1, keepdims=True)
         scaled = values * jax.lax.rsqrt(mean_square + self.epsilon)
-        return pz.nx.wrap(scaled * self.scale.value.unwrap(self.axis), *kept, self.axis)
+        return pz.nx.wrap(scaled, *kept, self.axis)
 
 
 @pz.pytree_dataclass
-class LayerNorm(pz.nn.Layer):
-    """Mean removed, division by the standard deviation over one axis, then scale and bias.
+class Scale(pz.nn.Layer):
+    """A norm's learned factor and, where it has one, its learned offset, in float32.
 
     Attributes:
-        scale: Learned factor.
-        bias: Learned offset.
+        scale: Factor; where a family stores it less one, the loader has added the one.
+        bias: Offset, or None.
         axis: Name of the axis.
-        epsilon: Added to the variance.
     """
 
     scale: pz.nn.ParameterLike[pz.nx.NamedArray]
-    bias: pz.nn.ParameterLike[pz.nx.NamedArray]
+    bias: pz.nn.ParameterLike[pz.nx.NamedArray] | None
     axis: str = dataclasses.field(metadata=STATIC)
-    epsilon: float = dataclasses.field(metadata=STATIC)
 
     def __call__(self, x: pz.nx.NamedArray, **_unused) -> pz.nx.NamedArray:
-        """Normalises; the result is float32 with `axis` last."""
+        """Scales and shifts; the result is float32 with `axis` last."""
         kept = [name for name in x.named_axes if name != self.axis]
-        values = x.unwrap(*kept, self.axis).astype(jnp.float32)
-        values = values - jnp.mean(values, -1, keepdims=True)
-        scaled = values * jax.lax.rsqrt(
-            jnp.mean(jnp.square(values), -1, keepdims=True) + self.epsilon
-        )
-        out = scaled * self.scale.value.unwrap(self.axis) + self.bias.value.unwrap(self.axis)
-        return pz.nx.wrap(out, *kept, self.axis)
+        values = x.unwrap(*kept, self.axis) * self.scale.value.unwrap(self.axis)
+        if self.bias is not None:
+            values = values + self.bias.value.unwrap(self.axis)
+        return pz.nx.wrap(values, *kept, self.axis)
 
 
 @pz.pytree_dataclass

@@ -74,10 +74,17 @@ class Model:
         """Width of the activations at a site."""
         return self.config.width(site.stream)
 
+    def stored(self, site: Site) -> Site:
+        """The site under whose name activations at `site` are kept, see `Site.stored`."""
+        return site.stored(self.config.post_norms)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """What tells a model from others, known without loading its weights; fields as in `Model`."""
+    """What tells a model from others, known without loading its weights.
+
+    Fields are as in `Model`; `post_norms` as in its config.
+    """
 
     name: str
     dtype: str
@@ -85,6 +92,11 @@ class ModelIdentity:
     widths: dict[str, int]
     fingerprint: str
     num_blocks: int
+    post_norms: bool = False
+
+    def stored(self, site: Site) -> Site:
+        """As `Model.stored`."""
+        return site.stored(self.post_norms)
 
 
 def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
@@ -103,6 +115,7 @@ def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
         widths=_widths(found.config),
         fingerprint=_fingerprint(found, dtype),
         num_blocks=found.config.num_blocks,
+        post_norms=found.config.post_norms,
     )
 
 

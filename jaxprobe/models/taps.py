@@ -26,10 +26,15 @@ class Tap(pz.nn.Layer):
         return x
 
 
-def marked_site(site: Site) -> Site:
-    """Where the value of a site is marked: `resid_pre` of a block is what the one before left."""
+def marked_site(site: Site, post_norms: bool) -> Site:
+    """Where the value of a site is marked: `resid_pre` of a block is what the one before left.
+
+    Args:
+        site: A site of the model.
+        post_norms: As the model's config has it.
+    """
     if site.stream != "resid_pre":
-        return site
+        return site.stored(post_norms)
     before = site.block - 1
     return Site(block=before, stream="embed" if before < 0 else "resid_post")
 

@@ -1,6 +1,6 @@
 """Builds the Llama-like family from penzai's layers: embedding, then blocks. No final norm, no decoding.
 
-Every place that `base.Site` can name holds a `Mark`; `taps` turns those asked for into taps.
+Every place that `Site` can name holds a `Mark`; `taps` turns those asked for into taps.
 """
 
 import functools
@@ -15,11 +15,11 @@ from jaxprobe.base import Site
 from jaxprobe.models.config import TransformerConfig
 from jaxprobe.models.layers import (
     AddBias,
-    LayerNorm,
     Linear,
     Mark,
     Mix,
-    RmsNorm,
+    Normalise,
+    Scale,
     Scores,
     SoftCap,
     Softmax,
@@ -78,8 +78,8 @@ class _Block:
 
     def build(self) -> TransformerBlock:
         """Attention then MLP, or both side by side, added to the residual stream."""
-        attention = self.branch("attention", [self.attention()], "attn_out")
-        mlp = self.branch("mlp", [self.mark("mlp_in"), self.mlp()], "mlp_out")
+        attention = self.branch("attention", [self.attention()], "attn")
+        mlp = self.branch("mlp", [self.mark("mlp_in"), self.mlp()], "mlp")
         if self.config.parallel_residual:
             both = pz.nn.BranchAndAddTogether([attention, mlp])
             return TransformerBlock([pz.nn.Residual(both), self.mark("resid_post")])
@@ -90,10 +90,17 @@ class _Block:
             ]
         )
 
-    def branch(self, name: str, layers: list[pz.nn.Layer], out: str) -> pz.nn.Sequential:
-        """A norm, the layers, a post norm where the family has one, and a mark behind all."""
-        after = [self.norm(f"post_{name}_norm")] if self.config.post_norms else []
-        return pz.nn.Sequential([self.norm(f"pre_{name}_norm"), *layers, *after, self.mark(out)])
+    def branch(self, name: str, layers: list[pz.nn.Layer], short: str) -> pz.nn.Sequential:
+        """A norm, the layers, a post norm where the family has one, and marks between them.
+
+        Without a post norm, what the module puts out is what is added: one mark, see `Site.stored`.
+        """
+        normalise, scale = self.norm(f"pre_{name}_norm")
+        after: list[pz.nn.Layer] = []
+        if self.config.post_norms:
+            after = [self.mark(f"{short}_module_out"), *self.norm(f"post_{name}_norm")]
+        before = [normalise, self.mark(f"{short}_in_unscaled"), scale]
+        return pz.nn.Sequential([*before, *layers, *after, self.mark(f"{short}_out")])
 
     def mark(self, stream: str) -> Mark:
         """A place for a tap in this block."""
@@ -103,13 +110,16 @@ class _Block:
         """One parameter of this block."""
         return self.parameter(f"blocks.{self.block}.{name}", axes)
 
-    def norm(self, name: str) -> pz.nn.Layer:
-        """A norm of the residual stream's width."""
-        config, scale = self.config, self.make(name, self.stream)
-        if config.norm == "rms":
-            return RmsNorm(scale=scale, axis="embedding", epsilon=config.norm_epsilon)
-        bias = self.make(f"{name}_bias", self.stream)
-        return LayerNorm(scale=scale, bias=bias, axis="embedding", epsilon=config.norm_epsilon)
+    def norm(self, name: str, axis: str = "embedding") -> tuple[pz.nn.Layer, pz.nn.Layer]:
+        """A norm over one axis: its part without parameters, and its learned weight."""
+        config, centred = self.config, self.config.norm == "layer"
+        axes = self.stream if axis == "embedding" else {axis: config.d_head}
+        scale = self.make(name, axes)
+        bias = self.make(f"{name}_bias", axes) if centred else None
+        return (
+            Normalise(axis=axis, epsilon=config.norm_epsilon, centred=centred),
+            Scale(scale=scale, bias=bias, axis=axis),
+        )
 
     def linear(
         self, name: str, inputs: dict[str, int], outputs: dict[str, int], bias: bool
@@ -166,9 +176,7 @@ class _Block:
         layers = self.linear(name, self.stream, axes, self.config.query_bias)
         if not self.config.query_key_norm:
             return layers
-        scale = self.make(f"{name}_norm", {"projection": self.config.d_head})
-        norm = RmsNorm(scale=scale, axis="projection", epsilon=self.config.norm_epsilon)
-        return [*layers, norm]
+        return [*layers, *self.norm(f"{name}_norm", "projection")]
 
 
 def _mask(window: int | None) -> pz.nn.Layer:

@@ -96,7 +96,8 @@ class Plan:
 
 def plan(config: running.RunConfig, workdir: Path | str) -> Plan:
     """Counts what a run of this config still has to do in this work directory."""
-    root = workdir = Path(workdir)
+    root, config = Path(workdir), running.with_stored_sites(config)
+    workdir = root
     if config.shard is not None:
         workdir, config = config.shard.folder(root), running.sharded(config, config.shard)
     d_model = _width(config, root, workdir)

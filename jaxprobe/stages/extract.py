@@ -19,6 +19,7 @@ from tqdm import tqdm
 from jaxprobe import datasets, models, tokens
 from jaxprobe.base import Site, TokenBatch
 from jaxprobe.checks import check_positive
+from jaxprobe.sites import MODULE_OUT
 from jaxprobe.store import MANIFEST, ActivationStore, Segment, StoreWriter, Tap, sha256_of
 
 FOLDER = "activations"  # below the work directory
@@ -84,6 +85,7 @@ class Identity(Protocol):
     def widths(self) -> Mapping[str, int]: ...  # noqa: D102
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
+    def stored(self, site: Site) -> Site: ...  # noqa: D102
 
 
 class ExtractModel(Identity, Protocol):
@@ -100,6 +102,11 @@ class _Request:
     texts: tuple[str, ...]
     hashes: list[bytes]
     wanted_N: Mapping[Tap, np.ndarray]
+
+    def stored(self, model: "Identity") -> "_Request":
+        """The request under the names that the model's activations are kept by."""
+        named = {(stored_site(s, model), pooling): n for (s, pooling), n in self.wanted_N.items()}
+        return dataclasses.replace(self, wanted_N={tap: named[tap] for tap in sorted(named)})
 
     def missing(self, store: ActivationStore) -> list[tuple[tuple[Tap, ...], np.ndarray]]:
         """Work left: arrays and the positions of the prompts to run for them, as segments.
@@ -151,14 +158,15 @@ def extract(
     if model is None:
         for place in (*((shared / FOLDER,) if shared else ()), root):
             if identify is not None and (place / MANIFEST).exists():
-                store = _finished(place, config, request, identify(config.model, config.dtype))
+                known = identify(config.model, config.dtype)
+                store = _finished(place, config, request.stored(known), known)
                 if store is not None:
                     return store
         mesh = models.device_mesh(*config.mesh)
         more = {} if mesh is None else {"mesh": mesh}
         model = models.load_model(config.model, config.dtype, **more)
     with StoreWriter(root, fingerprint(config, model)) as writer:
-        _fill(writer, request, config, model, make_forward)
+        _fill(writer, request.stored(model), config, model, make_forward)
         return writer.store()
 
 
@@ -201,6 +209,11 @@ def extract_texts(
         for site in chosen:
             out[site][batch.prompt_B[real_B]] = np.asarray(values[site, "last"])[real_B]
     return out
+
+
+def stored_site(site: Site, model: "Identity") -> Site:
+    """The site under whose name a model's activations are kept; most are kept under their own."""
+    return model.stored(site) if site.stream in MODULE_OUT else site
 
 
 def fingerprint(config: ExtractConfig, model: ExtractModel) -> dict[str, Any]:

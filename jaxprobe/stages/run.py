@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxprobe import base, checks, datasets, sealed, stopping, table
+from jaxprobe import base, checks, datasets, models, sealed, stopping, table
 from jaxprobe.checkpoints import LoadedSae, load_sae, native
+from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
@@ -112,6 +113,7 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     workdir = Path(workdir)
     if "extract" in stages:
         preflight.check_inputs(config)
+    config = with_stored_sites(config)
     if config.shard is not None:
         return _run_shard(config, config.shard, workdir, stages)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -136,6 +138,28 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     if "report" in stages:
         text = record.timed("report", stages, lambda: reporting.report(config.report, workdir))
     return text or ""
+
+
+def with_stored_sites(config: RunConfig) -> RunConfig:
+    """The job with its sites under the names that the model's activations are kept by."""
+    extract, train = config.extract, config.train_sae
+    given = (config.site, *extract.sites, *extract.token_sites, *([train.site] if train else []))
+    sites = {name: base.Site.parse(name) for name in given}
+    if not any(site.stream in MODULE_OUT for site in sites.values()):
+        return config
+    model = _identity(config)
+    named = {name: str(model.stored(site)) for name, site in sites.items()}
+    extract = dataclasses.replace(
+        extract,
+        sites=tuple(named[name] for name in extract.sites),
+        token_sites=tuple(named[name] for name in extract.token_sites),
+    )
+    train = dataclasses.replace(train, site=named[train.site]) if train else None
+    return dataclasses.replace(config, extract=extract, train_sae=train, site=named[config.site])
+
+
+def _identity(config: RunConfig) -> models.ModelIdentity:
+    return models.identify(config.extract.model, config.extract.dtype)
 
 
 def _run_shard(config: RunConfig, shard: sharding.Shard, root: Path, stages: Sequence[str]) -> str:
@@ -321,7 +345,16 @@ def load_saes(
 ) -> list[LoadedSae]:
     """The run's SAEs: the trained one first (read from disk if not given), then the named ones."""
     trained = trained or trained_sae(config, workdir)
-    return [*([trained] if trained else []), *map(names.load_labelled, config.saes)]
+    named = [
+        _with_stored_site(names.load_labelled(source), config) for source in config.saes
+    ]
+    return [*([trained] if trained else []), *named]
+
+
+def _with_stored_site(sae: LoadedSae, config: RunConfig) -> LoadedSae:
+    if sae.site is None or sae.site.stream not in MODULE_OUT:
+        return sae
+    return dataclasses.replace(sae, site=_identity(config).stored(sae.site))
 
 
 def _quality(sae: LoadedSae) -> Mapping[str, object] | None:

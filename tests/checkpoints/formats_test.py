@@ -331,7 +331,9 @@ def test_llama_scope_official(tmp_path, include, transcodes):
     for source in (folder, folder / "checkpoints" / "final.safetensors"):
         loaded = checkpoints.load_sae(source)
         check(loaded, z_NS, y_ND)
-        assert str(loaded.site) == ("blocks.15.mlp_in" if transcodes else "blocks.15.resid_post")
+        assert str(loaded.site) == (
+            "blocks.15.mlp_in_unscaled" if transcodes else "blocks.15.resid_post"
+        )
         assert loaded.expected_l0 == 50
     # The same gate in normalised space, as FORMATS states it.
     gate_NS = n_S * (s_in * (X_ND @ w["encoder.weight"].T) + w["encoder.bias"]) > 6.0 * s_in
@@ -563,7 +565,7 @@ def test_sparsify(tmp_path, activation, transcode):
         z_NS = z_NS.reshape(N, S)
     loaded = checkpoints.load_sae(folder)
     check(loaded, z_NS, z_NS @ w["W_dec"] + w["b_dec"] + X_ND @ w["W_skip"].T)
-    assert str(loaded.site) == ("blocks.3.mlp_in" if transcode else "blocks.3.mlp_out")
+    assert str(loaded.site) == ("blocks.3.mlp_in" if transcode else "blocks.3.mlp_module_out")
     for name, site in (("layers.10", "blocks.10.resid_post"), ("embed_tokens", "embed")):
         other = put(tmp_path / name, "sae.safetensors", arrays, cfg={**config, "transcode": False})
         assert str(checkpoints.load_sae(other).site) == site
@@ -693,14 +695,14 @@ def test_a_site_can_be_named(tmp_path):
         ("blocks.8.hook_mlp_out", "blocks.8.mlp_out"),
         ("blocks.8.hook_attn_out", "blocks.8.attn_out"),
         ("blocks.8.attn.hook_z", "blocks.8.attn_z"),
-        ("blocks.8.ln2.hook_normalized", "blocks.8.mlp_in"),
-        ("blocks.8.hook_mlp_in", "blocks.8.mlp_in"),
-        ("blocks.8.mlp.hook_in", "blocks.8.mlp_in"),
+        ("blocks.8.ln2.hook_normalized", "blocks.8.mlp_in_unscaled"),
+        ("blocks.8.hook_mlp_in", None),
+        ("blocks.8.mlp.hook_in", None),
         ("hook_embed", "embed"),
         ("model.layers.12", "blocks.12.resid_post"),
         ("model.layers.12.output", "blocks.12.resid_post"),
         ("transformer.h.3", "blocks.3.resid_post"),
-        ("gpt_neox.layers.3.mlp", "blocks.3.mlp_out"),
+        ("gpt_neox.layers.3.mlp", "blocks.3.mlp_module_out"),
         ("model.embed_tokens", "embed"),
         ("blocks.8.attn.hook_pattern", None),
         ("lm_head", None),

@@ -259,11 +259,11 @@ def test_transcoders_that_we_export_sae_lens_loads(sae_lens, tmp_path, kind, for
             core, W_skip_DE=skip_DE, normalisation="layer_norm", restores=False
         ),
     }[form]
-    metadata = {"site": "blocks.3.mlp_in", "output_site": "blocks.3.mlp_out"}
+    metadata = {"site": "blocks.3.mlp_in_unscaled", "output_site": "blocks.3.mlp_out"}
     checkpoints.save_sae(tmp_path / "one", sae, metadata, layout="sae_lens")
     theirs = sae_lens.SAE.load_from_disk(tmp_path / "one")
     assert theirs.cfg.architecture().endswith("skip_transcoder") == (form != "plain")
-    assert theirs.cfg.metadata.hook_name == "blocks.3.hook_mlp_in"
+    assert theirs.cfg.metadata.hook_name == "blocks.3.ln2.hook_normalized"
     assert theirs.cfg.metadata.hook_name_out == "blocks.3.hook_mlp_out"
     x_ND = activations()
     z_NS = saes.encode(sae, x_ND)
@@ -488,7 +488,7 @@ def test_sparsify(sparsify, tmp_path, activation, transcode, skip):
             y_ND = y_ND + x_ND @ sae.W_skip.mT
     loaded = checkpoints.load_sae(folder)
     agree(loaded, x_ND.numpy(), z_NS, y_ND)
-    assert str(loaded.site) == ("blocks.3.mlp_in" if transcode else "blocks.3.mlp_out")
+    assert str(loaded.site) == ("blocks.3.mlp_in" if transcode else "blocks.3.mlp_module_out")
     assert loaded.expected_l0 == 8
 
 

@@ -38,10 +38,13 @@ def test_many_sites_in_one_pass_equal_each_alone(model, batch):
 
 
 def test_last_pooling_is_the_last_row_of_tokens_pooling(model, batch):
-    both = make_forward(model, SITES, ("last", "tokens"))(*batch)
-    last = make_forward(model, SITES)(*batch)
-    everything = make_forward(model, SITES, "tokens")(*batch)
-    for site in SITES:
+    # In the last block, attention's input is there for every token, the rest for the last alone.
+    unscaled = [Site(block=6, stream=f"{part}_in_unscaled") for part in ("attn", "mlp")]
+    sites = [*SITES, *unscaled]
+    both = make_forward(model, sites, ("last", "tokens"))(*batch)
+    last = make_forward(model, sites)(*batch)
+    everything = make_forward(model, sites, "tokens")(*batch)
+    for site in sites:
         assert everything[site].shape == (4, 24, 48)
         rows = np.asarray(everything[site])[np.arange(4), batch[1] - 1]
         assert close(model, last[site], rows)

@@ -32,8 +32,10 @@ def reference(model, name, batch):
     seen = {}
 
     def keep(site, where="output"):
-        def hook(_module, inputs, output=None):
+        def hook(module, inputs, output=None):
             value = inputs[0] if where == "input" else output
+            if where == "unscaled":
+                value = unscaled(module, inputs[0])
             seen[site] = (
                 (value[0] if isinstance(value, tuple) else value).detach().numpy()[0].copy()
             )
@@ -50,6 +52,9 @@ def reference(model, name, batch):
         output = attention.dense if neox else attention.o_proj
         output.register_forward_pre_hook(keep(at["attn_z"], "input"))
         block.mlp.register_forward_pre_hook(keep(at["mlp_in"], "input"))
+        attention.register_forward_hook(keep(at["attn_module_out"]))
+        block.mlp.register_forward_hook(keep(at["mlp_module_out"]))
+        block.input_layernorm.register_forward_hook(keep(at["attn_in_unscaled"], "unscaled"))
         if name in POST_NORMS:
             block.post_attention_layernorm.register_forward_hook(keep(at["attn_out"]))
             block.post_feedforward_layernorm.register_forward_hook(keep(at["mlp_out"]))
@@ -58,6 +63,7 @@ def reference(model, name, batch):
             attention.register_forward_hook(keep(at["attn_out"]))
             block.mlp.register_forward_hook(keep(at["mlp_out"]))
             before_mlp = block.post_attention_layernorm
+        before_mlp.register_forward_hook(keep(at["mlp_in_unscaled"], "unscaled"))
         if not (neox and block.use_parallel_residual):
             before_mlp.register_forward_pre_hook(keep(at["resid_mid"], "input"))
     with torch.no_grad():
@@ -65,6 +71,14 @@ def reference(model, name, batch):
             model.base_model(torch.tensor(batch[0][row : row + 1, :length]), use_cache=False)
             rows[row] = dict(seen)
     return rows
+
+
+def unscaled(norm, x):
+    """What a norm makes of its input before its weight and bias."""
+    if hasattr(norm, "bias"):  # GPT-NeoX's LayerNorm
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=norm.eps)
+    epsilon = getattr(norm, "eps", None) or norm.variance_epsilon
+    return x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
 
 
 def errors(got_BTD, rows, site):

@@ -30,6 +30,7 @@ rng = np.random.default_rng(0)
 tokens_BT = rng.integers(4, 320, (4, 16), dtype=np.int32)
 length_B = np.array([16, 9, 3, 1], np.int32)
 names = ["embed", "blocks.1.attn_z", "blocks.6.mlp_in", "blocks.6.resid_post"]
+names += ["blocks.3.attn_module_out", "blocks.6.attn_in_unscaled", "blocks.6.mlp_module_out"]
 sites = [Site.parse(name) for name in names]
 devices, first, found = np.array(jax.devices()), None, {}
 for shape in [(1, 1), (1, 2), (4, 2), (1, 8)]:
