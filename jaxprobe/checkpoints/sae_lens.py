@@ -98,9 +98,7 @@ def load(place: Place) -> LoadedSae:
     )
 
 
-def _sites(
-    metadata: Config, architecture: str, place: Place
-) -> tuple[Site | None, Site | None]:
+def _sites(metadata: Config, architecture: str, place: Place) -> tuple[Site | None, Site | None]:
     """Where it reads, and where a transcoder writes."""
     library = "sae_lens_transcoder" if architecture in TRANSCODERS else "sae_lens"
     if metadata.get("hook_head_index") is not None:

@@ -345,9 +345,7 @@ def load_saes(
 ) -> list[LoadedSae]:
     """The run's SAEs: the trained one first (read from disk if not given), then the named ones."""
     trained = trained or trained_sae(config, workdir)
-    named = [
-        _with_stored_site(names.load_labelled(source), config) for source in config.saes
-    ]
+    named = [_with_stored_site(names.load_labelled(source), config) for source in config.saes]
     return [*([trained] if trained else []), *named]
 
 
