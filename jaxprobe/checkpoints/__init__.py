@@ -18,6 +18,7 @@ from jaxprobe.checkpoints import (
     sae_lens,
     sae_lens_export,
     sparsify,
+    training_settings,
 )
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.saes import JumpReluSae as JumpReluSae
@@ -35,6 +36,8 @@ LAYOUTS = (
     native,
     others,
 )
+# Layouts whose files say whether BOS was there in training.
+_TELL_BOS = {layout.NAME: layout.bos for layout in (sae_lens, native, llama_scope, llamascopium)}
 SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth")
 
@@ -72,6 +75,17 @@ def load_sae(
     )
     place = _place(assets.fetch(str(source)), str(source), options)
     return _layout(place).load(place)
+
+
+def bos_setting(source: str | Path) -> str:
+    """Whether an SAE was trained with BOS, as `LoadedSae.bos`, without reading its weights.
+
+    Raises:
+        ValueError, AssetError: As `load_sae`.
+    """
+    place = _place(assets.fetch(str(source)), str(source), places.Options())
+    tell = _TELL_BOS.get(_layout(place).NAME)
+    return tell(place) if tell else "auto"
 
 
 def encode(sae, x_ND):
@@ -119,7 +133,8 @@ def save_sae(
         path: The folder, or the file where the layout is one file.
         sae: The weights, of any architecture that the layout has a word for.
         metadata: JSON types; `id`, `site` (text) and `expected_l0` come back from `load_sae`. An
-            `output_site` says that this is a transcoder; that of a loaded SAE need not be repeated.
+            `output_site` says that this is a transcoder, `prepend_bos` (true or false) whether it was
+            trained on prompts that open with BOS; those of a loaded SAE need not be repeated.
         layout: `jaxprobe` (`sae.safetensors`), `sae_lens` (`cfg.json` and
             `sae_weights.safetensors`) or `gemma_scope` (`params.npz`).
 
@@ -132,6 +147,8 @@ def save_sae(
     checks.check_choice("layout", layout, SAVED_LAYOUTS)
     if isinstance(sae, LoadedSae) and "output_site" in sae.metadata:
         metadata = {"output_site": sae.metadata["output_site"], **metadata}
+    if isinstance(sae, LoadedSae) and sae.bos != "auto":
+        metadata = {training_settings.BOS: sae.bos == "on", **metadata}
     path, sae = Path(path), _weights(sae)
     if layout == "sae_lens":
         return sae_lens_export.save(path, sae, metadata)

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, training_settings
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import (
@@ -82,6 +82,7 @@ def load(place: Place) -> LoadedSae:
         expected_l0=_expected_l0(kind, core, trainer),
         source=place.source,
         metadata={"format": "dictionary_learning", "config": config},
+        bos=training_settings.of_buffer(config, place, config_path),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, training_settings
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import JumpReluSae, TopKSae, check_sae, frame
@@ -72,7 +72,13 @@ def load(place: Place) -> LoadedSae:
         expected_l0=float(config["top_k"]) if config.get("top_k") else None,
         source=place.source,
         metadata=metadata,
+        bos=bos(place),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, as the model's config beside it says; see `LoadedSae.bos`."""
+    return training_settings.of_language_model(place)
 
 
 def _check(config: Mapping[str, Any], path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, training_settings
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.checkpoints.sae_lens import fold_decoder_norm
@@ -85,7 +85,13 @@ def load(place: Place) -> LoadedSae:
         expected_l0=float(core.k) if isinstance(core, TopKSae) else None,
         source=place.source,
         metadata=metadata,
+        bos=bos(place),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, as the model's config beside it says; see `LoadedSae.bos`."""
+    return training_settings.of_language_model(place)
 
 
 def _check(config: Mapping[str, Any], found: Mapping[str, Any], path: Path) -> None:

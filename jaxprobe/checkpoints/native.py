@@ -16,8 +16,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jaxprobe import boundary
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import atomic
+from jaxprobe.checkpoints import atomic, training_settings
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, site_of
 from jaxprobe.saes import FramedSae, architecture, check_sae, core_of, encoding, frame
@@ -42,7 +43,8 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
     Args:
         path: The file to write.
         sae: An autoencoder of any architecture.
-        metadata: JSON types: `id`, `site` (text), `model`, `expected_l0`, `training` and more.
+        metadata: JSON types: `id`, `site` (text), `model`, `expected_l0`, `prepend_bos`,
+            `training` and more.
 
     Raises:
         ValueError: Arrays that do not fit together.
@@ -105,7 +107,16 @@ def load(place: Place) -> LoadedSae:
         expected_l0=header.get("expected_l0"),
         source=place.source,
         metadata=header,
+        bos=training_settings.bos_setting(header, path),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, from its header alone; see `LoadedSae.bos`."""
+    path = place.file or place.folder / FILE_NAME
+    with boundary.reader(path, "a safetensors file", "copy it again"):
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return training_settings.bos_setting(_header(path, file.metadata()), path)
 
 
 def _keys(core) -> dict[str, str]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, training_settings
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import (
@@ -68,19 +68,28 @@ def load(place: Place) -> LoadedSae:
     check_sae(core, hint, core.b_dec_D.shape[-1] if is_transcoder else None)
     _check_widths(config, core, config_path)
     core, normalisation = _normalise(config, core, place)
-    shift = core.b_dec_D if config["apply_b_dec_to_input"] and not is_transcoder else None
-    metadata = config.get("metadata", {})
+    metadata = config["metadata"]
+    site = site_of(place, hook_site(metadata.get("hook_name")))
+    shifts = config["apply_b_dec_to_input"] and not is_transcoder
+    core, skip, centred = training_settings.on_raw_activations(
+        *(core, skip, metadata),
+        site=site,
+        shifts=shifts,
+        normalisation=normalisation,
+        place=place,
+        path=config_path,
+    )
     output = hook_site(metadata.get("hook_name_out")) if is_transcoder else None
     return LoadedSae(
         sae=frame(
             core,
-            shift_D=shift,
+            shift_D=core.b_dec_D if shifts else None,
             W_skip_DE=skip,
             normalisation=normalisation,
             restores=not is_transcoder,
         ),
         id=place.id(),
-        site=site_of(place, hook_site(metadata.get("hook_name"))),
+        site=site,
         expected_l0=_expected_l0(place, config),
         source=place.source,
         metadata={
@@ -88,7 +97,15 @@ def load(place: Place) -> LoadedSae:
             "config": config,
             **({"output_site": str(output) if output else None} if is_transcoder else {}),
         },
+        bos=training_settings.bos_setting(metadata, config_path),
+        centred=centred,
     )
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, from its config alone; see `LoadedSae.bos`."""
+    path = place.folder / CONFIG_NAME
+    return training_settings.bos_setting(migrate(arrays.read_json(path), path)["metadata"], path)
 
 
 def migrate(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -103,7 +120,7 @@ def migrate(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
             "activation_fn_str": "activation_fn",
         }
         new = {renamed.get(key, key): value for key, value in config.items()}
-        metadata = {**new, **metadata}
+        metadata = {training_settings.BOS: True, **new, **metadata}
         if new.get("activation_fn") == "topk":
             new["k"] = (new.get("activation_fn_kwargs") or {}).get("k", new.get("k"))
             new["architecture"] = "topk"

@@ -6,6 +6,7 @@ from typing import Any
 
 import tokenizers
 
+from jaxprobe.tokens.begin import begin_id
 from jaxprobe.tokens.merges_file import MERGES, VOCABULARY, read_merges
 from jaxprobe.tokens.pieces import backend_of
 from jaxprobe.tokens.spm_model import read_model
@@ -52,8 +53,9 @@ def from_directory(folder: Path) -> Tokenizer | None:
         )
     given, bos_id, pad_id = read_model(files[0])
     backend = backend_of(given)
+    begin = begin_id(backend, settings) if bos_id is None else bos_id
     bos_id = None if settings.get("add_bos_token") is False else bos_id
-    return pinned(backend, bos_id, pad_id if pad_id is not None else bos_id or 0)
+    return pinned(backend, bos_id, pad_id if pad_id is not None else bos_id or 0, begin)
 
 
 def _fast(path: Path, settings: dict[str, Any]) -> Tokenizer:
@@ -68,7 +70,7 @@ def _fast(path: Path, settings: dict[str, Any]) -> Tokenizer:
     bos_id = _post_processed_bos(path, backend)
     marks = [_token_id(backend, settings, name) for name in ("pad", "eos")]
     known = [i for i in (*marks, bos_id) if i is not None]
-    return pinned(backend, bos_id, known[0] if known else 0)
+    return pinned(backend, bos_id, known[0] if known else 0, begin_id(backend, settings))
 
 
 def _post_processed_bos(path: Path, backend: tokenizers.Tokenizer) -> int | None:

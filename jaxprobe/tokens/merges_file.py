@@ -11,6 +11,7 @@ from typing import Any
 import tokenizers
 from tokenizers.models import BPE
 
+from jaxprobe.tokens.begin import begin_id
 from jaxprobe.tokens.byte_level import GPT2_CUT, QWEN_CUT, backend_of_bytes
 from jaxprobe.tokens.tokenizer import Tokenizer, pinned
 
@@ -80,7 +81,8 @@ def read_merges(folder: Path, settings: Mapping[str, Any], settings_path: Path) 
     bos_id = None
     if settings.get("add_bos_token") and named.get("bos_token"):
         bos_id = backend.token_to_id(_content(named["bos_token"]))
-    return pinned(backend, bos_id, backend.token_to_id(pads[0]) or 0 if pads else 0)
+    pad_id = backend.token_to_id(pads[0]) or 0 if pads else 0
+    return pinned(backend, bos_id, pad_id, begin_id(backend, named))
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
