@@ -37,7 +37,10 @@ LAYOUTS = (
     others,
 )
 # Layouts whose files say whether BOS was there in training.
-_TELL_BOS = {layout.NAME: layout.bos for layout in (sae_lens, native, llama_scope, llamascopium)}
+_TELL_BOS = {
+    layout.NAME: layout.bos
+    for layout in (sae_lens, native, llama_scope, llamascopium, dictionary_learning)
+}
 SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth")
 

@@ -82,8 +82,14 @@ def load(place: Place) -> LoadedSae:
         expected_l0=_expected_l0(kind, core, trainer),
         source=place.source,
         metadata={"format": "dictionary_learning", "config": config},
-        bos=training_settings.of_buffer(config, place, config_path),
+        bos=bos(place),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether a dictionary was trained with BOS, from its config alone; see `LoadedSae.bos`."""
+    path = place.folder / CONFIG_NAME
+    return training_settings.of_buffer(arrays.read_json(path), place, path)
 
 
 def _class(text: Any, path) -> str:

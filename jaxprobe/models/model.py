@@ -77,12 +77,16 @@ class Model:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """What tells a model from others, known without loading its weights; fields as in `Model`."""
+    """What tells a model from others, known without loading its weights.
+
+    Fields as in `Model`; `norm` as in its config.
+    """
 
     name: str
     dtype: str
     d_model: int
     widths: dict[str, int]
+    norm: str
     fingerprint: str
 
 
@@ -100,6 +104,7 @@ def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
         dtype=dtype,
         d_model=found.config.d_model,
         widths=_widths(found.config),
+        norm=found.config.norm,
         fingerprint=_fingerprint(found, dtype),
     )
 
