@@ -227,17 +227,17 @@ def _of_uncentred(core, skip_DE, shifts: bool, normalisation: str, path: Path):
             f"{path} says center_writing_weights and normalize_activations {normalisation}, which are not"
             " supported together; load an SAE with one of them"
         )
-    sum_S = core.W_enc_DS.sum(axis=0)
-    changed: dict[str, Any] = {"W_enc_DS": core.W_enc_DS - sum_S / core.W_enc_DS.shape[0]}
+    mean_1S = core.W_enc_DS.mean(axis=0, keepdims=True)
+    changed: dict[str, Any] = {"W_enc_DS": core.W_enc_DS - mean_1S}
     if shifts:  # b_dec C W is subtracted from now on, b_dec W was
-        lost_S = core.b_dec_D.mean() * sum_S
+        lost_S = core.b_dec_D.sum() * mean_1S[0]
         if hasattr(core, "r_mag_S"):
             changed["b_gate_S"] = core.b_gate_S - lost_S
             changed["b_mag_S"] = core.b_mag_S - lost_S * jnp.exp(core.r_mag_S)
         else:
             changed["b_enc_S"] = core.b_enc_S - lost_S
     if skip_DE is not None:
-        skip_DE = skip_DE - skip_DE.mean(axis=0)
+        skip_DE = skip_DE - skip_DE.mean(axis=0, keepdims=True)
     return dataclasses.replace(core, **changed), skip_DE
 
 
