@@ -1,6 +1,8 @@
 """A Pythia-like SAE end to end: TransformerLens' BOS and centred weights, SAELens' latents."""
 
 import json
+import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,7 +22,6 @@ PLACES = (
     ("blocks.1.attn_out", "blocks.1.hook_attn_out", True),
     ("blocks.1.mlp_out", "blocks.1.hook_mlp_out", True),
     ("blocks.1.attn_z", "blocks.1.attn.hook_z", False),
-    ("blocks.1.mlp_in", "blocks.1.mlp.hook_in", False),
 )
 
 
@@ -50,10 +51,19 @@ def folder(tmp_path_factory):
 def theirs(folder):
     """TransformerLens' activations at the last token, by hook: centred, with BOS."""
     lens = pytest.importorskip("transformer_lens", reason="the reference is TransformerLens")
-    model = lens.HookedTransformer.from_pretrained_no_processing(
-        str(folder), center_writing_weights=True, device="cpu"
+    model = transformers.GPTNeoXForCausalLM.from_pretrained(folder)
+    config = mock.patch.object(
+        transformers.AutoConfig, "from_pretrained", return_value=model.config
     )
-    model.cfg.use_hook_mlp_in = True
+    with warnings.catch_warnings(), config:  # the one file that it would fetch
+        warnings.simplefilter("ignore", DeprecationWarning)  # of HookedTransformer as a whole
+        model = lens.HookedTransformer.from_pretrained_no_processing(
+            "pythia-14m",
+            hf_model=model,
+            tokenizer=transformers.AutoTokenizer.from_pretrained(str(folder)),
+            center_writing_weights=True,
+            device="cpu",
+        )
     hooks = [hook for _, hook, _ in PLACES]
     rows = {hook: [] for hook in hooks}
     for text in TEXTS:
@@ -67,7 +77,6 @@ def relative(ours, theirs):
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
-@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
 def test_centring_takes_the_mean_away_and_nothing_else(folder, theirs):
     model = jp.load_model(folder, dtype="float32")
     x = jp.extract(model, TEXTS, [place for place, _, _ in PLACES], bos="on")
@@ -81,7 +90,6 @@ def test_centring_takes_the_mean_away_and_nothing_else(folder, theirs):
     assert relative(without["blocks.1.resid_post"], x["blocks.1.resid_post"]) > 0.01
 
 
-@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
 def test_an_sae_says_how_to_read_the_model_and_gives_the_librarys_latents(folder, theirs, tmp_path):
     sae_lens = pytest.importorskip("sae_lens", reason="the reference is SAELens")
     sae = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(d_in=16, d_sae=48))

@@ -43,7 +43,7 @@ def rows(tokenizer, bos, texts=TEXTS, max_length=64):
     return [row.tolist() for row in tokens.token_ids(tokenizer, texts, max_length, bos)]
 
 
-@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
+@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_on_and_off_are_transformer_lens_prepend_bos(family, tmp_path):
     lens = pytest.importorskip("transformer_lens", reason="the reference is TransformerLens")
