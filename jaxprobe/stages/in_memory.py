@@ -22,8 +22,9 @@ class Activations(dict[Site, np.ndarray]):
             KeyError: Nothing was extracted there.
         """
         site = Site.parse(key) if isinstance(key, str) else key
-        if site in self.keys():
-            return self[site]
+        for known, array in self.items():
+            if known == site:
+                return array
         there = ", ".join(map(str, self.keys()))
         raise KeyError(
             f"there are activations at {there or 'no site'}, got {key}; extract them there"

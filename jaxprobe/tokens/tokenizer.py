@@ -114,12 +114,14 @@ def token_ids(
         N int32 arrays of 1 to `max_length` ids.
     """
     checks.check_positive("max_length", max_length)
+    if int(max_length) != max_length:
+        raise ValueError(f"`max_length` must be a whole number of tokens, got {max_length}")
     opening = opening_id(tokenizer, bos)
     ids = tokenizer.encode_batch(texts)
     if opening is not None:
         _warn_of_doubled(opening, ids, texts)
     first = [] if opening is None else [opening]
-    kept = max_length - len(first)
+    kept = int(max_length) - len(first)
     rows = [[*first, *row[max(0, len(row) - kept) :]] or [tokenizer.pad_id] for row in ids]
     return [np.array(row, np.int32) for row in rows]
 

@@ -1,5 +1,6 @@
 """What SAEs were trained on: applied as SAELens and TransformerLens mean it, or refused by name."""
 
+import functools
 import json
 import logging
 
@@ -8,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the formats' own libraries need torch")
 
 from jaxprobe import checkpoints, saes  # noqa: E402
-from jaxprobe.checkpoints import training_settings  # noqa: E402
+from jaxprobe.checkpoints import places, training_settings  # noqa: E402
 from tests.checkpoints.parity_test import activations, assert_close, make_sae_lens  # noqa: E402
 
 CENTRED = {"center_writing_weights": True}
@@ -111,6 +112,11 @@ def test_sae_lens_says_whether_it_had_bos(sae_lens, tmp_path):
         assert checkpoints.load_sae(folder).bos == checkpoints.bos_setting(folder) == wanted
     with pytest.raises(ValueError, match=r"`prepend_bos` of .* must be true or false, got 'yes'"):
         checkpoints.load_sae(save(sae, tmp_path / "word", prepend_bos="yes"))
+    # SAELens' other way to load a model: Qwen's tokenizer has no BOS of its own to put in front.
+    bare = {"model_class_name": "AutoModelForCausalLM", "prepend_bos": True}
+    for name, wanted in (("Qwen/Qwen3-0.6B", "off"), ("google/gemma-2-2b", "on")):
+        folder = save(sae, tmp_path / name, model_name=name, **bare)
+        assert checkpoints.load_sae(folder).bos == wanted
     # Before version 6 an absent one meant yes, and an SAE kept it beside its own settings.
     old = {"hook_point": "blocks.3.hook_resid_pre", "d_in": 24, "d_sae": 96}
     for more, wanted in (({}, "on"), ({"prepend_bos": False}, "off")):
@@ -131,6 +137,42 @@ def test_bos_survives_saving_in_every_layout_that_has_a_word_for_it(sae_lens, tm
             assert checkpoints.load_sae(folder).bos == checkpoints.bos_setting(folder) == wanted
     theirs = sae_lens.SAE.load_from_disk(str(tmp_path / "off" / "sae_lens"))
     assert theirs.cfg.metadata.prepend_bos is False
+
+
+def test_a_centred_sae_is_saved_as_what_it_has_become(sae_lens, tmp_path):
+    sae = make_sae_lens(sae_lens, "gated")
+    first = save(sae, tmp_path / "first", model_from_pretrained_kwargs=CENTRED)
+    loaded = checkpoints.load_sae(first)
+    checkpoints.save_sae(tmp_path / "second", loaded, {}, layout="sae_lens")
+    theirs = sae_lens.SAE.load_from_disk(str(tmp_path / "second"))
+    x_ND = activations()
+    with torch.no_grad():
+        z_NS = theirs.encode(torch.tensor(x_ND))
+        centred_ND = torch.tensor(x_ND - x_ND.mean(axis=1, keepdims=True))
+        assert_close(z_NS.numpy(), sae.encode(centred_ND), "latents")
+
+
+def test_other_libraries_say_it_beside_the_sae(tmp_path):
+    place = lambda **options: places.Place(
+        folder=tmp_path / "sae", file=None, source="s", options=places.Options(**options)
+    )
+    (tmp_path / "sae").mkdir()
+    assert training_settings.of_language_model(place()) == "auto"
+    for folder, said, wanted in (
+        (tmp_path, {}, "on"),
+        (tmp_path / "sae", {"prepend_bos": False}, "off"),
+    ):
+        (folder / "lm_config.json").write_text(json.dumps(said))
+        assert training_settings.of_language_model(place()) == wanted
+    of_buffer = functools.partial(training_settings.of_buffer, path=tmp_path / "config.json")
+    assert of_buffer({"trainer": {}}, place()) == "auto"
+    assert of_buffer({"buffer": {"io": "out", "remove_bos": True}}, place()) == "auto"
+    assert of_buffer({"buffer": {"add_special_tokens": False}}, place()) == "off"
+    with pytest.raises(
+        ValueError, match=r"`io` of `buffer` in .*config\.json must be out, got 'in'"
+    ):
+        of_buffer({"buffer": {"io": "in"}}, place())
+    assert of_buffer({"buffer": {"io": "in"}}, place(site="blocks.1.resid_pre")) == "auto"
 
 
 def test_a_run_takes_one_setting():

@@ -65,6 +65,10 @@ def test_truncation_keeps_the_bos_that_was_switched_on(tmp_path):
     whole, short = rows(ours, "on"), rows(ours, "on", max_length=4)
     assert [row[:1] + row[1:][-3:] for row in whole] == short
     assert rows(ours, "on", [""]) == [[ours.begin_id]]
+    with pytest.raises(
+        ValueError, match=r"`max_length` must be a whole number of tokens, got 2\.5"
+    ):
+        rows(ours, "on", max_length=2.5)
 
 
 def test_on_needs_a_token_and_other_settings_are_refused(tmp_path):
