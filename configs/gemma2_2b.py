@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
         {
             "model": "hf://google/gemma-2-2b",
             "dtype": "bfloat16",
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
             "datasets": (),

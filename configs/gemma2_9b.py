@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
         {
             "model": "hf://google/gemma-2-9b",
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "site": "blocks.20.resid_post",
             "source": "pypi://sae-probes",
             "datasets": (),  # all 113: 222,062 distinct prompts, 17.9M tokens

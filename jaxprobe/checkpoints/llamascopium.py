@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import boundary, checks
-from jaxprobe.checkpoints import arrays, folders
+from jaxprobe.checkpoints import arrays, folders, training_settings
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -82,7 +82,13 @@ def load(place: Place) -> LoadedSae:
         expected_l0=float(core.k) if isinstance(core, TopKSae) else None,
         source=place.source,
         metadata=metadata,
+        bos=bos(place),
     )
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, as the model's config beside it says; see `LoadedSae.bos`."""
+    return training_settings.of_language_model(place)
 
 
 def _check(config: Config, found: Mapping[str, Any]) -> None:

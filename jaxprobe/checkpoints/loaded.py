@@ -21,6 +21,10 @@ class LoadedSae:
         expected_l0: Published mean number of active latents, or None.
         source: What was loaded.
         metadata: Everything else that the file says; JSON types only.
+        bos: Whether it was trained on prompts that open with BOS: `on`, `off`, or `auto` where its files
+            do not say. `jp.extract(..., bos=sae.bos)` reads the model so.
+        centred: Whether it was trained on activations less their mean over d_model. Its weights say so
+            already: it reads the model's own.
     """
 
     sae: Any
@@ -29,6 +33,8 @@ class LoadedSae:
     expected_l0: float | None
     source: str
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    bos: str = "auto"
+    centred: bool = False
 
     def __repr__(self) -> str:
         """One line: arrays by type and shape, metadata by the number of entries."""
@@ -77,7 +83,7 @@ class _Origin:
         return hash((self.fields["id"], self.fields["source"]))
 
 
-_ORIGIN = ("id", "site", "expected_l0", "source", "metadata")
+_ORIGIN = ("id", "site", "expected_l0", "source", "metadata", "bos", "centred")
 
 # A pytree, so that it passes through jit and vmap as an argument.
 jax.tree_util.register_pytree_node(

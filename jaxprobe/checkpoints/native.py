@@ -20,7 +20,7 @@ from absl import logging
 from jaxprobe import boundary, sealed
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays as stored
-from jaxprobe.checkpoints import atomic, config, names
+from jaxprobe.checkpoints import atomic, config, names, training_settings
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, site_of
@@ -51,7 +51,8 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
     Args:
         path: The file to write.
         sae: An autoencoder of any architecture.
-        metadata: JSON types: `id`, `site` (text), `model`, `expected_l0`, `training` and more.
+        metadata: JSON types: `id`, `site` (text), `model`, `expected_l0`, `prepend_bos`,
+            `training` and more.
 
     Raises:
         ValueError: Arrays that do not fit together.
@@ -119,6 +120,7 @@ def load(place: Place) -> LoadedSae:
         expected_l0=header.positive("expected_l0", None),
         source=place.source,
         metadata=header.content,
+        bos=training_settings.bos_setting(header, path),
     )
 
 
@@ -180,6 +182,13 @@ def _text(metadata: Mapping[str, object], own: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, from its header alone; see `LoadedSae.bos`."""
+    path = place.file or place.folder / FILE_NAME
+    with stored.open_safetensors(path) as file:
+        return training_settings.bos_setting(_header(path, file.metadata()), path)
 
 
 def _keys(core) -> dict[str, str]:

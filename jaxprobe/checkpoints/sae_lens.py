@@ -11,7 +11,7 @@ from absl import logging
 
 from jaxprobe import boundary, checks
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import arrays, folders
+from jaxprobe.checkpoints import arrays, folders, training_settings
 from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -76,18 +76,28 @@ def load(place: Place) -> LoadedSae:
     if is_transcoder:
         config.check_same("d_out", core.b_dec_D.size, "are they of one SAE?")
     core, normalisation = _normalise(config, core, place)
-    shift = core.b_dec_D if config.flag("apply_b_dec_to_input") and not is_transcoder else None
-    site, output = _sites(config.section("metadata"), architecture, place)
+    metadata = config.section("metadata")
+    site, output = _sites(metadata, architecture, place)
+    site = site_of(place, site)
+    shifts = config.flag("apply_b_dec_to_input") and not is_transcoder
+    core, skip, centred = training_settings.on_raw_activations(
+        *(core, skip, metadata),
+        site=site,
+        shifts=shifts,
+        normalisation=normalisation,
+        place=place,
+        path=config_path,
+    )
     return LoadedSae(
         sae=frame(
             core,
-            shift_D=shift,
+            shift_D=core.b_dec_D if shifts else None,
             W_skip_DE=skip,
             normalisation=normalisation,
             restores=not is_transcoder,
         ),
         id=place.id(),
-        site=site_of(place, site),
+        site=site,
         expected_l0=_expected_l0(place, config, core),
         source=place.source,
         metadata={
@@ -95,6 +105,8 @@ def load(place: Place) -> LoadedSae:
             "config": config.content,
             **({"output_site": str(output) if output else None} if is_transcoder else {}),
         },
+        bos=training_settings.bos_setting(metadata, config_path),
+        centred=centred,
     )
 
 
@@ -125,6 +137,13 @@ def _first(metadata: Config, *keys: str) -> str | None:
     return next((text for key in keys if (text := metadata.text(key, None))), None)
 
 
+def bos(place: Place) -> str:
+    """Whether an SAE was trained with BOS, from its config alone; see `LoadedSae.bos`."""
+    path = place.folder / CONFIG_NAME
+    config = migrate(configs.read(path).content, path)
+    return training_settings.bos_setting(config.section("metadata"), path)
+
+
 def migrate(content: Mapping[str, Any], path: Path) -> Config:
     """A config of any version in version 6's words, with its defaults."""
     config = Config(content, path)
@@ -138,7 +157,7 @@ def migrate(content: Mapping[str, Any], path: Path) -> Config:
             "activation_fn_str": "activation_fn",
         }
         new = {renamed.get(key, key): value for key, value in content.items()}
-        metadata = {**new, **metadata}
+        metadata = {training_settings.BOS: True, **new, **metadata}
         if new.get("activation_fn") == "topk":
             kwargs = config.section("activation_fn_kwargs", {})
             new["k"] = kwargs.get("k", new.get("k"))

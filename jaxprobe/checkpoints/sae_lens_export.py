@@ -11,6 +11,7 @@ import safetensors.numpy
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import atomic
 from jaxprobe.checkpoints.sae_lens import CONFIG_NAME, FILE_NAME, GATED, LINEAR
+from jaxprobe.checkpoints.training_settings import BOS
 from jaxprobe.saes import (
     BatchTopKSae,
     FramedSae,
@@ -35,7 +36,7 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
         sae: An autoencoder of any architecture but groupmax; a transcoder of ReLU, or of one
             threshold per latent.
         metadata: JSON types; `model`, `site` and `output_site` (a transcoder's) are put into
-            SAELens' words.
+            SAELens' words; `prepend_bos` is null where it is not told.
 
     Returns:
         The weight file.
@@ -66,7 +67,7 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
             "model_name": metadata.get("model"),
             "hook_name": _hook_name(metadata.get("site")),
             **({"hook_name_out": _hook_name(metadata.get("output_site"))} if transcodes else {}),
-            "prepend_bos": True,
+            BOS: metadata.get(BOS),
         },
     }
     content = {key: np.ascontiguousarray(array, np.float32) for key, array in content.items()}

@@ -83,13 +83,14 @@ class Model:
 class ModelIdentity:
     """What tells a model from others, known without loading its weights.
 
-    Fields are as in `Model`; `post_norms` as in its config.
+    Fields are as in `Model`; `norm` and `post_norms` as in its config.
     """
 
     name: str
     dtype: str
     d_model: int
     widths: dict[str, int]
+    norm: str
     fingerprint: str
     num_blocks: int
     post_norms: bool = False
@@ -113,6 +114,7 @@ def identify(source: str | Path, dtype: str = "bfloat16") -> ModelIdentity:
         dtype=dtype,
         d_model=found.config.d_model,
         widths=_widths(found.config),
+        norm=found.config.norm,
         fingerprint=_fingerprint(found, dtype),
         num_blocks=found.config.num_blocks,
         post_norms=found.config.post_norms,

@@ -52,6 +52,8 @@ class ExtractConfig:
         max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
         buckets: Row lengths of batches, each a compiled program.
         batch_tokens: Tokens of a batch, padding included.
+        bos: Whether prompts open with BOS: `auto` as the tokenizer's files say, `on` or `off`; see
+            `tokens.opening_id`. The run stage puts what its SAEs say in the place of `auto`.
         mesh: Devices along (data, model): so many share a batch's rows, so many a parameter. Of a model
             that is handed in, its own mesh counts.
     """
@@ -69,6 +71,7 @@ class ExtractConfig:
     max_length: int = 1024
     buckets: tuple[int, ...] = tokens.BUCKETS
     batch_tokens: int = tokens.BATCH_TOKENS
+    bos: str = "auto"
     mesh: tuple[int, int] = (1, 1)
 
 
@@ -182,35 +185,6 @@ def outstanding(config: ExtractConfig, *workdirs: Path) -> tuple[int, list[str]]
     return len(request.texts), [request.texts[index] for index in left]
 
 
-def extract_texts(
-    model: ExtractModel,
-    texts: Sequence[str],
-    sites: Sequence[str | Site],
-    *,
-    max_length: int = 1024,
-    make_forward: MakeForward = models.make_forward,
-) -> dict[Site, np.ndarray]:
-    """Activations at the last token of each text, in memory.
-
-    Returns:
-        float32 [N, width of the site] for each site, in the order of `texts`; d_model wide but for
-        `attn_z`, which holds all heads.
-    """
-    chosen = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
-    out = {
-        site: np.zeros((len(texts), model.widths.get(site.stream, model.d_model)), np.float32)
-        for site in chosen
-    }
-    ids = tokens.token_ids(model.tokenizer, texts, max_length)
-    forward = make_forward(model, chosen, ("last",))
-    plan = tokens.batches(ids, pad_id=model.tokenizer.pad_id)
-    for batch, values in _computed(forward, plan):
-        real_B = batch.prompt_B >= 0
-        for site in chosen:
-            out[site][batch.prompt_B[real_B]] = np.asarray(values[site, "last"])[real_B]
-    return out
-
-
 def stored_site(site: Site, model: "Identity") -> Site:
     """The site under whose name a model's activations are kept; most are kept under their own."""
     return model.stored(site) if site.stream in MODULE_OUT else site
@@ -218,10 +192,14 @@ def stored_site(site: Site, model: "Identity") -> Site:
 
 def fingerprint(config: ExtractConfig, model: ExtractModel) -> dict[str, Any]:
     """Everything that changes the numbers; the sites and poolings are the arrays' names."""
-    return _fingerprint(config, model) | {
-        "bos": model.tokenizer.bos_id,
-        "tokenizer": model.tokenizer.fingerprint,
-    }
+    by_files, tokenizer = model.tokenizer.bos_id, model.tokenizer.fingerprint
+    opening = _opening(tokens.opening_id(model.tokenizer, config.bos), by_files)
+    return _fingerprint(config, model) | opening | {"tokenizer": tokenizer}
+
+
+def _opening(bos: int | str | None, by_files: int | None) -> dict[str, Any]:
+    """The id that opens prompts, and the one of the files' own rule where that is another."""
+    return {"bos": bos} | ({} if bos == by_files else {"bos_by_files": by_files})
 
 
 def _fingerprint(config: ExtractConfig, model: Identity) -> dict[str, Any]:
@@ -248,9 +226,20 @@ def _finished(
 ) -> ActivationStore | None:
     have = ActivationStore.open(root).fingerprint
     # The tokenizer lies in the file whose hash is compared; building it would take seconds.
-    inside = {name: have.get(name) for name in ("bos", "tokenizer")}
+    inside = _wanted_opening(have, config.bos) | {"tokenizer": have.get("tokenizer")}
     store = ActivationStore.open(root, _fingerprint(config, identity) | inside)
     return None if request.missing(store) else store
+
+
+def _wanted_opening(have: Mapping[str, Any], bos: str) -> dict[str, Any]:
+    """`_opening` of a setting, as far as a store's own fingerprint tells."""
+    by_files = have.get("bos_by_files", have.get("bos"))
+    if bos == "auto":
+        return _opening(by_files, by_files)
+    if bos == "off":
+        return _opening(None, by_files)
+    known = by_files if by_files is not None else have.get("bos")
+    return _opening("the token that bos=on puts in front" if known is None else known, by_files)
 
 
 def _request(config: ExtractConfig) -> _Request:
@@ -295,7 +284,7 @@ def _fill(
     pending = np.unique(np.concatenate([members for _, members in work] or [[]])).astype(np.int64)
     logging.info("%d distinct prompts, %d to run", len(request.texts), len(pending))
     texts = [request.texts[index] for index in pending]
-    token_ids = tokens.token_ids(model.tokenizer, texts, config.max_length) if texts else []
+    token_ids = _token_ids(config, model, texts)
     ids = dict(zip(pending.tolist(), token_ids, strict=True))
     forwards = {}
     total = sum(len(ids[index]) for _, members in work for index in members.tolist())
@@ -320,13 +309,19 @@ def _fill(
             bar.total -= sum(int(batch.length_B.sum()) for batch in plan[:done])
             if taps not in forwards:
                 forwards[taps] = make_forward(model, *_sites_and_poolings(taps))
-            for batch, values in _computed(forwards[taps], plan[done:]):
+            for batch, values in computed(forwards[taps], plan[done:]):
                 rows = {tap: _rows(batch, np.asarray(values[tap]), tap[1]) for tap in taps}
-                _check_finite(rows, batch, lambda n, at=members: request.texts[at[n]])
+                check_finite(rows, batch, lambda n, at=members: request.texts[at[n]])
                 writer.append(rows)
                 bar.update(int(batch.length_B.sum()))
             writer.finish()
             work = work[1:]
+
+
+def _token_ids(config: ExtractConfig, model: ExtractModel, texts: list[str]) -> list[np.ndarray]:
+    if not texts:
+        return []
+    return tokens.token_ids(model.tokenizer, texts, config.max_length, config.bos)
 
 
 def _segment(taps: tuple[Tap, ...], plan: Sequence[TokenBatch], hashes: list[bytes]) -> Segment:
@@ -352,7 +347,7 @@ def _sites_and_poolings(taps: Sequence[Tap]) -> tuple[list[Site], tuple[str, ...
     return sorted({site for site, _ in taps}), tuple(sorted({pooling for _, pooling in taps}))
 
 
-def _computed(forward, plan: Sequence[TokenBatch] | Iterator[TokenBatch]) -> Iterator[tuple]:
+def computed(forward, plan: Sequence[TokenBatch] | Iterator[TokenBatch]) -> Iterator[tuple]:
     """Yields (batch, values) in order, with a few batches on the device ahead of them."""
     ahead: collections.deque[tuple] = collections.deque()
     for batch in plan:
@@ -377,9 +372,10 @@ def _rows(batch: TokenBatch, values: np.ndarray, pooling: str) -> np.ndarray:
     return values[(position_T >= 1) & (position_T < batch.length_B[:, None])]
 
 
-def _check_finite(
+def check_finite(
     rows: Mapping[Tap, np.ndarray], batch: TokenBatch, text_of: Callable[[int], str]
 ) -> None:
+    """Raises ValueError at the first prompt of a batch whose rows are not finite, with its text."""
     prompts = batch.prompt_B[batch.prompt_B >= 0]
     counts = batch.length_B[batch.prompt_B >= 0] - 1
     for (site, pooling), x_ND in rows.items():
@@ -389,5 +385,5 @@ def _check_finite(
             text = text_of(int(owners[bad_N][0]))
             raise ValueError(
                 f"the activations at {site} of the prompt {text[:80]!r} ({len(text)} characters) are not"
-                " finite; try dtype float32, or leave its dataset out"
+                " finite; try dtype float32, or leave the prompt or its dataset out"
             )

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxprobe import base, checks, datasets, models, sealed, stopping, table
-from jaxprobe.checkpoints import LoadedSae, load_sae, native
+from jaxprobe import base, checks, datasets, models, sealed, stopping, table, tokens
+from jaxprobe.checkpoints import LoadedSae, bos_setting, load_sae, native
+from jaxprobe.checkpoints.training_settings import agreed_bos
 from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
@@ -58,13 +59,13 @@ class RunConfig:
     def from_mapping(cls, config: Mapping[str, Any]) -> "RunConfig":
         """Builds the stages' configs from a config file's content.
 
-        What stages share (model, dtype, site, source, datasets, seed) is said once at the top;
+        What stages share (model, dtype, bos, site, source, datasets, seed) is said once at the top;
         a section `extract`, `train_sae`, `encode`, `fit` or `report` sets the rest.
 
         Raises:
             ValueError: An unknown key or choice; the message names the known ones.
         """
-        shared = ("model", "dtype", "site", "source", "datasets", "seed", "saes")
+        shared = ("model", "dtype", "bos", "site", "source", "datasets", "seed", "saes")
         for key in config:
             checks.check_choice("config key", key, (*shared, *STAGES))
         given = {key: config[key] for key in shared if key in config}
@@ -72,7 +73,8 @@ class RunConfig:
         site = str(base.Site.parse(str(given.get("site", training.TrainSaeConfig.site))))
         common = {key: given[key] for key in ("source", "datasets") if key in given}
         trains = bool(sections["train_sae"])
-        extract = {key: given[key] for key in ("model", "dtype") if key in given} | common
+        extract = {key: given[key] for key in ("model", "dtype", "bos") if key in given}
+        extract |= common
         extract |= {"sites": (site,), "token_sites": (site,) if trains else ()}
         seeded = common | ({"seed": given["seed"]} if "seed" in given else {})
         built = cls(
@@ -122,13 +124,15 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
         stages = ("report",)  # the shards have done the rest
     if set(stages) <= {"report"}:
         reporting.run_record(workdir / RECORD)  # the page is made of it: a damaged one is refused
-    record = Record(workdir, config)
     text = ""
     if set(stages) <= {"report"}:
+        record = Record(workdir, config)
         return (
             record.timed("report", stages, lambda: reporting.report(config.report, workdir)) or ""
         )
-    store = record.timed("extract", stages, lambda: extraction.extract(to_extract(config), workdir))
+    request = to_extract(config)  # refuses SAEs that do not go together, before any work
+    record = Record(workdir, config)
+    store = record.timed("extract", stages, lambda: extraction.extract(request, workdir))
     store = store or ActivationStore.open(workdir / extraction.FOLDER)
     if set(stages) <= {"extract"}:
         return text
@@ -171,10 +175,10 @@ def _run_shard(config: RunConfig, shard: sharding.Shard, root: Path, stages: Seq
             " --shard out"
         )
     config, workdir = sharded(config, shard), shard.folder(root)
+    request = to_extract(config)
     trained = trained_sae(config, root) if set(parts) != {"extract"} else None
     workdir.mkdir(parents=True, exist_ok=True)
     record = Record(workdir, config)
-    request = to_extract(config)
     store = record.timed(
         "extract", parts, lambda: extraction.extract(request, workdir, shared=root)
     )
@@ -211,6 +215,7 @@ def _names(config: RunConfig) -> tuple[str, ...]:
 
 
 def _encode_and_fit(config, record, store, saes, workdir: Path, stages) -> None:
+    _check_training(config.extract, store, saes)
     record.describe(store, saes)
     by_id = record.timed(
         "encode", stages, lambda: encoding.encode(config.encode, store, saes, workdir)
@@ -226,14 +231,41 @@ def _encode_and_fit(config, record, store, saes, workdir: Path, stages) -> None:
 
 
 def to_extract(config: RunConfig) -> extraction.ExtractConfig:
-    """The extract stage's config with the shifted sets that covariate shift tests on."""
+    """The extract stage's config with what other stages decide of it.
+
+    That is the shifted sets that covariate shift tests on, and BOS as the SAEs were trained with it.
+
+    Raises:
+        ValueError: `bos` is `auto`, and one SAE was trained with BOS, another without.
+    """
+    checks.check_choice("bos", config.extract.bos, tokens.BOS_SETTINGS)
+    said = {source: bos_setting(source) for source in config.saes}
+    extract = dataclasses.replace(config.extract, bos=agreed_bos(config.extract.bos, said))
     if "covariate_shift" not in config.encode.regimes:
-        return config.extract
+        return extract
     known = datasets.shifted_names(config.encode.source)
-    wanted = {*config.extract.shifted, *_names(config)}
-    return dataclasses.replace(
-        config.extract, shifted=tuple(name for name in known if name in wanted)
-    )
+    wanted = {*extract.shifted, *_names(config)}
+    return dataclasses.replace(extract, shifted=tuple(name for name in known if name in wanted))
+
+
+def _check_training(
+    extract: extraction.ExtractConfig, store: ActivationStore, saes: Sequence[LoadedSae]
+) -> None:
+    """Raises ValueError where SAEs were trained on another kind of activations than the store's."""
+    has_bos = store.fingerprint.get("bos") is not None
+    other = [sae for sae in saes if sae.bos == ("off" if has_bos else "on")]
+    if other and extract.bos == "auto":
+        raise ValueError(
+            f"SAE {other[0].id} was trained with BOS {other[0].bos}, and the activations in {store.root}"
+            f" were made with BOS {'on' if has_bos else 'off'}; extract them into another work"
+            " directory, or set bos by hand"
+        )
+    centred = [sae for sae in saes if sae.centred]
+    if centred and models.identify(extract.model, extract.dtype).norm == "rms":
+        raise ValueError(
+            f"SAE {centred[0].id} says center_writing_weights, which TransformerLens leaves out for models"
+            f" without LayerNorm as {extract.model} is one; take the key out of its cfg.json"
+        )
 
 
 class Record:

@@ -222,6 +222,7 @@ def _metadata(
         "site": config.site,
         "model": fingerprint.get("model"),
         "expected_l0": quality["all_tokens"].l0,
+        **({"prepend_bos": fingerprint["bos"] is not None} if "bos" in fingerprint else {}),
         "training": {
             "run": identity,
             "held_out": {name: dataclasses.asdict(part) for name, part in quality.items()},

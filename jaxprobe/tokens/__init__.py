@@ -10,5 +10,7 @@ from jaxprobe.tokens.directory import directory_files as directory_files
 from jaxprobe.tokens.directory import from_directory as from_directory
 from jaxprobe.tokens.gguf_vocabulary import from_gguf as from_gguf
 from jaxprobe.tokens.gguf_vocabulary import load_tokenizer as load_tokenizer
+from jaxprobe.tokens.tokenizer import BOS_SETTINGS as BOS_SETTINGS
 from jaxprobe.tokens.tokenizer import Tokenizer as Tokenizer
+from jaxprobe.tokens.tokenizer import opening_id as opening_id
 from jaxprobe.tokens.tokenizer import token_ids as token_ids

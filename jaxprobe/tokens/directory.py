@@ -8,6 +8,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from jaxprobe.boundary import FileError, reader
+from jaxprobe.tokens.begin import begin_id
 from jaxprobe.tokens.classes import CLASSES, added_bos, finish, pad_of
 from jaxprobe.tokens.declared import Declared, declared
 from jaxprobe.tokens.folder import AS_STORED, SETTINGS, SIDE_FILES, Folder, class_of, open_folder
@@ -78,7 +79,8 @@ def _from_json(path: Path, folder: Folder) -> Tokenizer:
         if kind.keeps_post_processor and post_processor is not None:
             backend.post_processor = post_processor
     finish(name, backend, tokens, folder)
-    return pinned(backend, _post_processed_bos(path, backend), pad_of(backend, tokens))
+    bos_id, begin = _post_processed_bos(path, backend), begin_id(backend, tokens.named)
+    return pinned(backend, bos_id, pad_of(backend, tokens), begin)
 
 
 def _from_pieces(path: Path, folder: Folder) -> Tokenizer:
@@ -104,10 +106,11 @@ def _from_pieces(path: Path, folder: Folder) -> Tokenizer:
             model = model_of_class(given)
             backend = kind.build(model, folder.settings, tokens.text("unk_token"))
     finish(name, backend, tokens, folder)
+    begin = begin_id(backend, tokens.named) if bos_id is None else bos_id
     asked = added_bos(backend, tokens, folder)
     if folder.names_a_class or "add_bos_token" in folder.settings:
         bos_id = asked
-    return pinned(backend, bos_id, pad_of(backend, tokens) if pad_id is None else pad_id)
+    return pinned(backend, bos_id, pad_of(backend, tokens) if pad_id is None else pad_id, begin)
 
 
 def _unnormalised(tokens: Declared) -> Declared:

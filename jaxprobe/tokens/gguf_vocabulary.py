@@ -127,8 +127,11 @@ def _with_marks(file: GgufFile, backend: tokenizers.Tokenizer, has_bos: bool) ->
     bos_id = None
     if _optional(file, "add_bos_token", has_bos):
         bos_id = int(file.value(f"{_PREFIX}bos_token_id"))
-    fallback = _optional(file, "eos_token_id", 0 if bos_id is None else bos_id)
-    return pinned(backend, bos_id, int(_optional(file, "padding_token_id", fallback)))
+    end_id = _optional(file, "eos_token_id", None)
+    fallback = end_id if end_id is not None else bos_id or 0
+    begin = _optional(file, "bos_token_id", end_id)
+    begin = backend.token_to_id("<|endoftext|>") if begin is None else int(begin)
+    return pinned(backend, bos_id, int(_optional(file, "padding_token_id", fallback)), begin)
 
 
 def _optional(file: GgufFile, key: str, default):

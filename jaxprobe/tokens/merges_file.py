@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenizers.models import BPE
 
 from jaxprobe.boundary import MIB, check_size, open_regular, reader
+from jaxprobe.tokens.begin import begin_id
 from jaxprobe.tokens.classes import CLASSES, added_bos, finish, pad_of
 from jaxprobe.tokens.declared import declared
 from jaxprobe.tokens.folder import MODEL, SETTINGS, Folder, class_of
@@ -41,7 +42,8 @@ def read_merges(folder: Folder) -> Tokenizer:
         model = _read(folder.path)
         backend = kind.build(model, folder.settings, tokens.text("unk_token"))
     finish(name, backend, tokens, folder)
-    return pinned(backend, added_bos(backend, tokens, folder), pad_of(backend, tokens))
+    bos_id, begin = added_bos(backend, tokens, folder), begin_id(backend, tokens.named)
+    return pinned(backend, bos_id, pad_of(backend, tokens), begin)
 
 
 def _read(folder: Path) -> BPE:

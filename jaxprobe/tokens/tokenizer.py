@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import tokenizers
+from absl import logging
 
 from jaxprobe import checks
+
+BOS_SETTINGS = ("auto", "on", "off")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,10 +19,13 @@ class Tokenizer:
 
     Attributes:
         backend: The compiled tokenizer of the `tokenizers` library.
-        bos_id: Id that opens every prompt; None for families that have none, such as Qwen and Pythia.
+        bos_id: Id that opens every prompt by the files' own rule; None for families whose tokenizer puts
+            none there, such as Qwen and Pythia.
         pad_id: Id that fills rows on the right, and stands for a prompt that would have no ids.
         vocab_size: Number of ids.
         fingerprint: Hex SHA-256 of everything that decides the ids.
+        begin_id: Id that opens prompts where BOS is switched on and the files' rule puts none there; see
+            `begin.begin_id`. None where the files name no such token.
     """
 
     backend: tokenizers.Tokenizer = dataclasses.field(repr=False)
@@ -27,6 +33,7 @@ class Tokenizer:
     pad_id: int
     vocab_size: int
     fingerprint: str
+    begin_id: int | None = None
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text, without BOS.
@@ -49,7 +56,9 @@ class Tokenizer:
         return [encoding.ids for encoding in encodings]
 
 
-def pinned(backend: tokenizers.Tokenizer, bos_id: int | None, pad_id: int) -> Tokenizer:
+def pinned(
+    backend: tokenizers.Tokenizer, bos_id: int | None, pad_id: int, begin_id: int | None = None
+) -> Tokenizer:
     """A tokenizer whose fingerprint is the digest of the library's own description of it."""
     digest = hashlib.sha256(f"tokenizers 1 {bos_id} {pad_id}\n".encode())
     digest.update(backend.to_str().encode())
@@ -59,30 +68,72 @@ def pinned(backend: tokenizers.Tokenizer, bos_id: int | None, pad_id: int) -> To
         pad_id=pad_id,
         vocab_size=backend.get_vocab_size(with_added_tokens=True),
         fingerprint=digest.hexdigest(),
+        begin_id=begin_id,
     )
 
 
-def token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
-    """Ids of each prompt: BOS where the tokenizer has one, then as many last tokens as fit.
+def opening_id(tokenizer: Tokenizer, bos: str = "auto") -> int | None:
+    """The id that a prompt opens with, or None.
 
-    The rule is the reference tokenizer's own, which is also TransformerLens's default for these
-    families: Gemma, Llama and Mistral open with BOS, Qwen and Pythia with the text. There an empty text,
-    which would have nothing to read at, becomes the one token `pad_id`.
+    Args:
+        tokenizer: Whose ids.
+        bos: `auto` follows the tokenizer files' own rule: Gemma, Llama and Mistral open with BOS, Qwen
+            and Pythia with the text. `on` puts BOS in front in every family, as TransformerLens's
+            HookedTransformer does by default (its TransformerBridge follows the files for some
+            families) and as SAELens's `prepend_bos` says; `off` puts nothing there.
+
+    Raises:
+        ValueError: Another setting, or `on` where the files name no token to put in front.
+    """
+    checks.check_choice("bos", bos, BOS_SETTINGS)
+    if bos != "on" or tokenizer.bos_id is not None:
+        return None if bos == "off" else tokenizer.bos_id
+    if tokenizer.begin_id is None:
+        raise ValueError(
+            "`bos` must be auto or off for a tokenizer whose files name neither a BOS nor an EOS token,"
+            " got on; name its bos_token in tokenizer_config.json if it has one"
+        )
+    return tokenizer.begin_id
+
+
+def token_ids(
+    tokenizer: Tokenizer, texts: Sequence[str], max_length: int, bos: str = "auto"
+) -> list[np.ndarray]:
+    """Ids of each prompt: BOS where the setting puts one, then as many last tokens as fit.
+
+    A text that would have no ids and so nothing to read at becomes the one token `pad_id`. A warning
+    tells how many texts hold the BOS token already where one is put in front of them.
 
     Args:
         tokenizer: Where the ids come from.
         texts: N prompts.
         max_length: Most ids of a prompt, BOS among them; at least 1.
+        bos: See `opening_id`.
 
     Returns:
         N int32 arrays of 1 to `max_length` ids.
     """
     checks.check_positive("max_length", max_length)
+    if int(max_length) != max_length:
+        raise ValueError(f"`max_length` must be a whole number of tokens, got {max_length}")
+    opening = opening_id(tokenizer, bos)
     ids = tokenizer.encode_batch(texts)
-    first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    kept = max_length - len(first)
+    if opening is not None:
+        _warn_of_doubled(opening, ids, texts)
+    first = [] if opening is None else [opening]
+    kept = int(max_length) - len(first)
     rows = [[*first, *row[max(0, len(row) - kept) :]] or [tokenizer.pad_id] for row in ids]
     return [np.array(row, np.int32) for row in rows]
+
+
+def _warn_of_doubled(opening: int, ids: Sequence[Sequence[int]], texts: Sequence[str]) -> None:
+    doubled = [index for index, row in enumerate(ids) if len(row) and row[0] == opening]
+    if doubled:
+        logging.warning(
+            "%d of %d texts begin with the BOS token and get another in front, the first at index %d"
+            " (%r): activations are those of a doubled BOS; take it out of the texts, or set bos to off",
+            *(len(doubled), len(texts), doubled[0], texts[doubled[0]][:40]),
+        )
 
 
 def _check_text(index: int, text: str) -> None:

@@ -1,11 +1,11 @@
 """Valid SAE files of the published layouts, small, and how they are read."""
 
-import io
 import json
 import pickle
+import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,13 +18,18 @@ from jaxprobe.checkpoints import training_state
 D, S = 8, 12  # d_model, d_sae
 
 
-def _arrays(names: dict[str, tuple[int, ...]], dtype=np.float32) -> dict[str, np.ndarray]:
+def _arrays(names: Mapping[str, tuple[int, ...]], dtype=np.float32) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
     return {name: draw.uniform(0.1, 1, shape).astype(dtype) for name, shape in names.items()}
 
 
-_PLAIN = {"W_enc": (D, S), "b_enc": (S,), "W_dec": (S, D), "b_dec": (D,)}
-_LINEAR = {
+_PLAIN: dict[str, tuple[int, ...]] = {
+    "W_enc": (D, S),
+    "b_enc": (S,),
+    "W_dec": (S, D),
+    "b_dec": (D,),
+}
+_LINEAR: dict[str, tuple[int, ...]] = {
     **{"encoder.weight": (S, D), "encoder.bias": (S,)},
     **{"decoder.weight": (D, S), "decoder.bias": (D,)},
 }
@@ -140,62 +145,48 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 # --- torch.save's layout: a zip of a pickle that describes tensors, and their bytes
 
 
-class _Named:
-    """Stands for an object that a pickle names and no import finds."""
-
-    def __init__(self, module: str, name: str):
-        self.module, self.name = module, name
-
-
-class _Tensor:
-    """One contiguous tensor and its storage."""
-
-    def __init__(self, key: str, array: np.ndarray):
-        self.key, self.array = key, array
-
-
-class _Storage:
-    """What a pickle refers to by a persistent id."""
-
-    def __init__(self, tensor: _Tensor):
-        self.tensor = tensor
-
-
-class _Pickler(pickle._Pickler):
-    """Python's own pickler, taught to write torch's names and tensors."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-
-    def persistent_id(self, obj):
-        if not isinstance(obj, _Storage):
-            return None
-        kind = _Named("torch", "FloatStorage")
-        return ("storage", kind, obj.tensor.key, "cpu", obj.tensor.array.size)
-
-    def save_name(self, named):
-        self.write(pickle.GLOBAL + f"{named.module}\n{named.name}\n".encode())
-
-    def save_tensor(self, tensor):
-        array = tensor.array
-        self.save(_Named("torch._utils", "_rebuild_tensor_v2"))
-        steps = tuple(step // array.itemsize for step in array.strides)
-        self.save((_Storage(tensor), 0, array.shape, steps, False, None))
-        self.write(pickle.REDUCE)
-
-    dispatch[_Named] = save_name
-    dispatch[_Tensor] = save_tensor
-
-
 def write_torch(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a state dictionary as `torch.save` does, from float32 arrays."""
-    tensors = {name: _Tensor(str(at), array) for at, (name, array) in enumerate(arrays.items())}
-    stream = io.BytesIO()
-    _Pickler(stream, 2).dump(tensors)
+    """Writes a state dictionary as `torch.save` does, from contiguous float32 arrays."""
+    entries = b"".join(
+        _text(name) + _tensor(str(at), array) for at, (name, array) in enumerate(arrays.items())
+    )
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", stream.getvalue())
+        content = pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + entries
+        archive.writestr("archive/data.pkl", content + pickle.SETITEMS + pickle.STOP)
         archive.writestr("archive/byteorder", "little")
-        for tensor in tensors.values():
-            archive.writestr(f"archive/data/{tensor.key}", tensor.array.tobytes())
+        for at, array in enumerate(arrays.values()):
+            archive.writestr(f"archive/data/{at}", array.tobytes())
+
+
+def _tensor(key: str, array: np.ndarray) -> bytes:
+    """The call that assembles a tensor from its storage."""
+    storage = _tuple(
+        *(_text("storage"), b"ctorch\nFloatStorage\n", _text(key), _text("cpu")),
+        _int(array.size),
+    )
+    shape, steps = array.shape, (step // array.itemsize for step in array.strides)
+    arguments = _tuple(
+        *(
+            storage + pickle.BINPERSID,
+            _int(0),
+            _tuple(*map(_int, shape)),
+            _tuple(*map(_int, steps)),
+        ),
+        *(pickle.NEWFALSE, pickle.NONE),
+    )
+    return b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + pickle.REDUCE
+
+
+def _text(text: str) -> bytes:
+    return pickle.BINUNICODE + struct.pack("<I", len(text.encode())) + text.encode()
+
+
+def _int(value: int) -> bytes:
+    return pickle.BININT + struct.pack("<i", value)
+
+
+def _tuple(*items: bytes) -> bytes:
+    return pickle.MARK + b"".join(items) + pickle.TUPLE
 
 
 READERS = {

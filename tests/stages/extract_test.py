@@ -17,6 +17,7 @@ import pytest
 from jaxprobe import store as store_room
 from jaxprobe.base import Site
 from jaxprobe.stages import extract as stage
+from jaxprobe.stages import in_memory
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +133,7 @@ def test_a_site_of_another_width_is_stored_and_extracted(tmp_path, paths):
     assert store.read(heads, []).shape == (0, 48)
     assert store.read(SITE, texts).shape == (60, 32)
     assert store.read_tokens(heads, slice(0, 9)).shape == (9, 48)
-    got = stage.extract_texts(
+    got = in_memory.extract_texts(
         fakes.FakeModel(), texts, [heads, SITE], make_forward=fakes.make_forward
     )
     np.testing.assert_array_equal(got[heads], [x_TD[-1] for x_TD in wanted])
@@ -215,7 +216,7 @@ def test_unknown_names_are_refused(tmp_path, paths):
 
 def test_extract_texts_keeps_order_and_repeats():
     texts = ["one two three", "four", "one two three", "five six"]
-    found = stage.extract_texts(
+    found = in_memory.extract_texts(
         fakes.FakeModel(), texts, ["blocks.1.resid_post"], make_forward=fakes.make_forward
     )
     last = np.stack([x_TD[-1] for x_TD in expected(texts, SITE)])
