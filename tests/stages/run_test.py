@@ -11,6 +11,7 @@ import pytest
 
 from jaxprobe import base, datasets, models, regimes, table
 from jaxprobe import probes as probes_room
+from jaxprobe.checkpoints import save_sae
 from jaxprobe.stages import run as stage
 from jaxprobe.store import ActivationStore, StoreError
 from tests import fakes
@@ -228,6 +229,34 @@ def test_shards_make_the_rows_of_the_whole_job(loads, tmp_path):
     first, second = (table.merge([path]) for path in paths)
     assert len(first) > 10
     assert repr(first.to_pylist()) == repr(second.to_pylist())
+
+
+def test_two_names_of_one_tensor_are_one_site(loads, paths, tmp_path, monkeypatch):
+    model = fakes.FakeModel()
+    monkeypatch.setattr(models, "identify", lambda source, dtype: model)
+    sae = fakes.loaded_sae(base.Site.parse("blocks.1.mlp_module_out"))
+    where = save_sae(tmp_path / "sae", sae, {"id": "sae", "site": str(sae.site)})
+    job = mapping(
+        paths[:1],
+        **{"site": "model.layers.1.mlp.output", "saes": (str(where),), "train_sae": None},
+        fit={
+            **{"num_latents": (2,), "regime_num_latents": (2,), "standard_only": ()},
+            **{"baselines": ("logistic",), "penalties": ("l2",), "controls": False},
+        },
+        encode={
+            **{"protocols": ("paper",), "max_latents": 8, "random_latents": 8},
+            "random_sae": False,
+        },
+    )
+    config = stage.RunConfig.from_mapping(job)
+    stage.run(config, tmp_path / "run", ("extract", "encode", "fit"))
+    rows = table.read_rows(tmp_path / "run" / "results.parquet")
+    assert {(row.site, row.features) for row in rows} == {
+        *(("blocks.1.mlp_out", "activations"), ("blocks.1.mlp_out", "sae")),
+    }
+    # Where a norm stands between the two, they are two sites.
+    model = fakes.FakeModel(post_norms=True)
+    assert stage.with_stored_sites(config) == config
 
 
 def test_a_damaged_record_is_written_anew(loads, paths, tmp_path):
