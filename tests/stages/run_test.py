@@ -236,27 +236,20 @@ def test_two_names_of_one_tensor_are_one_site(loads, paths, tmp_path, monkeypatc
     monkeypatch.setattr(models, "identify", lambda source, dtype: model)
     sae = fakes.loaded_sae(base.Site.parse("blocks.1.mlp_module_out"))
     where = save_sae(tmp_path / "sae", sae, {"id": "sae", "site": str(sae.site)})
-    job = mapping(
-        paths[:1],
-        **{"site": "model.layers.1.mlp.output", "saes": (str(where),), "train_sae": None},
-        fit={
-            **{"num_latents": (2,), "regime_num_latents": (2,), "standard_only": ()},
-            **{"baselines": ("logistic",), "penalties": ("l2",), "controls": False},
-        },
-        encode={
-            **{"protocols": ("paper",), "max_latents": 8, "random_latents": 8},
-            "random_sae": False,
-        },
-    )
-    config = stage.RunConfig.from_mapping(job)
-    stage.run(config, tmp_path / "run", ("extract", "encode", "fit"))
-    rows = table.read_rows(tmp_path / "run" / "results.parquet")
-    assert {(row.site, row.features) for row in rows} == {
-        *(("blocks.1.mlp_out", "activations"), ("blocks.1.mlp_out", "sae")),
-    }
+    names = {"site": "model.layers.1.mlp.output", "saes": (str(where),)}
+    config = stage.RunConfig.from_mapping(mapping(paths[:1], **names))
+    one = base.Site.parse("blocks.1.mlp_out")
+    stage.run(config, tmp_path / "run", ("extract",))
+    store = ActivationStore.open(tmp_path / "run" / "activations")
+    assert set(store.taps) == {(one, "last"), (one, "tokens")}
+    trained, job = fakes.loaded_sae(one), stage.with_stored_sites(config)
+    assert {loaded.site for loaded in stage.load_saes(job, tmp_path, trained)} == {one}
+    places = (job.site, *job.extract.sites, *job.extract.token_sites, job.train_sae.site)
+    assert set(places) == {str(one)}
     # Where a norm stands between the two, they are two sites.
     model = fakes.FakeModel(post_norms=True)
     assert stage.with_stored_sites(config) == config
+    assert stage.load_saes(config, tmp_path, trained)[1].site == sae.site
 
 
 def test_a_damaged_record_is_written_anew(loads, paths, tmp_path):
