@@ -150,6 +150,23 @@ def test_gemma_scope_reads_whole_folder_names(tmp_path):
         assert told(checkpoints.load_sae(folder))[0] == site
 
 
+def test_a_crosscoders_config_says_which_module_it_reads(tmp_path):
+    arrays = {**gemma_2_arrays(), "w_dec": draw(S, 2, D)}
+    for hook, site in (
+        (None, None),
+        ("model.layers.{7,13}.output", "blocks.13.resid_post"),
+        ("model.layers.{7,13}.mlp.output", "blocks.13.mlp_module_out"),
+        ("model.layers.{7,13}.mlp.act_fn.output", None),
+    ):
+        config = {"architecture": "jump_relu", "type": "crosscoder", "hf_hook_point_in": hook}
+        folder = put(tmp_path, "params_layer_1.safetensors", arrays, config=config)
+        if hook is None:
+            with pytest.raises(ValueError, match="must name the 2 blocks"):
+                checkpoints.load_sae(folder / "params_layer_1.safetensors")
+            continue
+        assert told(checkpoints.load_sae(folder / "params_layer_1.safetensors"))[0] == site
+
+
 def test_goodfires_layer_is_the_names_end(tmp_path):
     arrays = {
         **{"encoder_linear.weight": draw(S, D), "encoder_linear.bias": draw(S)},
