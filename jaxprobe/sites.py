@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from jaxprobe import checks
+
 STREAMS = (
     *("embed", "resid_pre", "resid_mid", "resid_post"),
     *("attn_in_unscaled", "attn_z", "attn_module_out", "attn_out"),
@@ -81,8 +83,10 @@ def site_named(text: str, library: str, port: str = "output") -> Site:
 
     Raises:
         ValueError: A name that is not the library's, or that no stream stands for: it says which
-            tensor that is.
+            tensor that is. An unknown library or port.
     """
+    checks.check_choice("library", library, LIBRARIES)
+    checks.check_choice("port", port, ("output", "input"))
     for read in LIBRARIES[library]:
         found = read(text, port)
         if isinstance(found, Site):

@@ -45,6 +45,11 @@ class FakeModel:
     widths: dict[str, int] = dataclasses.field(default_factory=lambda: {"attn_z": 48})
     fingerprint: str = "fake weights"
     tokenizer: FakeTokenizer = dataclasses.field(default_factory=FakeTokenizer)
+    post_norms: bool = False
+
+    def stored(self, site: Site) -> Site:
+        """The site under whose name activations are kept."""
+        return site.stored(self.post_norms)
 
 
 def activations(ids: np.ndarray, site: Site, d_model: int = 32) -> np.ndarray:

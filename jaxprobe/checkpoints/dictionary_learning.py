@@ -182,7 +182,7 @@ def _site(config: Config, trainer: Config, path: Path) -> Site | None:
             "%s reads both sides of a module (io = %r); its site is left open", path, side
         )
         return None
-    if layer is not None and not re.search(r"[0-9]", name):
+    if layer is not None and re.fullmatch(r"[a-z_]*", name):
         name = f"{name or 'resid'}_layer_{layer}"
     site = hook_site(name, "dictionary_learning", f"{side}put")
     if site and layer is not None and str(layer) != str(max(site.block, 0)):

@@ -19,7 +19,7 @@ from jaxprobe.checkpoints import config as configs
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.gemma_scope_2 import KEYS, SKIP, check_affine
 from jaxprobe.checkpoints.loaded import LoadedSae
-from jaxprobe.checkpoints.places import Place, site_of
+from jaxprobe.checkpoints.places import Place, hook_site, site_of
 from jaxprobe.saes import JumpReluSae, frame, jump_relu
 
 NAME = "a layer of a Gemma Scope 2 crosscoder or CLT (params_layer_L.safetensors)"
@@ -59,13 +59,13 @@ def load(place: Place) -> LoadedSae:
     num_layers = found["w_dec"].shape[1]
     number = _layer(path, num_layers)
     if kind == "clt":
-        site = Site(block=number, stream="mlp_in")
+        site = _site(config, number, "mlp_in")
         about = {"decoder": "summed over layers", "output_site": f"blocks.{number}.mlp_out"}
         arrays.float32(found["w_dec"], "w_dec", path)  # a sum might hide what is not finite
         found["w_dec"] = found["w_dec"].sum(axis=1, dtype="float32")
     else:
         block = _blocks(place, config, num_layers)[number]
-        site, about = Site(block=block, stream="resid_post"), {"decoder": "of the layer it reads"}
+        site, about = _site(config, block, "resid_post"), {"decoder": "of the layer it reads"}
         found["w_dec"] = found["w_dec"][:, number]
     core = JumpReluSae(**arrays.fields(found, KEYS, path))
     jump_relu.check_sae(core, f"{path} is not a layer of a Gemma Scope 2 {kind} as published")
@@ -116,6 +116,12 @@ def _layer(path: Path, num_layers: int) -> int:
             f"{path.name} must be numbered 0 to {num_layers - 1}, by the layers of its `w_dec`"
         )
     return number
+
+
+def _site(config: Config, block: int, stream: str) -> Site | None:
+    """Where a block is read: as the config's hook says for all of them, else as published."""
+    hook, count = re.subn(r"\{[^}]+\}", str(block), config.text("hf_hook_point_in", ""))
+    return hook_site(hook, "hugging_face") if count == 1 else Site(block=block, stream=stream)
 
 
 def _blocks(place: Place, config: Config, num_layers: int) -> list[int]:

@@ -73,7 +73,7 @@ def hook_site(hook: str | None, library: str = "any", port: str = "output") -> S
     try:
         return site_named(hook, library, port)
     except ValueError as error:
-        logging.warning("its site is left open: %s, as `site`", error)
+        logging.warning("the SAE's site is left open, to be named as `site`: %s", error)
         return None
 
 

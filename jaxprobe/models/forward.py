@@ -9,7 +9,7 @@ import numpy as np
 from penzai import pz
 
 from jaxprobe import checks
-from jaxprobe.base import POOLINGS, Site
+from jaxprobe.base import POOLINGS, STREAMS, Site
 from jaxprobe.models import sharding
 from jaxprobe.models.model import Model
 from jaxprobe.models.rotary import rotary_table
@@ -145,6 +145,12 @@ def _take(x_BTD, index_B1):
 
 
 def _check_site(model: Model, site: Site) -> None:
+    lowest = -1 if site.stream == "embed" else 0
+    if site.stream not in STREAMS or site.block < lowest or (lowest and site.block != lowest):
+        raise ValueError(
+            f"a site has a stream of {', '.join(STREAMS)} and a block from 0 (`embed`: -1), got"
+            f" {site!r}; make it by Site.parse, for example of blocks.0.resid_post"
+        )
     if site.block >= model.num_blocks:
         raise ValueError(
             f"`{site}` is not in {model.name}: its blocks are 0 to {model.num_blocks - 1}"

@@ -108,7 +108,10 @@ class _Request:
 
     def stored(self, model: "Identity") -> "_Request":
         """The request under the names that the model's activations are kept by."""
-        named = {(stored_site(s, model), pooling): n for (s, pooling), n in self.wanted_N.items()}
+        named = {
+            (model.stored(site) if site.stream in MODULE_OUT else site, pooling): wanted_N
+            for (site, pooling), wanted_N in self.wanted_N.items()
+        }
         return dataclasses.replace(self, wanted_N={tap: named[tap] for tap in sorted(named)})
 
     def missing(self, store: ActivationStore) -> list[tuple[tuple[Tap, ...], np.ndarray]]:
@@ -183,11 +186,6 @@ def outstanding(config: ExtractConfig, *workdirs: Path) -> tuple[int, list[str]]
             missing = here if missing is None else missing & here
     left = range(len(request.texts)) if missing is None else sorted(missing)
     return len(request.texts), [request.texts[index] for index in left]
-
-
-def stored_site(site: Site, model: "Identity") -> Site:
-    """The site under whose name a model's activations are kept; most are kept under their own."""
-    return model.stored(site) if site.stream in MODULE_OUT else site
 
 
 def fingerprint(config: ExtractConfig, model: ExtractModel) -> dict[str, Any]:

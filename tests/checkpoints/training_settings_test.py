@@ -78,7 +78,7 @@ def test_centring_counts_where_a_layer_norm_has_not_done_it(sae_lens, tmp_path, 
 def test_settings_that_change_activations_are_refused_by_name(sae_lens, tmp_path, caplog):
     sae = make_sae_lens(sae_lens, "standard")
     cases = (
-        ({"fold_ln": True}, "blocks.3.mlp.hook_in", "`fold_ln`.*blocks.3.mlp_in_unscaled"),
+        ({"fold_ln": True}, "model.layers.3.mlp.input", "`fold_ln`.*blocks.3.mlp_in_unscaled"),
         ({"fold_value_biases": True}, "blocks.3.attn.hook_z", "`fold_value_biases`.*value biases"),
         ({"refactor_factored_attn_matrices": 1}, "blocks.3.attn.hook_z", "another basis"),
         ({"rope_theta": 7}, "blocks.3.hook_resid_pre", "'rope_theta', whose effect"),

@@ -103,6 +103,9 @@ def test_embed_is_the_scaled_table(model, batch, tiny_tensors):
 def test_wrong_arguments_are_refused(model, batch):
     with pytest.raises(ValueError, match=r"blocks\.7\.resid_post.*blocks are 0 to 6"):
         make_forward(model, [Site.parse("blocks.7.resid_post")])
+    for wrong in (("resid_past", 2), ("resid_post", -1), ("resid_pre", -2), ("embed", 0)):
+        with pytest.raises(ValueError, match="a site has a stream of"):
+            make_forward(model, [Site(stream=wrong[0], block=wrong[1])])
     with pytest.raises(ValueError, match="at least one site"):
         make_forward(model, [])
     with pytest.raises(ValueError, match="unknown pooling 'mean'"):

@@ -174,3 +174,12 @@ def test_identity_is_that_of_the_loaded_model(folder, whole):
     assert identify(folder, "bfloat16").fingerprint != found.fingerprint
     with pytest.raises(ValueError, match="hold no tokenizer"):
         _ = model.tokenizer
+
+
+def test_what_modules_put_out_has_the_name_of_the_same_tensor(folder, whole, tmp_path):
+    module = Site(block=1, stream="mlp_module_out")
+    assert identify(folder, "float32").stored(module) == whole[0].stored(module) == module
+    families.make("llama2").save_pretrained(tmp_path)
+    added = Site(block=1, stream="mlp_out")  # no post norm stands between
+    assert identify(tmp_path, "float32").stored(module) == added
+    assert load_model(tmp_path, "float32").stored(module) == added

@@ -122,6 +122,29 @@ def test_each_prompt_is_run_once_and_a_second_dataset_adds_the_missing(tmp_path,
     assert store.digest == store_room.ActivationStore.open(store.root).digest
 
 
+@pytest.mark.parametrize("post_norms", [False, True])
+def test_what_a_module_puts_out_is_stored_as_the_tensor_that_it_is(tmp_path, paths, post_norms):
+    model, seen = fakes.FakeModel(post_norms=post_norms), []
+    names = ("model.layers.1.mlp.output", "blocks.1.mlp_out")
+    store = stage.extract(
+        config_for(paths[:1], sites=names, token_sites=names[:1]),
+        tmp_path,
+        **{"model": model, "make_forward": counting_forward(seen)},
+    )
+    kept = {"blocks.1.mlp_out"} | ({"blocks.1.mlp_module_out"} if post_norms else set())
+    assert {str(site) for site, _ in store.taps} == kept
+    # Nothing is left to do, whichever name asks.
+    seen.clear()
+    for name in names:
+        config = config_for(paths[:1], sites=(name,))
+        stage.extract(
+            config, tmp_path, identify=lambda source, dtype: model, make_forward=fakes.make_forward
+        )
+        request = stage._request(config).stored(model)
+        assert not request.missing(store)
+    assert not seen
+
+
 def test_a_site_of_another_width_is_stored_and_extracted(tmp_path, paths):
     config = config_for(paths[:1], sites=("blocks.1.resid_post", "blocks.2.attn.hook_z"))
     config = dataclasses.replace(config, token_sites=("blocks.2.attn_z",))

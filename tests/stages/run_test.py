@@ -11,6 +11,7 @@ import pytest
 
 from jaxprobe import base, datasets, models, regimes, table
 from jaxprobe import probes as probes_room
+from jaxprobe.checkpoints import save_sae
 from jaxprobe.stages import run as stage
 from jaxprobe.store import ActivationStore, StoreError
 from tests import fakes
@@ -230,6 +231,27 @@ def test_shards_make_the_rows_of_the_whole_job(loads, tmp_path):
     first, second = (table.merge([path]) for path in paths)
     assert len(first) > 10
     assert repr(first.to_pylist()) == repr(second.to_pylist())
+
+
+def test_two_names_of_one_tensor_are_one_site(loads, paths, tmp_path, monkeypatch):
+    model = fakes.FakeModel()
+    monkeypatch.setattr(models, "identify", lambda source, dtype: model)
+    sae = fakes.loaded_sae(base.Site.parse("blocks.1.mlp_module_out"))
+    where = save_sae(tmp_path / "sae", sae, {"id": "sae", "site": str(sae.site)})
+    names = {"site": "model.layers.1.mlp.output", "saes": (str(where),)}
+    config = stage.RunConfig.from_mapping(mapping(paths[:1], **names))
+    one = base.Site.parse("blocks.1.mlp_out")
+    stage.run(config, tmp_path / "run", ("extract",))
+    store = ActivationStore.open(tmp_path / "run" / "activations")
+    assert set(store.taps) == {(one, "last"), (one, "tokens")}
+    trained, job = fakes.loaded_sae(one), stage.with_stored_sites(config)
+    assert {loaded.site for loaded in stage.load_saes(job, tmp_path, trained)} == {one}
+    places = (job.site, *job.extract.sites, *job.extract.token_sites, job.train_sae.site)
+    assert set(places) == {str(one)}
+    # Where a norm stands between the two, they are two sites.
+    model = fakes.FakeModel(post_norms=True)
+    assert stage.with_stored_sites(config) == config
+    assert stage.load_saes(config, tmp_path, trained)[1].site == sae.site
 
 
 def test_a_damaged_record_is_written_anew(loads, paths, tmp_path):
