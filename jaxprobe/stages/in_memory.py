@@ -108,9 +108,8 @@ def _tell_unopened(tokenizer: Any, bos: str) -> None:
     if bos == "auto" and tokenizer.bos_id is None and tokenizer.begin_id is not None:
         logging.log_first_n(
             logging.WARNING,
-            "texts do not open with BOS, as this model's tokenizer files say; TransformerLens puts token"
-            " %d in front, and SAEs whose `bos` is 'on' were trained so: set bos to 'on' for them, to"
-            " 'off' to silence this",
+            "texts do not open with BOS, as this model's tokenizer files say; SAEs whose `bos` is 'on'"
+            " were trained with token %d in front: set bos to 'on' for them, to 'off' to silence this",
             1,
             tokenizer.begin_id,
         )

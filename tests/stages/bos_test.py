@@ -115,3 +115,15 @@ def test_activations_of_another_kind_are_refused_before_they_are_encoded(path, t
     running._check_training(by_hand, store, saes)  # told already by `agreed_bos`
     manifest = json.loads((store.root / MANIFEST).read_text())
     assert manifest["fingerprint"]["bos"] is None
+
+
+def test_centred_activations_of_a_model_without_layer_norm_are_refused(path, tmp_path, monkeypatch):
+    store, config = extract(path, tmp_path), config_of(path).extract
+    sae = dataclasses.replace(fakes.loaded_sae(SITE), centred=True)
+    for norm in ("layer", "rms"):
+        found = dataclasses.make_dataclass("Found", ["norm"])(norm)
+        monkeypatch.setattr(running.models, "identify", lambda source, dtype, found=found: found)
+        if norm == "layer":
+            running._check_training(config, store, [sae])
+    with pytest.raises(ValueError, match="TransformerLens leaves out for models without LayerNorm"):
+        running._check_training(config, store, [sae])

@@ -77,7 +77,7 @@ def test_a_family_without_bos_in_its_files_is_told_once(caplog):
         extract(tokenizer=Unopened())
     told = [record.getMessage() for record in caplog.records]
     assert len(told) <= 1  # none where another test came first
-    assert all("TransformerLens puts token 3 in front" in text for text in told)
+    assert all("trained with token 3 in front" in text for text in told)
 
 
 def test_activations_that_are_not_finite_are_told_with_their_text():
