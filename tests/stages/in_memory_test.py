@@ -57,7 +57,7 @@ def test_a_site_is_found_by_its_text():
 def test_bos_is_what_the_setting_says(caplog):
     def by_hand(*first):
         ids = [[*first, *fakes.FakeTokenizer().encode(text)] for text in TEXTS]
-        return np.stack([fakes.activations(row, SITE)[-1] for row in ids])
+        return np.stack([fakes.activations(np.array(row), SITE)[-1] for row in ids])
 
     for tokenizer, on in ((fakes.FakeTokenizer(), 1), (Unopened(), 3)):
         auto = [] if tokenizer.bos_id is None else [1]
