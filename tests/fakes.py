@@ -23,7 +23,7 @@ from jaxprobe.saes.jump_relu import JumpReluSae
 class FakeTokenizer:
     """Words to ids by their CRC."""
 
-    bos_id: int = 1
+    bos_id: int | None = 1
     pad_id: int = 0
     fingerprint: str = "fake tokenizer"
 

@@ -155,7 +155,9 @@ def _is_centred(metadata: Mapping[str, Any], site: Site | None, place: Place, pa
         raise ValueError(f"`{KWARGS}` of {path} must be an object, got {kwargs!r}; mend the file")
     told = place.options.site is not None  # then it counts, and not what the files say of their own
     for name, value in kwargs.items():
-        if value and name != "center_writing_weights" and name not in _NO_EFFECT:
+        # A checkpoint's number may be 0, which is no way to say that there is none.
+        is_set = value is not None and value is not False and value not in ("", [], {})
+        if is_set and name != "center_writing_weights" and name not in _NO_EFFECT:
             _check_argument(name, value, None if told else site, path)
     if not kwargs.get("center_writing_weights") or (site and site.stream in _AFTER_NORM):
         return False
@@ -182,7 +184,7 @@ def _check_argument(name: str, value: Any, site: Site | None, path: Path) -> Non
             " of the file if it has none"
         )
     stream, reason = _REFUSED[name]
-    if site is None or site.stream != stream:
+    if not value or site is None or site.stream != stream:
         return
     way_out = (
         f"give the site blocks.{site.block}.mlp_in_unscaled"

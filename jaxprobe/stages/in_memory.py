@@ -1,6 +1,6 @@
 """Texts to activations, in memory: `jp.extract`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,18 @@ from jaxprobe.stages.extract import ExtractModel, MakeForward, check_finite, com
 class Activations(dict[Site, np.ndarray]):
     """float32 [N, width] by site; a site's text is understood as well: `x["blocks.1.resid_post"]`."""
 
-    def __missing__(self, key: object) -> np.ndarray:
-        """The array of a site that is named by its text.
+    def __getitem__(self, key: Site | str) -> np.ndarray:
+        """The array of a site, or of the site that a text names.
 
         Raises:
             ValueError: The text names no site.
             KeyError: Nothing was extracted there.
         """
-        site = Site.parse(key) if isinstance(key, str) else key
-        for known, array in self.items():
-            if known == site:
-                return array
-        there = ", ".join(map(str, self.keys()))
-        raise KeyError(
-            f"there are activations at {there or 'no site'}, got {key}; extract them there"
-        )
+        try:
+            return super().__getitem__(Site.parse(key) if isinstance(key, str) else key)
+        except KeyError:
+            there = ", ".join(map(str, self.keys())) or "no site"
+            raise KeyError(f"there are activations at {there}, got {key}; extract them") from None
 
     def __contains__(self, key: object) -> bool:
         """Whether there are activations at a site or a site's text."""
@@ -50,7 +47,7 @@ def extract_texts(
     max_length: int = 1024,
     bos: str = "auto",
     make_forward: MakeForward = models.make_forward,
-) -> Mapping[Site, np.ndarray]:
+) -> Activations:
     """Activations at the last token of each text, in memory.
 
     Args:
@@ -108,9 +105,8 @@ def _tell_unopened(tokenizer: Any, bos: str) -> None:
     if bos == "auto" and tokenizer.bos_id is None and tokenizer.begin_id is not None:
         logging.log_first_n(
             logging.WARNING,
-            "texts do not open with BOS, as this model's tokenizer files say; TransformerLens puts token"
-            " %d in front, and SAEs whose `bos` is 'on' were trained so: set bos to 'on' for them, to"
-            " 'off' to silence this",
+            "texts do not open with BOS, as this model's tokenizer files say; SAEs whose `bos` is 'on'"
+            " were trained with token %d in front: set bos to 'on' for them, to 'off' to silence this",
             1,
             tokenizer.begin_id,
         )

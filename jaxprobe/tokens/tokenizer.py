@@ -78,9 +78,9 @@ def opening_id(tokenizer: Tokenizer, bos: str = "auto") -> int | None:
     Args:
         tokenizer: Whose ids.
         bos: `auto` follows the tokenizer files' own rule: Gemma, Llama and Mistral open with BOS, Qwen
-            and Pythia with the text. `on` puts BOS in front in every family, as TransformerLens's
-            HookedTransformer does by default (its TransformerBridge follows the files for some
-            families) and as SAELens's `prepend_bos` says; `off` puts nothing there.
+            and Pythia with the text, as in TransformerLens's TransformerBridge. `on` puts BOS in front
+            in every family, which is the default of TransformerLens's HookedTransformer (Pythia
+            included, Qwen not) and of SAELens, and its `prepend_bos`; `off` puts nothing there.
 
     Raises:
         ValueError: Another setting, or `on` where the files name no token to put in front.

@@ -106,6 +106,7 @@ def test_an_sae_says_how_to_read_the_model_and_gives_the_librarys_latents(folder
     }
     (tmp_path / "cfg.json").write_text(json.dumps(config))
     ours = jp.load_sae(tmp_path)
+    assert ours.site is not None
     model = jp.load_model(folder, dtype="float32")
     x_ND = jp.extract(model, TEXTS, ours.site, bos=ours.bos)[ours.site]
     with torch.no_grad():

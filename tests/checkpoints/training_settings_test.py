@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the formats' own libraries need torch")
 
 from jaxprobe import checkpoints, saes  # noqa: E402
+from jaxprobe.base import Site  # noqa: E402
 from jaxprobe.checkpoints import places, training_settings  # noqa: E402
 from tests.checkpoints.parity_test import activations, assert_close, make_sae_lens  # noqa: E402
 
@@ -75,6 +76,18 @@ def test_centring_counts_where_a_layer_norm_has_not_done_it(sae_lens, tmp_path, 
         load("no site", hook_name=None, **kwargs)
 
 
+def test_what_the_registry_knows_of_old_files_counts_where_they_do_not_say(tmp_path):
+    site = Site(block=8, stream="resid_pre")
+    for source, metadata, wanted in (
+        ("hf://jbloom/GPT2-Small-SAEs-Reformatted/blocks.8.hook_resid_pre", {}, True),
+        ("hf://jbloom/GPT2-Small-SAEs-Reformatted/x", {"model_from_pretrained_kwargs": {}}, False),
+        ("hf://elsewhere/GPT2-Small-SAEs-Reformatted/x", {}, False),
+    ):
+        place = places.Place(folder=tmp_path, file=None, source=source)
+        said = {"model_name": "gpt2-small", **metadata}
+        assert training_settings._is_centred(said, site, place, tmp_path) == wanted
+
+
 def test_settings_that_change_activations_are_refused_by_name(sae_lens, tmp_path, caplog):
     sae = make_sae_lens(sae_lens, "standard")
     cases = (
@@ -98,10 +111,12 @@ def test_settings_that_change_activations_are_refused_by_name(sae_lens, tmp_path
     save(sae, tmp_path / "fine", model_from_pretrained_kwargs=harmless, seqpos_slice=[5, 99])
     assert not checkpoints.load_sae(tmp_path / "fine").centred
     assert not caplog.records
-    save(sae, tmp_path / "step", model_from_pretrained_kwargs={"checkpoint_value": 1000})
+    other = {"checkpoint_value": 1000, "checkpoint_index": 0, "fold_value_biases": 0}
+    save(sae, tmp_path / "step", model_from_pretrained_kwargs=other)
     with caplog.at_level(logging.WARNING):
         checkpoints.load_sae(tmp_path / "step")
     assert "checkpoint_value=1000" in caplog.text
+    assert "checkpoint_index=0" in caplog.text
 
 
 def test_sae_lens_says_whether_it_had_bos(sae_lens, tmp_path):

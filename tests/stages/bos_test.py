@@ -1,6 +1,7 @@
 """BOS through the stages: one setting a run, in the fingerprint, and never two kinds in one directory."""
 
 import dataclasses
+import functools
 import json
 import logging
 
@@ -48,11 +49,9 @@ def test_settings_that_mean_the_same_share_a_store_and_others_do_not(path, tmp_p
     for bos in ("auto", same):
         assert again(path, tmp_path, bos).digest == first.digest
         assert extract(path, tmp_path, bos, tokenizer).digest == first.digest
-    for start in (extract, again):
+    for start in (again, functools.partial(extract, tokenizer=tokenizer)):
         with pytest.raises(StoreError, match="bos: wanted"):
-            start(path, tmp_path, other) if start is again else start(
-                path, tmp_path, other, tokenizer
-            )
+            start(path, tmp_path, other)
     changed = extract(path, tmp_path / "other", other, tokenizer)
     assert again(path, tmp_path / "other", other).digest == changed.digest
     for bos in ("auto", same):
@@ -61,7 +60,7 @@ def test_settings_that_mean_the_same_share_a_store_and_others_do_not(path, tmp_p
     texts = fakes.dataset("a", 24).texts
     first_id = [] if other == "off" else [3]
     ids = [[*first_id, *fakes.FakeTokenizer().encode(text)] for text in texts]
-    wanted = np.stack([fakes.activations(row, SITE)[-1] for row in ids])
+    wanted = np.stack([fakes.activations(np.array(row), SITE)[-1] for row in ids])
     np.testing.assert_array_equal(changed.read(SITE, texts), wanted)
 
 
@@ -115,3 +114,15 @@ def test_activations_of_another_kind_are_refused_before_they_are_encoded(path, t
     running._check_training(by_hand, store, saes)  # told already by `agreed_bos`
     manifest = json.loads((store.root / MANIFEST).read_text())
     assert manifest["fingerprint"]["bos"] is None
+
+
+def test_centred_activations_of_a_model_without_layer_norm_are_refused(path, tmp_path, monkeypatch):
+    store, config = extract(path, tmp_path), config_of(path).extract
+    sae = dataclasses.replace(fakes.loaded_sae(SITE), centred=True)
+    for norm in ("layer", "rms"):
+        found = dataclasses.make_dataclass("Found", ["norm"])(norm)
+        monkeypatch.setattr(running.models, "identify", lambda source, dtype, found=found: found)
+        if norm == "layer":
+            running._check_training(config, store, [sae])
+    with pytest.raises(ValueError, match="TransformerLens leaves out for models without LayerNorm"):
+        running._check_training(config, store, [sae])

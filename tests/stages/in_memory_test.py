@@ -57,7 +57,7 @@ def test_a_site_is_found_by_its_text():
 def test_bos_is_what_the_setting_says(caplog):
     def by_hand(*first):
         ids = [[*first, *fakes.FakeTokenizer().encode(text)] for text in TEXTS]
-        return np.stack([fakes.activations(row, SITE)[-1] for row in ids])
+        return np.stack([fakes.activations(np.array(row), SITE)[-1] for row in ids])
 
     for tokenizer, on in ((fakes.FakeTokenizer(), 1), (Unopened(), 3)):
         auto = [] if tokenizer.bos_id is None else [1]
@@ -77,7 +77,7 @@ def test_a_family_without_bos_in_its_files_is_told_once(caplog):
         extract(tokenizer=Unopened())
     told = [record.getMessage() for record in caplog.records]
     assert len(told) <= 1  # none where another test came first
-    assert all("TransformerLens puts token 3 in front" in text for text in told)
+    assert all("trained with token 3 in front" in text for text in told)
 
 
 def test_activations_that_are_not_finite_are_told_with_their_text():

@@ -36,7 +36,9 @@ def write(folder, family):
     backend.save(str(folder / "tokenizer.json"))
     named = {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
-    return tokens.from_directory(folder)
+    found = tokens.from_directory(folder)
+    assert found is not None
+    return found
 
 
 def rows(tokenizer, bos, texts=TEXTS, max_length=64):
@@ -102,6 +104,7 @@ def test_a_sentencepiece_model_without_bos_in_front_still_has_it(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes((FIXTURES / "spm_llama.model").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false}')
     ours = tokens.from_directory(tmp_path)
+    assert ours is not None
     assert (ours.bos_id, ours.begin_id) == (None, 1)
     (row,) = tokens.token_ids(ours, ["kettle"], 9, "on")
     assert row[0] == 1
