@@ -18,6 +18,7 @@ from jaxprobe.boundary import reader
 from jaxprobe.tokens.folder import ADDED, LISTS, NAMES, SETTINGS, SPECIAL, Folder
 
 _NUMBERED, _SPECIFIC = "added_tokens_decoder", "model_specific_special_tokens"
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _FIX = "save the tokenizer again"
 Token = str | AddedToken
 
@@ -174,8 +175,15 @@ def _sorted(
 
 def _numbered(value: Any) -> AddedToken:
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise ValueError(f"`{_NUMBERED}` must map ids to tokens with a `content`, got {value!r}")
-    return AddedToken(**{key: field for key, field in value.items() if key != "__type"})
+        said = str(value)[:100]
+        raise ValueError(f"`{_NUMBERED}` must map ids to tokens with a `content`, got {said!r}")
+    fields = {key: field for key, field in value.items() if key != "__type"}
+    unknown = sorted(set(fields) - {"content", *_FLAGS})
+    if unknown:  # which the library would only print
+        raise ValueError(
+            f"token {value['content'][:50]!r} has the unknown field {unknown[0][:50]!r}"
+        )
+    return AddedToken(**fields)
 
 
 def _revived(value: Any) -> Any:

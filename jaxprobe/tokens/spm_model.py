@@ -18,7 +18,7 @@ from jaxprobe.tokens.pieces import NORMAL, Pieces
 _FILE_BYTES = 16 * MIB  # Gemma's has 4.5 MB for 262,144 pieces
 _PIECE_CHARACTERS = 512  # SentencePiece's own limit
 _ALL_CHARACTERS = 1 << 22  # of all pieces: each is cut at each place; Gemma's have 1.8 million
-_MOST_PIECES, _MOST_FIELDS = 1 << 19, 1 << 12  # of a model; of a piece or specification
+_MOST_PIECES, _MOST_FIELDS = 3 << 17, 1 << 12  # of a model; of a piece or specification
 _UNIGRAM, _BPE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Field numbers of ModelProto, of a piece, of TrainerSpec and of NormalizerSpec.

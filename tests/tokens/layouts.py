@@ -192,9 +192,15 @@ def layouts(size, stored):
         "own role": ({"image_token": "<img>", "boi_token": marked("<mark>")}, {}),
         "pad": ({"pad_token": "<mark>"}, {}),
         "pad object": ({"pad_token": marked("<mark>", lstrip=True, special=False)}, {}),
-        "mask, sep and cls": ({"mask_token": "<mask>", "sep_token": "<tool>", "cls_token": "<img>"}, {}),
+        "mask, sep and cls": (
+            {"mask_token": "<mask>", "sep_token": "<tool>", "cls_token": "<img>"},
+            {},
+        ),
         "added": ({}, {"added_tokens.json": {"<mark>": size, "<img>": size + 1}}),
-        "added and special": ({more: ["<img>"]}, {"added_tokens.json": {"<mark>": size, "<img>": size + 1}}),
+        "added and special": (
+            {more: ["<img>"]},
+            {"added_tokens.json": {"<mark>": size, "<img>": size + 1}},
+        ),
         "added beside decoder": (decoder(), {"added_tokens.json": {"<img>": size + 1}}),
         "map": ({}, {"special_tokens_map.json": {more: ["<mark>", "<img>"]}}),
         "map pad": ({}, {"special_tokens_map.json": {"pad_token": flags("<mark>", rstrip=True)}}),
@@ -202,7 +208,10 @@ def layouts(size, stored):
             {"pad_token": "<img>"},
             {"special_tokens_map.json": {"pad_token": "<mark>", "image_token": "<tool>"}},
         ),
-        "map lists": ({extra: ["<img>"]}, {"special_tokens_map.json": {extra: [{"content": "<mark>"}, "<img>"]}}),
+        "map lists": (
+            {extra: ["<img>"]},
+            {"special_tokens_map.json": {extra: [{"content": "<mark>"}, "<img>"]}},
+        ),
         "map dict": ({}, {"special_tokens_map.json": {extra: {"image_token": "<img>"}}}),
         "map beside decoder": (decoder(), {"special_tokens_map.json": {more: ["<img>"]}}),
         "map over additional": ({more: ["<img>"]}, {"special_tokens_map.json": {more: ["<mark>"]}}),
@@ -222,10 +231,18 @@ def layouts(size, stored):
         "no legacy": ({"legacy": False}, {}),
         "without effect": (
             {
-                **{"do_lower_case": True, "clean_up_tokenization_spaces": True, "model_max_length": 9},
+                **{
+                    "do_lower_case": True,
+                    "clean_up_tokenization_spaces": True,
+                    "model_max_length": 9,
+                },
                 **{"padding_side": "left", "truncation_side": "left", "errors": "replace"},
                 **{"chat_template": "{{ bos_token }}", "use_default_system_prompt": True},
-                **{"sp_model_kwargs": {}, "spaces_between_special_tokens": True, "trim_offsets": False},
+                **{
+                    "sp_model_kwargs": {},
+                    "spaces_between_special_tokens": True,
+                    "trim_offsets": False,
+                },
             },
             {},
         ),
