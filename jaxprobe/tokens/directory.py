@@ -9,7 +9,7 @@ from tokenizers import AddedToken
 
 from jaxprobe.boundary import FileError, reader
 from jaxprobe.tokens.classes import CLASSES, added_bos, finish, pad_of
-from jaxprobe.tokens.declared import Declared, add_to, declared
+from jaxprobe.tokens.declared import Declared, declared
 from jaxprobe.tokens.folder import AS_STORED, SETTINGS, SIDE_FILES, Folder, class_of, open_folder
 from jaxprobe.tokens.merges_file import MERGES, VOCABULARY, read_merges
 from jaxprobe.tokens.pieces import USER_DEFINED

@@ -119,7 +119,7 @@ def class_of(folder: Folder, byte_level: bool) -> str:
     given = str(named).removesuffix("Fast")
     if given == "LlamaTokenizer" and byte_level and kind not in _MISNAMED:
         return AS_STORED  # Llama 3's files name Llama 2's class
-    if registered == AS_STORED or given in _GENERIC and kind not in _MISNAMED:
+    if registered == AS_STORED or (given in _GENERIC and kind not in _MISNAMED):
         return AS_STORED
     given = registered if registered and kind in _MISNAMED else given
     if given not in _CLASSES:
