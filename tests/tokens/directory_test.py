@@ -209,7 +209,8 @@ def test_vocabulary_and_merges_that_leave_something_open_are_refused(tmp_path):
         added_tokens_decoder=moved,
     )
     refused(
-        "must map ids to tokens with a `content`", added_tokens_decoder={"600": {"special": True}}
+        "an added token must be an object with a `content`",
+        added_tokens_decoder={"600": {"special": True}},
     )
     save_merges(tmp_path, "Qwen2Tokenizer")
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
