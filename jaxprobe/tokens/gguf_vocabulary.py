@@ -172,7 +172,7 @@ def _byte_level(file: GgufFile) -> Tokenizer:
 
 
 def _vocabulary(file: GgufFile) -> tuple[Sequence[str], Sequence[int]]:
-    """Pieces and their kinds; a BOS, EOS or unknown piece must be marked as one."""
+    """Pieces and their kinds; what the file names as BOS, EOS or unknown is no ordinary piece."""
     pieces = file.value(f"{_PREFIX}tokens")
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         raise ValueError(f"`{_PREFIX}tokens` must be texts")
@@ -183,9 +183,7 @@ def _vocabulary(file: GgufFile) -> tuple[Sequence[str], Sequence[int]]:
     for name in _MARKS:
         index = _index(file, name, len(pieces), -1)
         if index >= 0 and kinds[index] == NORMAL:
-            raise ValueError(
-                f"`{_PREFIX}token_type` must mark {pieces[index]!r}, the {name} token, as control"
-            )
+            kinds[index] = CONTROL
     return pieces, kinds
 
 

@@ -152,6 +152,9 @@ def test_keys_that_change_ids_are_obeyed(tmp_path):
     squeezed = tokens.load_tokenizer(llama(path, remove_extra_whitespaces=True))
     assert squeezed.encode("  a   b ") == squeezed.encode("a b")
     assert bare.encode("<unk>") == [0]  # as llama.cpp and the published tokenizers have it
+    kinds = [1, 1, 1, *read_model(FIXTURES / "spm_llama.model")[0].kinds[3:]]
+    unmarked = tokens.load_tokenizer(llama(path, token_type=kinds))
+    assert unmarked.encode("<s>a</s>") == tokens.load_tokenizer(llama(path)).encode("<s>a</s>")
     digits = tokens.load_tokenizer(byte_level(path, pre="smollm")).encode("12345")
     assert len(digits) == 5
 
@@ -191,7 +194,6 @@ def test_gemmas_pieces_give_sentencepieces_ids(tmp_path):
         ("eos_token_id", "</s>"),
         ("padding_token_id", 9999),
         ("add_bos_token", "yes"),
-        ("bos_token_id", 300),  # a normal piece
         ("precompiled_charsmap", [1, 2]),
         ("add_eos_token", True),
         ("model", "t5"),
