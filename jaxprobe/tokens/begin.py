@@ -6,7 +6,7 @@ from typing import Any
 import tokenizers
 
 # What TransformerLens takes for EOS, and so for BOS, where a tokenizer names neither.
-_LAST_RESORT = "<|endoftext|>"
+LAST_RESORT = "<|endoftext|>"
 
 
 def begin_id(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> int | None:
@@ -30,4 +30,4 @@ def begin_id(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> int 
         text = getattr(token, "content", token)
         if text is not None:
             return backend.token_to_id(str(text))
-    return backend.token_to_id(_LAST_RESORT)
+    return backend.token_to_id(LAST_RESORT)

@@ -14,7 +14,7 @@ GPT2_CUT = None  # GPT-2's own, which the library knows
 
 
 def backend_of_bytes(
-    model: BPE, cut: str | None, *, composed: bool, space_prefix: bool = False
+    model: BPE, cut: str | None, *, composed: bool, space_prefix: bool = False, digits: bool = False
 ) -> tokenizers.Tokenizer:
     """A tokenizer of bytes.
 
@@ -23,6 +23,7 @@ def backend_of_bytes(
         cut: Pattern of the parts within which bytes are merged; None for GPT-2's.
         composed: Whether a text is brought to the composed form NFC first.
         space_prefix: Whether each part of a text gets a space in front, if it has none.
+        digits: Whether each digit stands by itself, before the cut.
     """
     backend = tokenizers.Tokenizer(model)
     if composed:
@@ -30,6 +31,8 @@ def backend_of_bytes(
     steps: list = [pre_tokenizers.ByteLevel(add_prefix_space=space_prefix, use_regex=cut is None)]
     if cut is not None:
         steps.insert(0, pre_tokenizers.Split(Regex(cut), "isolated"))
+    if digits:
+        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     backend.decoder = decoders.ByteLevel()
     return backend

@@ -18,6 +18,7 @@ from jaxprobe.boundary import reader
 from jaxprobe.tokens.folder import ADDED, LISTS, NAMES, SETTINGS, SPECIAL, Folder
 
 _NUMBERED, _SPECIFIC = "added_tokens_decoder", "model_specific_special_tokens"
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _FIX = "save the tokenizer again"
 Token = str | AddedToken
 
@@ -76,7 +77,7 @@ def declared(
         fields[_SPECIFIC] = specific
     with reader(folder.path / SETTINGS, "a tokenizer's settings", _FIX):
         if _NUMBERED in fields:
-            numbered = {int(key): _numbered(value) for key, value in fields[_NUMBERED].items()}
+            numbered = {int(key): _token(value) for key, value in fields[_NUMBERED].items()}
         else:
             numbered = _older(folder, fields) | dict(stored)
         fields = {key: _revived(value) for key, value in fields.items() if key != _NUMBERED}
@@ -123,15 +124,11 @@ def _older(folder: Folder, fields: dict[str, Any]) -> dict[int, AddedToken]:
     with reader(folder.path / SPECIAL, "special tokens", _FIX):
         for key, value in (folder.special or {}).items():
             if isinstance(value, dict) and key != LISTS[1]:
-                value = AddedToken(**{**value, "special": True})
+                value = _token(value, special=True)
             elif key == LISTS[1] and isinstance(value, list):
                 merged = list(fields.get(key) or [])
-                for token in value:
-                    token = (
-                        AddedToken(**{**token, "special": True})
-                        if isinstance(token, dict)
-                        else token
-                    )
+                for listed in value:
+                    token = _token(listed, special=True) if isinstance(listed, dict) else listed
                     if not _among(token, merged):
                         merged.append(token)
                 value = merged
@@ -152,7 +149,7 @@ def _sorted(
 ) -> Declared:
     """Roles in transformers' order: the seven that all models have, then the model's own."""
     taken = {**assumed, **{key: fields[key] for key in NAMES if key in fields}}
-    named = {key: taken[key] for key in NAMES if taken.get(key) is not None}
+    named: dict[str, Any] = {key: taken[key] for key in NAMES if taken.get(key) is not None}
     extra = fields[LISTS[1]] if LISTS[1] in fields else fields.get(LISTS[0])
     own = {
         key: value
@@ -172,17 +169,24 @@ def _sorted(
     return Declared(named=named, extra=extra or [], numbered=numbered)
 
 
-def _numbered(value: Any) -> AddedToken:
+def _token(value: Any, **forced: bool) -> AddedToken:
+    """The added token that an object describes."""
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise ValueError(f"`{_NUMBERED}` must map ids to tokens with a `content`, got {value!r}")
-    return AddedToken(**{key: field for key, field in value.items() if key != "__type"})
+        said = str(value)[:100]
+        raise ValueError(f"an added token must be an object with a `content`, got {said!r}")
+    fields: dict[str, Any] = {k: v for k, v in value.items() if k != "__type"} | forced
+    content: str = fields.pop("content")
+    unknown = sorted(set(fields) - set(_FLAGS))
+    if unknown:  # which the library would only print
+        raise ValueError(f"token {content[:50]!r} has the unknown field {unknown[0][:50]!r}")
+    return AddedToken(content, **fields)
 
 
 def _revived(value: Any) -> Any:
     """Added tokens out of the objects that transformers writes for them."""
     if isinstance(value, dict):
         if value.get("__type") == "AddedToken":
-            return _numbered(value)
+            return _token(value)
         return {key: _revived(inner) for key, inner in value.items()}
     return [_revived(inner) for inner in value] if isinstance(value, list) else value
 

@@ -1,6 +1,7 @@
 """SentencePiece vocabularies as tokenizers of the `tokenizers` library."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import tokenizers
@@ -8,6 +9,8 @@ from tokenizers import Regex, decoders, normalizers
 from tokenizers.models import BPE, Unigram
 
 SPACE = "\u2581"  # SentencePiece's visible space
+_PIECE_CHARACTERS = 512  # SentencePiece's own limit
+_ALL_CHARACTERS = 1 << 22  # of all pieces: each is cut at each place; Gemma's have 1.8 million
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
@@ -57,18 +60,35 @@ class Pieces:
         return [p for p, kind in zip(self.pieces, self.kinds, strict=True) if kind in kinds]
 
 
+def check_pieces(pieces: Sequence[str], scores: Sequence[float] = ()) -> None:
+    """Checks that a vocabulary has a measure: each piece is cut at each place to find its merges.
+
+    Raises:
+        ValueError: A piece or all of them are too long, or a score is not finite.
+    """
+    longest, size = max(map(len, pieces), default=0), sum(map(len, pieces))
+    if longest > _PIECE_CHARACTERS:
+        raise ValueError(
+            f"a piece must have at most {_PIECE_CHARACTERS} characters, got {longest:,}"
+        )
+    if size > _ALL_CHARACTERS:
+        raise ValueError(
+            f"its pieces must have at most {_ALL_CHARACTERS:,} characters, got {size:,}"
+        )
+    if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
+        raise ValueError("the score of a piece must be a finite number")
+
+
 def backend_of(given: Pieces) -> tokenizers.Tokenizer:
     """The compiled tokenizer of a vocabulary.
 
-    As in the published tokenizers of these models, control pieces are recognised inside a text, and so are
-    user-defined ones.
+    As in the published tokenizers of these models, control pieces and the unknown one are recognised inside a
+    text, and so are user-defined ones.
 
     Raises:
         ValueError: A piece appears twice.
     """
-    vocabulary = {piece: index for index, piece in enumerate(given.pieces)}
-    if len(vocabulary) != len(given.pieces):
-        raise ValueError(f"the vocabulary repeats {len(given.pieces) - len(vocabulary)} pieces")
+    vocabulary = given.vocabulary
     if given.unigram:
         scored = list(zip(given.pieces, map(float, given.scores or ()), strict=True))
         model = Unigram(scored, vocabulary[given.unknown], given.byte_fallback)
@@ -85,26 +105,13 @@ def backend_of(given: Pieces) -> tokenizers.Tokenizer:
     backend.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    marked = [
-        (piece, kind)
-        for piece, kind in zip(given.pieces, given.kinds, strict=True)
-        if kind in (CONTROL, USER_DEFINED)
-    ]
+    special = given.of_kind(CONTROL, UNKNOWN)
     backend.add_special_tokens(
-        [
-            tokenizers.AddedToken(p, normalized=False, special=True)
-            for p, k in marked
-            if k == CONTROL
-        ]
+        [tokenizers.AddedToken(piece, normalized=False, special=True) for piece in special]
     )
     # Space runs are merged like any other piece, after normalisation; the others match as they are.
-    backend.add_tokens(
-        [
-            tokenizers.AddedToken(p, normalized=False, special=False)
-            for p, k in marked
-            if k == USER_DEFINED and SPACE not in p
-        ]
-    )
+    whole = [piece for piece in given.of_kind(USER_DEFINED) if SPACE not in piece]
+    backend.add_tokens([tokenizers.AddedToken(piece, normalized=False) for piece in whole])
     return backend
 
 

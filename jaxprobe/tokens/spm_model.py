@@ -5,7 +5,6 @@ References:
     https://protobuf.dev/programming-guides/encoding
 """
 
-import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,10 @@ from typing import Any
 
 from jaxprobe.boundary import MIB, read_bytes, reader
 from jaxprobe.tokens.charsmap import check_charsmap
-from jaxprobe.tokens.pieces import NORMAL, Pieces
+from jaxprobe.tokens.pieces import NORMAL, Pieces, check_pieces
 
 _FILE_BYTES = 16 * MIB  # Gemma's has 4.5 MB for 262,144 pieces
-_PIECE_CHARACTERS = 512  # SentencePiece's own limit
-_ALL_CHARACTERS = 1 << 22  # of all pieces: each is cut at each place; Gemma's have 1.8 million
-_MOST_PIECES, _MOST_FIELDS = 1 << 19, 1 << 12  # of a model; of a piece or specification
+_MOST_PIECES, _MOST_FIELDS = 3 << 17, 1 << 12  # of a model; of a piece or specification
 _UNIGRAM, _BPE = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Field numbers of ModelProto, of a piece, of TrainerSpec and of NormalizerSpec.
@@ -72,7 +69,7 @@ def _given(pieces: list[dict], trainer: dict, normalizer: dict) -> Pieces:
             raise ValueError(f"`{name}` = {not wanted} is not supported")
     texts = [piece[_PIECE].decode() for piece in pieces]
     scores = [piece.get(_SCORE, 0.0) for piece in pieces]
-    _check_pieces(texts, scores)
+    check_pieces(texts, scores)
     unknown = _signed(trainer.get(_UNK_ID, 0))
     if not 0 <= unknown < len(texts):
         raise ValueError(f"`unk_id` must be the id of one of {len(texts)} pieces, got {unknown}")
@@ -94,21 +91,6 @@ def _given(pieces: list[dict], trainer: dict, normalizer: dict) -> Pieces:
             if _signed(trainer.get(number, by_default)) >= 0
         },
     )
-
-
-def _check_pieces(texts: list[str], scores: list[float]) -> None:
-    longest = max(map(len, texts), default=0)
-    if longest > _PIECE_CHARACTERS:
-        raise ValueError(
-            f"a piece must have at most {_PIECE_CHARACTERS} characters, got {longest:,}"
-        )
-    size = sum(map(len, texts))
-    if size > _ALL_CHARACTERS:
-        raise ValueError(
-            f"its pieces must have at most {_ALL_CHARACTERS:,} characters, got {size:,}"
-        )
-    if not all(isinstance(score, float) and math.isfinite(score) for score in scores):
-        raise ValueError("the score of a piece must be a finite number")
 
 
 def _fields(raw: bytes, most: int = _MOST_FIELDS) -> Iterator[tuple[int, Any]]:

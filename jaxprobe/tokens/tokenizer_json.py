@@ -7,13 +7,15 @@ from typing import Any
 
 import tokenizers
 
-from jaxprobe.boundary import MIB, check_unpacked, read_bytes, reader
+from jaxprobe.boundary import MIB, UNPACK_VARIABLE, FileError, read_bytes, reader, unpacked_limit
 from jaxprobe.tokens.charsmap import check_charsmap
 
 _FILE_BYTES = 40 * MIB  # Gemma 3's has 33 MB
 # Memory that the library's parser takes, measured: of a list or object (a merge), and of a value.
 _OPENED_BYTES, _VALUE_BYTES = 360, 32
+_MEMORY_BYTES = 240 * MIB  # Gemma 3's takes 219
 _MOST_IDS = 1 << 22  # vocabularies end below 2^18; the library walks every id up to the largest
+_ADDED = b'"added_tokens"'
 _GROWTH = 64  # most characters that one character may become; Unicode's own forms make 18
 
 
@@ -28,10 +30,9 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     """
     with reader(path, "a tokenizer of the `tokenizers` library", "fetch or save it again"):
         raw = read_bytes(path, _FILE_BYTES)
-        opened = raw.count(b"[") + raw.count(b"{")
-        check_unpacked(path, _OPENED_BYTES * opened + _VALUE_BYTES * raw.count(b","), len(raw))
+        _check_memory(path, raw)
         backend = tokenizers.Tokenizer.from_buffer(raw)
-        _check_ids(backend)
+        _check_ids(backend, raw)
         if backend.normalizer is not None:
             growth = _growth(json.loads(backend.normalizer.__getstate__()))
             if growth > _GROWTH:
@@ -43,12 +44,34 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
         return backend, b'"ByteLevel"' in raw
 
 
-def _check_ids(backend: tokenizers.Tokenizer) -> None:
+def _check_memory(path: Path, raw: bytes) -> None:
+    opened = raw.count(b"[") + raw.count(b"{")
+    needed = _OPENED_BYTES * opened + _VALUE_BYTES * raw.count(b",")
+    if needed > max(_MEMORY_BYTES, unpacked_limit(len(raw))):
+        raise FileError(
+            f"{path} would take about {needed // MIB} MiB to read; if it is meant to, set"
+            f" {UNPACK_VARIABLE} (or --unpack_limit_mib) to the MiB it may take"
+        )
+
+
+def _check_ids(backend: tokenizers.Tokenizer, raw: bytes) -> None:
     ids = backend.get_vocab(with_added_tokens=True)
     largest = max(ids.values(), default=0)
     if largest >= _MOST_IDS:
         token = max(ids, key=ids.__getitem__)
         raise ValueError(f"the id of {token[:50]!r} must be below {_MOST_IDS:,}, got {largest:,}")
+    # The library numbers added tokens by itself, whatever the file says.
+    at = raw.find(_ADDED)
+    if at >= 0:
+        part = raw[at + len(_ADDED) : max(raw.find(b'"model"', at), 0) or None]
+        listed, _ = json.JSONDecoder().raw_decode(part.lstrip(b": \r\n\t").decode())
+        for token in listed:
+            text, index = token["content"], token["id"]
+            if ids.get(text) != index:
+                raise ValueError(
+                    f"added token {text[:50]!r} has the id {index}, but behind the vocabulary and the"
+                    f" tokens before it it gets {ids.get(text)}"
+                )
 
 
 def _growth(step: dict[str, Any]) -> float:

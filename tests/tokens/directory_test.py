@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from jaxprobe import tokens
+from tests.tokens import hard_texts
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPECTED = json.loads((FIXTURES / "sentencepiece_ids.json").read_text())
@@ -68,6 +69,23 @@ def test_sentencepiece_models_give_sentencepieces_ids(name, tmp_path):
         assert ours.encode(text) == ids, repr(text)
     (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false}')
     assert tokens.from_directory(tmp_path).bos_id is None
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_sentencepiece_alone_encodes_hard_texts_as_its_library_does(name, tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece", reason="install the `parity` extra")
+    shutil.copy(FIXTURES / f"spm_{name}.model", tmp_path / "tokenizer.model")
+    ours = tokens.from_directory(tmp_path)
+    library = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizer.model"))
+    # Marks are recognised by us and spelled out by the library; it ends a text at NUL where it normalises.
+    # No family squeezes spaces or maps characters; where a model does, transformers and we part from the
+    # library at visible spaces and at marks below a mapped letter.
+    apart = ("\u2581", "\u0323") if name in ("plain_bpe", "unigram") else ()
+    skipped = (*hard_texts.MARKS, *apart, "\0")
+    texts = [t for t in hard_texts.texts() if not any(mark in t for mark in skipped)]
+    assert len(texts) > 800
+    wrong = [t for t in texts if ours.encode(t) != library.encode(t)]
+    assert not wrong[:5]
 
 
 def test_control_pieces_inside_a_text_are_recognised(tmp_path):
@@ -181,24 +199,24 @@ def test_vocabulary_and_merges_that_leave_something_open_are_refused(tmp_path):
     ]
     names = [path.name for path in tokens.directory_files(tmp_path)]
     assert names == ["vocab.json", "merges.txt", "tokenizer_config.json"]
-    refused("`tokenizer_class` .* is Qwen2Tokenizer or GPTNeoXTokenizer, got 'Roberta'", "Roberta")
-    refused("lacks '<|im_end|>'", pad_token="<|im_end|>")
-    refused("lacks '<extra>'", additional_special_tokens=["<extra>"])
-    refused(r"lacks '<\|endoftext\|>'", added_tokens_decoder={})
-    refused("`add_eos_token` of", add_eos_token=True)
-    refused("`add_prefix_space` of", add_prefix_space=True)
+    refused("must name one of the tokenizer classes .* got 'Roberta'", "Roberta")
+    refused("is Qwen2Tokenizer or GPTNeoXTokenizer or GPT2Tokenizer, got", "LlamaTokenizer")
+    refused("must not set `add_eos_token`", add_eos_token=True)
     listed = settings["added_tokens_decoder"]
     moved = {str(int(key) + 1): value for key, value in listed.items()}
     refused(
-        r"'<\|endoftext\|>' of `added_tokens_decoder` in .* must have the id",
+        r"tokenizer_config.json gives token '<\|endoftext\|>' the id",
         added_tokens_decoder=moved,
     )
     refused(
-        "must map ids to tokens with a `content`", added_tokens_decoder={"600": {"special": True}}
+        "an added token must be an object with a `content`",
+        added_tokens_decoder={"600": {"special": True}},
     )
     save_merges(tmp_path, "Qwen2Tokenizer")
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
-    with pytest.raises(ValueError, match=r"vocab.json and merges.txt that fit together"):
+    with pytest.raises(
+        ValueError, match=r"vocab.json cannot be read as a vocabulary that fits merges.txt"
+    ):
         tokens.from_directory(tmp_path)
 
 
@@ -230,7 +248,7 @@ def test_rules_that_are_not_supported_are_refused(tmp_path):
     with pytest.raises(ValueError, match="one token at most"):
         save(tmp_path, backend)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json cannot be read as a tokenizer"):
         tokens.from_directory(tmp_path)
 
 
