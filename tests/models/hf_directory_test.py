@@ -148,7 +148,9 @@ def test_damaged_and_unsafe_files_are_refused(tmp_path, folder):
     content = (folder / "model.safetensors").read_bytes()
     for cut in (4, 100, len(content) - 1):
         (tmp_path / "model.safetensors").write_bytes(content[:cut])
-        with pytest.raises(ValueError, match=r"model\.safetensors cannot be read as a whole safetensors"):
+        with pytest.raises(
+            ValueError, match=r"model\.safetensors cannot be read as a whole safetensors"
+        ):
             load_model(tmp_path)
     index = {"weight_map": {"a": "../elsewhere.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
