@@ -8,6 +8,7 @@ import pytest
 from penzai import pz
 from safetensors.numpy import load_file, save_file
 
+from jaxprobe.assets import AssetError
 from jaxprobe.models import load_model
 from tests.models import families
 
@@ -258,7 +259,7 @@ def test_arguments_that_lead_to_no_model(tmp_path):
         load_model(tmp_path, "float61")
     with pytest.raises(ValueError, match="with nothing"):
         load_model(tmp_path)
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(AssetError, match=r"no file or folder .*missing"):
         load_model(tmp_path / "missing")
     (tmp_path / "pytorch_model.bin").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"with pytorch_model\.bin"):
