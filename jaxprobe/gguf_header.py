@@ -43,6 +43,9 @@ _SCALARS = {
     _Kind.FLOAT64: np.dtype("<f8"),
 }
 
+_TYPES = {kind.value: kind for kind in _Kind}
+_STORAGE = {kind.value: kind for kind in gguf.GGMLQuantizationType}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTensor:
@@ -186,9 +189,10 @@ def _value(cursor: _Cursor, key: str):
 
 
 def _kind(number: int, what: str) -> gguf.GGUFValueType:
-    if number not in list(_Kind):
+    kind = _TYPES.get(number)
+    if kind is None:
         raise ValueError(f"{what} must be of a known type, got type {number}")
-    return _Kind(number)
+    return kind
 
 
 def _tensors(cursor: _Cursor, count: int, alignment: int, size: int) -> dict[str, StoredTensor]:
@@ -222,9 +226,9 @@ def _tensor(cursor: _Cursor, name: str) -> tuple[tuple[int, ...], gguf.GGMLQuant
     if not 1 <= num_axes <= _MOST_AXES:
         raise ValueError(f"tensor `{name}` must have 1 to {_MOST_AXES} axes, got {num_axes}")
     *sizes, number, offset = cursor.numbers(f"{num_axes}QIQ", name)
-    if number not in list(gguf.GGMLQuantizationType):
+    kind = _STORAGE.get(number)
+    if kind is None:
         raise ValueError(f"tensor `{name}` is stored in a type that is not known, number {number}")
-    kind = gguf.GGMLQuantizationType(number)
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     if 0 in sizes or sizes[0] % block:
         raise ValueError(

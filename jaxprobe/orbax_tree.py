@@ -121,10 +121,17 @@ def open_tree(folder: Path) -> OrbaxTree:
         specs = _leaves(ts.KvStore.open(base).result(), base, folder, packed)
         _check_metadata(folder, set(specs))
         opened = {name: ts.open(spec, read=True, open=True) for name, spec in specs.items()}
-        arrays = {name.replace(".", "/"): future.result() for name, future in opened.items()}
+        arrays = {name.replace(".", "/"): _opened(name, future) for name, future in opened.items()}
         if len(arrays) < len(specs):
             raise ValueError("two of its leaves have one name")
     return OrbaxTree(folder=folder, arrays=arrays)
+
+
+def _opened(leaf: str, future: ts.Future) -> ts.TensorStore:
+    try:
+        return future.result()
+    except (ValueError, OSError) as error:  # TensorStore's messages go on for pages
+        raise ValueError(f"its leaf {leaf[:80]}: {' '.join(str(error).split())[:300]}") from error
 
 
 def _packed_bytes(folder: Path) -> int:
@@ -148,9 +155,10 @@ def _leaves(
             continue
         if leaf in specs or len(specs) >= _MOST_LEAVES:
             raise ValueError(f"it has more than one header of `{leaf[:80]}`, or too many leaves")
-        value = store.read(key).result().value
-        boundary.check_size(f"{folder / leaf / header}", len(value), _LARGEST_HEADER)
-        wanted += _unpacked_bytes(leaf, json.loads(value), folder, packed)
+        with boundary.reader(folder / key, "a zarr array's header", _REMEDY):
+            value = store.read(key).result().value
+            boundary.check_size(folder / key, len(value), _LARGEST_HEADER)
+            wanted += _unpacked_bytes(leaf, json.loads(value), folder, packed)
         boundary.check_unpacked(folder, wanted, packed)
         place = {**base, "path": f"{base.get('path', '')}{leaf}/"}
         specs[leaf] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 from penzai import pz
 
-from jaxprobe import assets, checks, tokens
+from jaxprobe import assets, boundary, checks, tokens
 from jaxprobe.base import STREAMS, Site
 from jaxprobe.models import flax_tree, gguf_model, hf_directory, parameters, sharding
 from jaxprobe.models.checkpoint import Checkpoint
@@ -17,6 +17,9 @@ from jaxprobe.models.safetensors_files import has_weights
 # What Hub repositories hold besides safetensors and tokenizer: the same weights again, as pickles or for
 # other programs.
 _TWICE = ("*.bin", "*.pt", "*.pth", "original/*", "*.h5", "*.msgpack", "*.onnx", "onnx/*")
+
+# One of the files of a directory that a model needs as a whole.
+_WEIGHTS_ALONE = (".safetensors", ".bin", ".pt", ".pth", ".json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,7 +159,17 @@ def _open(source: str | Path, dtype: str) -> Checkpoint:
     checks.check_choice("dtype", dtype, parameters.DTYPES)
     twice = _TWICE if "gguf" in str(source).lower() else (*_TWICE, "*.gguf")
     path = assets.fetch(str(source), skip=twice)
-    if path.is_file():
+    with boundary.reader(path, "a model", "name a supported model's files"):
+        return _open_path(path)
+
+
+def _open_path(path: Path) -> Checkpoint:
+    if path.suffix in _WEIGHTS_ALONE and not path.is_dir():
+        raise boundary.FileError(
+            f"`source` must lead to a directory with config.json and all its weights or to a .gguf file,"
+            f" got {path}; name its directory"
+        )
+    if not path.is_dir():
         return gguf_model.open_file(path)
     has_config = (path / hf_directory.CONFIG).is_file()
     if not (has_config and has_weights(path)) and flax_tree.find(path) is not None:
@@ -166,7 +179,7 @@ def _open(source: str | Path, dtype: str) -> Checkpoint:
     ggufs = sorted(path.glob("*.gguf"))
     if len(ggufs) == 1:
         return gguf_model.open_file(ggufs[0])
-    raise ValueError(
+    raise boundary.FileError(
         f"`source` must lead to a directory with config.json, one .gguf file or Gemma's Flax parameters,"
         f" got {path} with {', '.join(sorted(p.name for p in path.iterdir())[:6]) or 'nothing'}"
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore as ts
 
 from jaxprobe.base import Site
 from jaxprobe.models import load_model, make_forward
@@ -16,6 +17,8 @@ ocp = pytest.importorskip("orbax.checkpoint", reason="orbax-checkpoint is missin
 torch = pytest.importorskip("torch", reason="torch is missing: install the `parity` extra")
 pytest.importorskip("transformers", reason="transformers is missing: install the `parity` extra")
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
+
+HEADERS = (".zarray", "zarr.json")
 
 
 def tree_of(model, *, turned=False, fused=False):
@@ -152,3 +155,29 @@ def test_what_is_missing_or_not_understood_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["flat", "folders", "nested"])
+def test_an_absent_chunk_is_an_error_and_zeros_are_read(tmp_path, layout):
+    """Orbax writes chunks of zeros too, so that what is not there was lost."""
+    tree = tree_of(families.make("gemma1"))
+    tree["layer_1/mlp/linear"]["w"] = np.zeros_like(tree["layer_1/mlp/linear"]["w"])
+    folder = tmp_path / "tree"
+    save(folder, tree, layout)
+    load_model(folder, "float32")
+    base = {"driver": "file", "path": f"{folder}/"}
+    place = base if layout == "folders" else {"driver": "ocdbt", "base": base}
+    store = ts.KvStore.open(place).result()
+    keys = [key.decode() for key in store.list().result()]
+    (header,) = (
+        key for key in keys if "layer_1" in key and "linear" in key and key.endswith(HEADERS)
+    )
+    leaf = header.rpartition("/")[0]
+    for key in keys:
+        if key.startswith(f"{leaf}/") and key != header:
+            store.delete_range(ts.KvStore.KeyRange(key, key + "\0")).result()
+    with pytest.raises(ValueError, match=r"`layer_1/mlp/linear.* cannot be read .*fetch it again"):
+        load_model(folder, "float32")
+    store.delete_range(ts.KvStore.KeyRange(f"{leaf}/", f"{leaf}0")).result()
+    with pytest.raises(ValueError, match=r"_METADATA and arrays disagree: without .*linear"):
+        load_model(folder, "float32")

@@ -152,6 +152,7 @@ def test_damaged_and_unsafe_files_are_refused(tmp_path, folder):
             ValueError, match=r"model\.safetensors cannot be read as a whole safetensors"
         ):
             load_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
     index = {"weight_map": {"a": "../elsewhere.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="outside its folder"):
