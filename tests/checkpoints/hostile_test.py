@@ -97,9 +97,13 @@ def test_npz_members_that_lie(tmp_path, member, message):
 def test_zip_bombs_and_other_zips(tmp_path):
     path = tmp_path / "x.npz"
     read = lambda: npz_file.read(path)
-    zeros = npy(described(shape=f"({200 << 18},)"), bytes(200 << 20))
-    zipped(path, {"W_enc.npy": zeros}, zipfile.ZIP_DEFLATED)
-    del zeros
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("W_enc.npy", "w") as member,
+    ):
+        member.write(npy(described(shape=f"({140 << 18},)")))
+        for _ in range(140):
+            member.write(bytes(1 << 20))
     refused(read, path, "unpacks to more than 128 MiB")
     zipped(path, {"W_enc.npy": npy(described(), bytes(16))}, zipfile.ZIP_BZIP2)
     refused(read, path, "compressed in a way not read here")
@@ -388,7 +392,7 @@ def test_mutated_files_end_in_a_sentence(tmp_path):
         there = sorted(folder.rglob("*"))
         for path in files:
             content = path.read_bytes()
-            for _ in range(40):
+            for _ in range(25):
                 path.write_bytes(mutated(content, rng))
                 try:
                     checkpoints.load_sae(folder)
@@ -397,7 +401,7 @@ def test_mutated_files_end_in_a_sentence(tmp_path):
                     assert folder.name in str(error) and "\n" not in str(error), str(error)
             path.write_bytes(content)
             assert sorted(folder.rglob("*")) == there
-    assert refusals > 200
+    assert refusals > 150
 
 
 def test_every_array_that_is_not_finite_is_refused_by_name(tmp_path):
