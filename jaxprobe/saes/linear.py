@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprobe import checks
 from jaxprobe.saes.described import Described
@@ -122,7 +122,7 @@ def check_k(sae, hint: str = "") -> None:
 
 def check_count(name: str, value: Any, most: int, hint: str = "", what: str = "") -> None:
     """Raises ValueError unless `value` is a whole number from 1 to `most`."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not (whole and 0 < value <= most):
         limit = f"{what} = {most}" if what else f"{most}"
         raise ValueError(f"`{name}` must lie between 1 and {limit}, got {value!r}{_tail(hint)}")
