@@ -87,6 +87,7 @@ def test_npz_equals_numpys_own_reading(tmp_path):
         (npy(described(), version=3), "of version"),
         (b"", "x.npz cannot be read"),
     ],
+    ids=lambda value: "bytes" if isinstance(value, bytes) else None,
 )
 def test_npz_members_that_lie(tmp_path, member, message):
     path = tmp_path / "x.npz"
@@ -187,6 +188,7 @@ SIZE = b"(" + b"K\x01" * 8 + b"t"
             "x.pt",
         ),
     ],
+    ids=lambda value: "bytes" if isinstance(value, bytes) else None,
 )
 def test_pickles_that_cost_nothing_to_refuse(tmp_path, program, message):
     path = tmp_path / "x.pt"
