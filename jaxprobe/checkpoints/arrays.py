@@ -22,14 +22,22 @@ _HEADER_BYTES = 8 << 20  # of a safetensors file: an SAE's takes 600, ours holds
 
 
 @contextlib.contextmanager
-def open_safetensors(path: Path) -> Iterator[safetensors.safe_open]:
+def open_safetensors(
+    path: Path,
+    what: str = "a safetensors file",
+    remedy: str = "was it cut short while being copied? fetch it again",
+) -> Iterator[safetensors.safe_open]:
     """Opens a safetensors file; the library checks that its arrays cover it without holes or overlaps.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+        remedy: What to do where it is not.
 
     Raises:
         FileError: Not such a file, or a damaged one.
     """
-    remedy = "was it cut short while being copied? fetch it again"
-    with boundary.reader(path, "a safetensors file", remedy):
+    with boundary.reader(path, what, remedy):
         with boundary.open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(_HEADER_BYTES, os.fstat(file.fileno()).st_size):

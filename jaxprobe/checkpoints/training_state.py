@@ -39,24 +39,25 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
         ValueError: It belongs to another run (the first difference is named) or is damaged.
     """
     wanted = _named(like, read=False)
-    remedy = "delete it to train afresh"
-    with (
-        boundary.reader(path, "the state of a training run", remedy),
-        open_safetensors(path) as file,
-    ):
+    remedy = "it is damaged: delete it to train afresh"
+    with open_safetensors(path, "the state of a training run", remedy) as file:
         header = config.parse((file.metadata() or {}).get(HEADER, "{}"), path)
         digest = header.content.pop(sealed.KEY, None)
         check_identity(header.content, identity, path)
         sealed.verify(path, digest, remedy)
         if set(file.keys()) != wanted.keys():
-            raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
+            raise boundary.FileError(
+                f"{path} was written by another jaxprobe; delete it to train afresh"
+            )
         arrays = {name: file.get_tensor(name) for name in wanted}
     fits = all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
         for name in wanted
     )
     if not fits:
-        raise boundary.FileError(f"{path} was written by another jaxprobe; {remedy}")
+        raise boundary.FileError(
+            f"{path} was written by another jaxprobe; delete it to train afresh"
+        )
     structure = jax.tree.structure(like)
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
