@@ -156,6 +156,9 @@ def _digest_of_file(path: Path, held: str) -> str:
 def _joined(hashed: Callable, parts: Sequence) -> str:
     """The digest of all blocks, hashed side by side: hashing frees the interpreter's lock."""
     threads = min(_THREADS, os.cpu_count() or 1, len(parts))
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        digests = [made.digest() for made in pool.map(hashed, parts)]
+    if threads <= 1:  # most files are one block, and starting a thread takes longer
+        digests = [hashed(part).digest() for part in parts]
+    else:
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            digests = [made.digest() for made in pool.map(hashed, parts)]
     return hashlib.sha256(b"".join(digests)).hexdigest()
