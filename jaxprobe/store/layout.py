@@ -94,19 +94,20 @@ def _manifest(root: Path) -> tuple[int, dict]:
     try:
         with boundary.missing_stays_missing(path), boundary.reader(path, "a manifest", _AGAIN):
             found = boundary.read_json(path)["format"]
-            if found not in READABLE:
-                raise StoreError(
-                    f"the activation store in {root} has format {found}, this version reads and"
-                    f" writes {FORMAT}; use another work directory, or delete {root} to extract again"
-                )
-            fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
-            _ = [fingerprint[name] for name in REQUIRED]
+            if found in READABLE:  # another version may seal its files in another way
+                fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
+                _ = [fingerprint[name] for name in REQUIRED]
     except OSError as error:
         raise StoreError(
             f"there is no activation store in {root} ({error.strerror}); run the extract stage first"
         ) from error
     except ValueError as error:
         raise StoreError(_damaged(path, error)) from error
+    if found not in READABLE:
+        raise StoreError(
+            f"the activation store in {root} has format {found!r:.40}, this version reads and writes"
+            f" {FORMAT}; use another work directory, or delete {root} to extract again"
+        )
     return found, fingerprint
 
 
@@ -184,8 +185,7 @@ def _read_segment(path: Path, entry: Mapping, needed: bool) -> Segment:
     segment = whole.first(entry["batches"])
     if len(segment.tokens_N) != entry["prompts"]:
         raise ValueError(f"wanted {entry['prompts']} prompts, got {len(segment.tokens_N)}")
-    digest = entry["sha256"] if needed else entry.get("sha256", segment.digest)
-    if segment.digest != digest or whole.encode() != content:
+    if needed and (segment.digest != entry["sha256"] or whole.encode() != content):
         raise ValueError("it does not hold what was written")
     return segment
 

@@ -60,13 +60,15 @@ class Segment:
         return self.taps == other.taps and self.encode() == other.encode()
 
     def encode(self) -> bytes:
-        """The segment's file; the arrays' names stand in progress.json."""
+        """The segment's file, in NumPy's format; the arrays' names stand in progress.json."""
         records = np.zeros(len(self.tokens_N), _RECORD)
         records["sha256"], records["tokens"] = self.sha256_N, self.tokens_N
         records["batch"] = self.batch_N
-        buffer = io.BytesIO()
-        np.save(buffer, records, allow_pickle=False)
-        return buffer.getvalue()
+        # The header is not left to NumPy: another version may set it in other words.
+        described = {"descr": _RECORD.descr, "fortran_order": False, "shape": records.shape}
+        text = str(described).encode()
+        text += b" " * (-(len(text) + 11) % 64) + b"\n"
+        return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + records.tobytes()
 
     @classmethod
     def decode(cls, content: bytes, taps: tuple[Tap, ...]) -> "Segment":
