@@ -25,6 +25,7 @@ from jaxprobe.boundary import FileError
 KEY = "content_sha256"
 PLACEHOLDER = hashlib.sha256(b"jaxprobe: here stands the digest of this file").hexdigest()
 _BLOCK = 16 << 20
+_WHAT = "the undamaged safetensors file that was written"
 _THREADS = 8
 
 
@@ -85,7 +86,7 @@ def read_safetensors(
         FileNotFoundError: Nothing lies there.
     """
     with boundary.missing_stays_missing(path):
-        with boundary.reader(path, "a safetensors file", remedy):
+        with boundary.reader(path, _WHAT, remedy):
             boundary.open_regular(path).close()
             with safetensors.safe_open(path, framework="numpy") as file:
                 record = json.loads((file.metadata() or {}).get(entry, "{}"))

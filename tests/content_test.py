@@ -229,7 +229,7 @@ def test_another_runs_files_are_an_error(store, written, tmp_path, monkeypatch):
         (store / name).write_bytes(content)
     # All arrays and their checksums together: the manifest knows better.
     for name in names:
-        if name.startswith(str(SITE)) or name.endswith(".rows.safetensors"):
+        if name.startswith(str(SITE)) or name.endswith(".rows"):
             shutil.copy(other / name, store / name)
     with pytest.raises(StoreError, match="another store"):
         read_store(store)
@@ -252,7 +252,7 @@ def test_rows_of_zeros_are_rows(tmp_path):
 
     def forward(*arguments):
         inner = fakes.make_forward(*arguments)
-        return lambda *batch: {tap: 0 * x for tap, x in inner(*batch).items()}
+        return lambda *batch: {tap: np.zeros_like(x) for tap, x in inner(*batch).items()}
 
     store = extract.extract(config([path]), tmp_path, model=fakes.FakeModel(), make_forward=forward)
     assert not store.read(SITE, texts_of("a")).any()
@@ -276,7 +276,7 @@ def as_format_1(store: Path) -> None:
         for segment, committed in zip(progress.segments, progress.committed, strict=True)
     ]
     (store / "progress.json").write_bytes(layout._json({"segments": entries}))
-    for path in (store / "segments").glob("*.rows.safetensors"):
+    for path in (store / "segments").glob("*.rows"):
         path.unlink()
 
 
@@ -295,7 +295,7 @@ def test_a_store_of_the_first_format_is_read_and_added_to(store, tmp_path, caplo
     assert (added.read(SITE, texts_of("c")) != 0).any()
     path = checksums.path_of(store, 2)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(StoreError, match=r"000002\.rows\.safetensors"):
+    with pytest.raises(StoreError, match=r"000002\.rows"):
         ActivationStore.open(store).read(SITE, texts_of("c"))
 
 

@@ -3,7 +3,7 @@
     manifest.json          format and fingerprint: everything that changes the numbers
     progress.json          segments in order: arrays, prompts, batches, committed batches, digest
     segments/000000.npy    one record per prompt of a segment, in row order
-    segments/000000.rows.safetensors    a checksum of each row, see `checksums`
+    segments/000000.rows    a checksum of each row, see `checksums`
     SITE/POOLING/          one zarr3 array
     .lock                  empty; whoever holds its lock may write
 
