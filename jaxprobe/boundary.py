@@ -50,7 +50,7 @@ def reader(path: str | os.PathLike, what: str, remedy: str) -> Iterator[None]:
             raise
         if isinstance(error, ValueError | OSError) and Path(name).name in said:
             raise FileError(str(error)) from error
-        reason = said if isinstance(error, ValueError) and said else _described(error)
+        reason = said[:600] if isinstance(error, ValueError) and said else _described(error)
         raise FileError(f"{name} cannot be read as {what} ({reason}); {remedy}") from error
 
 

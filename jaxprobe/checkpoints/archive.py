@@ -5,7 +5,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jaxprobe import boundary
 
@@ -26,7 +26,7 @@ class Archive:
         """Reads and checks the directory; for callers, `open_archive` does it."""
         self.path = path
         self._packed = os.fstat(file.fileno()).st_size
-        bounded = _Bounded(file)
+        bounded: Any = _Bounded(file)
         self._zip = zipfile.ZipFile(bounded)
         bounded.limit = self._packed  # members are read through it too
         items = self._zip.infolist()

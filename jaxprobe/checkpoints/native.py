@@ -116,7 +116,7 @@ def load(place: Place) -> LoadedSae:
         sae=sae,
         id=header.get("id") or place.id(),
         site=site_of(place, Site.parse(site) if site else None),
-        expected_l0=header.positive("expected_l0", None),
+        expected_l0=header.nonnegative("expected_l0", None),
         source=place.source,
         metadata=header.content,
     )
@@ -159,7 +159,7 @@ def _text(metadata: Mapping[str, object], own: Mapping[str, Any]) -> str:
     site = header.text("site", None)
     if site:
         Site.parse(site)
-    header.positive("expected_l0", None)
+    header.nonnegative("expected_l0", None)
     try:
         text = json.dumps(header.content, sort_keys=True, allow_nan=False)
         same = json.loads(text) == header.content

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 BYTES = 8 << 20  # of a pickle: a tensor's description takes 200
-INSTRUCTIONS = 200_000
+INSTRUCTIONS = 100_000  # a tensor takes 40
 _TEXT = 1 << 14  # longest text: names are short, and keys are compared with each other
 _DIMENSIONS = 8  # most axes of a tensor
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprobe import checks
 from jaxprobe.saes.described import Described
@@ -94,6 +94,11 @@ def check_shapes(sae, hint: str = "") -> None:
         sae: A dataclass with W_enc_DS, W_dec_SD, b_dec_D and more.
         hint: Appended to the message.
     """
+    fields = [f.name for f in dataclasses.fields(sae) if not f.metadata.get("static")]
+    for name in fields:
+        if not (hasattr(getattr(sae, name), "shape") and hasattr(getattr(sae, name), "dtype")):
+            kind = type(getattr(sae, name)).__name__
+            raise ValueError(f"`{name}` must be an array, got a {kind}{_tail(hint)}")
     checks.check_shape("W_enc_DS", sae.W_enc_DS, (None, None), hint)
     checks.check_shape("b_dec_D", sae.b_dec_D, (None,), hint)
     (d_model, d_sae), (d_out,) = sae.W_enc_DS.shape, sae.b_dec_D.shape
@@ -102,19 +107,12 @@ def check_shapes(sae, hint: str = "") -> None:
             f"`W_enc_DS` must have rows and columns, got {d_model, d_sae}{_tail(hint)}"
         )
     axes = {"DS": (d_model, d_sae), "SD": (d_sae, d_out), "S": (d_sae,), "D": (d_out,)}
-    for field in dataclasses.fields(sae):
-        array = getattr(sae, field.name)
-        if field.metadata.get("static"):
-            continue
-        if not (hasattr(array, "shape") and hasattr(array, "dtype")):
-            raise ValueError(f"`{field.name}` must be an array, got {type(array)!r}{_tail(hint)}")
-        checks.check_shape(field.name, array, axes.get(field.name.rpartition("_")[2], ()), hint)
-        counts = field.name == "group_S"
+    for name in fields:
+        array, counts = getattr(sae, name), name == "group_S"
+        checks.check_shape(name, array, axes.get(name.rpartition("_")[2], ()), hint)
         if not jnp.issubdtype(array.dtype, jnp.integer if counts else jnp.floating):
             kind = "whole" if counts else "floating-point"
-            raise ValueError(
-                f"`{field.name}` must hold {kind} numbers, got {array.dtype}{_tail(hint)}"
-            )
+            raise ValueError(f"`{name}` must hold {kind} numbers, got {array.dtype}{_tail(hint)}")
 
 
 def check_k(sae, hint: str = "") -> None:
@@ -124,7 +122,7 @@ def check_k(sae, hint: str = "") -> None:
 
 def check_count(name: str, value: Any, most: int, hint: str = "", what: str = "") -> None:
     """Raises ValueError unless `value` is a whole number from 1 to `most`."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not (whole and 0 < value <= most):
         limit = f"{what} = {most}" if what else f"{most}"
         raise ValueError(f"`{name}` must lie between 1 and {limit}, got {value!r}{_tail(hint)}")
