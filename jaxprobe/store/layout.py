@@ -90,7 +90,7 @@ def read_manifest(root: Path) -> dict:
 
 def _manifest(root: Path) -> tuple[int, dict]:
     """Format and fingerprint."""
-    path = root / MANIFEST
+    path, fingerprint = root / MANIFEST, {}
     try:
         with boundary.missing_stays_missing(path), boundary.reader(path, "a manifest", _AGAIN):
             found = boundary.read_json(path)["format"]

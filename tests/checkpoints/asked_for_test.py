@@ -237,7 +237,7 @@ def test_saved_metadata_come_back(tmp_path):
     assert again.read_bytes() == (tmp_path / "a" / "sae.safetensors").read_bytes()
     for metadata, message in (
         ({"architecture": "topk"}, "may not say architecture = 'topk'"),
-        ({"format_version": 2}, "may not say format_version"),
+        ({"format_version": 3}, "may not say format_version"),
         ({"d_sae": 5}, "may not say d_sae = 5"),
         ({"frame": {"normalisation": "layer_norm", "restores": True}}, "may not say frame"),
         ({"settings": {"k": 1}}, "may not say settings"),
