@@ -25,6 +25,7 @@ from jaxprobe.boundary import FileError
 KEY = "content_sha256"
 PLACEHOLDER = hashlib.sha256(b"jaxprobe: here stands the digest of this file").hexdigest()
 _BLOCK = 16 << 20
+_WHAT = "the undamaged safetensors file that was written"
 _THREADS = 8
 
 
@@ -85,7 +86,7 @@ def read_safetensors(
         FileNotFoundError: Nothing lies there.
     """
     with boundary.missing_stays_missing(path):
-        with boundary.reader(path, "a safetensors file", remedy):
+        with boundary.reader(path, _WHAT, remedy):
             boundary.open_regular(path).close()
             with safetensors.safe_open(path, framework="numpy") as file:
                 record = json.loads((file.metadata() or {}).get(entry, "{}"))
@@ -156,6 +157,9 @@ def _digest_of_file(path: Path, held: str) -> str:
 def _joined(hashed: Callable, parts: Sequence) -> str:
     """The digest of all blocks, hashed side by side: hashing frees the interpreter's lock."""
     threads = min(_THREADS, os.cpu_count() or 1, len(parts))
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        digests = [made.digest() for made in pool.map(hashed, parts)]
+    if threads <= 1:  # most files are one block, and starting a thread takes longer
+        digests = [hashed(part).digest() for part in parts]
+    else:
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            digests = [made.digest() for made in pool.map(hashed, parts)]
     return hashlib.sha256(b"".join(digests)).hexdigest()

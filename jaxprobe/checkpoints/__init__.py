@@ -86,9 +86,9 @@ def load_sae(
         active_groups=active_groups,
     )
     path = assets.fetch(str(source))
+    assets.check_hub_files(path)
     name = str(source) if "://" in str(source) else path.absolute()
     with boundary.reader(name, "an SAE", "fetch or save it again"):
-        assets.check_hub_files(path)
         place = _place(path, str(source), options)
         layout = _layout(place)
         loaded = layout.load(place)

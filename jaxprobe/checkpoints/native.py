@@ -149,8 +149,10 @@ def _text(metadata: Mapping[str, object], own: Mapping[str, Any]) -> str:
     Raises:
         ValueError: Metadata that JSON has no word for, or that contradict the weights.
     """
+    if metadata.get("format_version") in READABLE:  # of a loaded SAE, which is saved as this one
+        metadata = {**metadata, "format_version": FORMAT_VERSION}
     for name in OWN:
-        if name in metadata and metadata[name] != own.get(name) and name != "format_version":
+        if name in metadata and metadata[name] != own.get(name):
             raise ValueError(
                 f"`metadata` may not say {name} = {metadata[name]!r:.80}: that is the file's own word, here"
                 f" {own.get(name)!r}; take another name"

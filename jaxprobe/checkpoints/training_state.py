@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import boundary, sealed
-from jaxprobe.checkpoints import atomic, config
-from jaxprobe.checkpoints.arrays import open_safetensors
+from jaxprobe.checkpoints import atomic
 
 HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
 Tree = TypeVar("Tree")
@@ -39,18 +38,10 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
         ValueError: It belongs to another run (the first difference is named) or is damaged.
     """
     wanted = _named(like, read=False)
-    remedy = "it is damaged: delete it to train afresh"
-    with open_safetensors(path, "the state of a training run", remedy) as file:
-        header = config.parse((file.metadata() or {}).get(HEADER, "{}"), path)
-        digest = header.content.pop(sealed.KEY, None)
-        check_identity(header.content, identity, path)
-        sealed.verify(path, digest, remedy)
-        if set(file.keys()) != wanted.keys():
-            raise boundary.FileError(
-                f"{path} was written by another jaxprobe; delete it to train afresh"
-            )
-        arrays = {name: file.get_tensor(name) for name in wanted}
-    fits = all(
+    remedy = "delete it to train afresh"
+    found, arrays = sealed.read_safetensors(path, HEADER, remedy)
+    check_identity(found, identity, path)
+    fits = arrays.keys() == wanted.keys() and all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
         for name in wanted
     )

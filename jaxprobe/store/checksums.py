@@ -46,7 +46,7 @@ def _keys(count: int) -> tuple[np.uint64, np.ndarray]:
 
 def path_of(root: Path, index: int) -> Path:
     """The file of one segment's checksums."""
-    return layout.segment_path(root, index).with_suffix(".rows.safetensors")
+    return layout.segment_path(root, index).with_suffix(".rows")
 
 
 def write(root: Path, index: int, store: str, sums: Mapping[Tap, np.ndarray]) -> None:

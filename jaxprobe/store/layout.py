@@ -3,7 +3,7 @@
     manifest.json          format and fingerprint: everything that changes the numbers
     progress.json          segments in order: arrays, prompts, batches, committed batches, digest
     segments/000000.npy    one record per prompt of a segment, in row order
-    segments/000000.rows.safetensors    a checksum of each row, see `checksums`
+    segments/000000.rows    a checksum of each row, see `checksums`
     SITE/POOLING/          one zarr3 array
     .lock                  empty; whoever holds its lock may write
 
@@ -15,20 +15,18 @@ segments in each of its arrays. The plan is written first, then the arrays grow 
 batches are written in order; only the last segment can be unfinished.
 """
 
-import dataclasses
-import functools
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from jaxprobe import boundary, sealed
-from jaxprobe.base import POOLINGS, Site
 from jaxprobe.checks import check_choice
 from jaxprobe.store.files import replace_file
+from jaxprobe.store.segments import Progress as Progress
+from jaxprobe.store.segments import Segment as Segment
+from jaxprobe.store.segments import Tap as Tap
+from jaxprobe.store.segments import parse_tap, tap_name
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -37,126 +35,12 @@ MANIFEST, PROGRESS, SEGMENTS, LOCK = "manifest.json", "progress.json", "segments
 TOKEN_DTYPES = ("bfloat16", "float32")
 REQUIRED = ("d_model", "token_dtype")  # fields of a fingerprint that shape the arrays
 
-Tap = tuple[Site, str]  # a site and one of `base.POOLINGS`: names one array
-
 _SEGMENT_BYTES = 256 << 20  # of a segment's file, 40 a prompt
 _AGAIN = "restore it from a copy, or delete the store's directory to extract again"
-
-_RECORD = np.dtype([("sha256", "u1", (32,)), ("tokens", "<i4"), ("batch", "<i4")])
 
 
 class StoreError(RuntimeError):
     """An activation store that cannot be read, written or used for this run."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Segment:
-    """Prompts that are run together, in row order.
-
-    Attributes:
-        taps: The arrays that they are run for.
-        sha256_N: uint8 [N, 32] digests of the prompts' UTF-8 text.
-        tokens_N: int32 tokens of each prompt, BOS left out: its rows in a `tokens` array.
-        batch_N: int32 batch of each prompt, counted from 0 and never falling.
-    """
-
-    taps: tuple[Tap, ...]
-    sha256_N: np.ndarray
-    tokens_N: np.ndarray
-    batch_N: np.ndarray
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Hex SHA-256 of the segment's file."""
-        return hashlib.sha256(self.encode()).hexdigest()
-
-    @functools.cached_property
-    def num_batches(self) -> int:
-        """Number of batches."""
-        return int(self.batch_N[-1]) + 1 if len(self.batch_N) else 0
-
-    def first(self, num_batches: int) -> "Segment":
-        """The segment cut after so many batches."""
-        end = int(np.searchsorted(self.batch_N, num_batches))
-        return dataclasses.replace(
-            self,
-            sha256_N=self.sha256_N[:end],
-            tokens_N=self.tokens_N[:end],
-            batch_N=self.batch_N[:end],
-        )
-
-    def num_rows(self, pooling: str) -> int:
-        """Rows that the segment takes in an array of this pooling."""
-        return len(self.tokens_N) if pooling == "last" else int(self.tokens_N.sum(dtype=np.int64))
-
-    def same_as(self, other: "Segment") -> bool:
-        """Whether both plan the same prompts in the same order, batches and arrays."""
-        return self.taps == other.taps and self.encode() == other.encode()
-
-    def encode(self) -> bytes:
-        """The segment's file; the arrays' names stand in progress.json."""
-        records = np.zeros(len(self.tokens_N), _RECORD)
-        records["sha256"], records["tokens"] = self.sha256_N, self.tokens_N
-        records["batch"] = self.batch_N
-        buffer = io.BytesIO()
-        np.save(buffer, records, allow_pickle=False)
-        return buffer.getvalue()
-
-    @classmethod
-    def decode(cls, content: bytes, taps: tuple[Tap, ...]) -> "Segment":
-        """Reads what `encode` wrote.
-
-        Raises:
-            ValueError: Not such a file.
-        """
-        records = np.load(io.BytesIO(content), allow_pickle=False)
-        if records.dtype != _RECORD or records.ndim != 1:
-            raise ValueError(f"wanted records of {_RECORD}, got {records.dtype}")
-        return cls(
-            taps=taps,
-            sha256_N=np.ascontiguousarray(records["sha256"]),
-            tokens_N=records["tokens"].copy(),
-            batch_N=records["batch"].copy(),
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The segments of a store and how many batches of each are durable."""
-
-    segments: tuple[Segment, ...] = ()
-    committed: tuple[int, ...] = ()
-    checked: tuple[bool, ...] = ()  # whether there are checksums of the rows: not in format 1
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the last segment still has batches to run."""
-        return bool(self.segments) and self.committed[-1] < self.segments[-1].num_batches
-
-    def settled(self) -> "Progress":
-        """Without the unfinished segment, if there is one."""
-        return self.part(len(self.segments) - self.unfinished)
-
-    def part(self, count: int) -> "Progress":
-        """The first segments only."""
-        return Progress(
-            segments=self.segments[:count],
-            committed=self.committed[:count],
-            checked=self.checked[:count],
-        )
-
-    def plus(self, segment: Segment, committed: int, *, checked: bool = True) -> "Progress":
-        """With another segment behind the others."""
-        return Progress(
-            segments=(*self.segments, segment),
-            committed=(*self.committed, committed),
-            checked=(*self.checked, checked),
-        )
-
-    def durable(self) -> tuple[Segment, ...]:
-        """The segments, each cut to what is committed."""
-        pairs = zip(self.segments, self.committed, strict=True)
-        return tuple(segment.first(count) for segment, count in pairs)
 
 
 def sha256_of(texts: Iterable[str]) -> list[bytes]:
@@ -167,22 +51,6 @@ def sha256_of(texts: Iterable[str]) -> list[bytes]:
 def width_of(tap: Tap, fingerprint: Mapping) -> int:
     """Columns of an array: the model's `d_model`, unless `widths` names another for the stream."""
     return fingerprint.get("widths", {}).get(tap[0].stream, fingerprint["d_model"])
-
-
-def tap_name(tap: Tap) -> str:
-    """The array's directory inside the store, `blocks.12.resid_post/last`."""
-    return f"{tap[0]}/{tap[1]}"
-
-
-def parse_tap(name: str) -> Tap:
-    """Reads what `tap_name` wrote.
-
-    Raises:
-        ValueError: No such site or pooling.
-    """
-    site, _, pooling = name.partition("/")
-    check_choice("pooling", pooling, POOLINGS)
-    return Site.parse(site), pooling
 
 
 def segment_path(root: Path, index: int) -> Path:
@@ -222,23 +90,24 @@ def read_manifest(root: Path) -> dict:
 
 def _manifest(root: Path) -> tuple[int, dict]:
     """Format and fingerprint."""
-    path = root / MANIFEST
+    path, fingerprint = root / MANIFEST, {}
     try:
         with boundary.missing_stays_missing(path), boundary.reader(path, "a manifest", _AGAIN):
             found = boundary.read_json(path)["format"]
-            if found not in READABLE:
-                raise StoreError(
-                    f"the activation store in {root} has format {found}, this version reads and"
-                    f" writes {FORMAT}; use another work directory, or delete {root} to extract again"
-                )
-            fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
-            _ = [fingerprint[name] for name in REQUIRED]
+            if found in READABLE:  # another version may seal its files in another way
+                fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
+                _ = [fingerprint[name] for name in REQUIRED]
     except OSError as error:
         raise StoreError(
             f"there is no activation store in {root} ({error.strerror}); run the extract stage first"
         ) from error
     except ValueError as error:
         raise StoreError(_damaged(path, error)) from error
+    if found not in READABLE:
+        raise StoreError(
+            f"the activation store in {root} has format {found!r:.40}, this version reads and writes"
+            f" {FORMAT}; use another work directory, or delete {root} to extract again"
+        )
     return found, fingerprint
 
 
@@ -316,8 +185,7 @@ def _read_segment(path: Path, entry: Mapping, needed: bool) -> Segment:
     segment = whole.first(entry["batches"])
     if len(segment.tokens_N) != entry["prompts"]:
         raise ValueError(f"wanted {entry['prompts']} prompts, got {len(segment.tokens_N)}")
-    digest = entry["sha256"] if needed else entry.get("sha256", segment.digest)
-    if segment.digest != digest or whole.encode() != content:
+    if needed and (segment.digest != entry["sha256"] or whole.encode() != content):
         raise ValueError("it does not hold what was written")
     return segment
 

@@ -234,7 +234,7 @@ class StoreWriter:
                 path.unlink()
         for index, segment in enumerate(planned):
             path, content = layout.segment_path(self.root, index), segment.encode()
-            if path.stat().st_size != len(content):
+            if path.read_bytes() != content:  # cut, or of format 1
                 files.replace_file(path, content)
         for pattern in ("*" + files.TEMPORARY, "*.__lock"):
             for path in self.root.rglob(pattern):

@@ -411,6 +411,10 @@ def test_every_array_that_is_not_finite_is_refused_by_name(tmp_path):
         if path.suffix == ".safetensors":
             with checkpoints.native.stored.open_safetensors(path) as file:
                 words = file.metadata()
+            if path.parent.name == "native":  # of format 1, which holds no digest
+                record = json.loads(words["jaxprobe"]) | {"format_version": 1}
+                record.pop("content_sha256")
+                words = {"jaxprobe": json.dumps(record)}
             arrays = safetensors.numpy.load_file(path)
             write = lambda a, p=path, w=words: safetensors.numpy.save_file(a, p, metadata=w)
         elif path.suffix == ".npz":
