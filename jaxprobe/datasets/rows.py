@@ -65,6 +65,12 @@ def table(data: bytes, where: str) -> tuple[list[str], Iterator[tuple[int, list[
         raise ValueError(
             f"{where}: more than {MOST_LINES:,} lines; split the file into several datasets"
         )
+    zero = data.find(b"\0")
+    if zero >= 0:
+        line = data.count(end, 0, zero) + 1
+        raise ValueError(
+            f"{where}, line {line}: a zero byte, which no text holds; save the file as UTF-8"
+        )
     rows = _rows(data.removeprefix(b"\xef\xbb\xbf"), end, where)
     header = next(rows, None)
     if header is None:
@@ -138,10 +144,6 @@ def _lines(data: bytes, end: bytes, where: str) -> Iterator[str]:
                 f"{where}, line {number}: more than {MOST_CHARACTERS:,} characters; cut it"
             )
         line = data[start:stop]
-        if 0 in line:
-            raise ValueError(
-                f"{where}, line {number}: a zero byte, which no text holds; save the file as UTF-8"
-            )
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
