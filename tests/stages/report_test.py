@@ -170,5 +170,5 @@ def test_bad_input_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"run\.json must be JSON"):
         _report(tmp_path)
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(TypeError, match=r"run\.json must be a JSON object, got a list"):
+    with pytest.raises(ValueError, match=r"run\.json must be a JSON object, got a list"):
         _report(tmp_path)
