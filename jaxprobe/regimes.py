@@ -84,6 +84,8 @@ def splits(
 class Splits(tuple):
     """A tuple of splits that, where it is empty, says why when it is asked for one."""
 
+    reason: str
+
     def __new__(cls, found: list[base.Split], dataset: base.TextDataset, regime: str):
         """The splits of a dataset in a regime."""
         made = super().__new__(cls, found)

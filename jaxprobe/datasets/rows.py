@@ -114,6 +114,7 @@ def _rows(data: bytes, end: bytes, where: str) -> Iterator[tuple[int, list[str]]
 def _batch(reader, where: str) -> list[tuple[int, list[str]]]:
     """The next rows with their first lines."""
     batch: list[tuple[int, list[str]]] = []
+    first = 1
     # csv's limit on a field is the process's: it is put back before anyone else's code runs.
     with _limit_lock:
         before = csv.field_size_limit(MOST_CHARACTERS)
