@@ -36,3 +36,49 @@ from jaxprobe.stages.report import report_published as report_published
 from jaxprobe.stages.run import RunConfig as RunConfig
 from jaxprobe.stages.run import run as run
 from jaxprobe.store import ActivationStore as ActivationStore
+
+__version__ = "0.1.0"
+__all__ = [
+    "PROBES",
+    "ActivationStore",
+    "AssetError",
+    "JumpReluSae",
+    "LoadedSae",
+    "Model",
+    "ProbeResult",
+    "RunConfig",
+    "Scores",
+    "Site",
+    "Split",
+    "TextDataset",
+    "__version__",
+    "accuracy",
+    "auroc",
+    "average_precision",
+    "class_weights",
+    "datasets",
+    "decode",
+    "device_mesh",
+    "encode",
+    "expected_calibration_error",
+    "extract",
+    "f1",
+    "fetch",
+    "fit_grid",
+    "fit_probe",
+    "load_model",
+    "load_sae",
+    "log_loss",
+    "make_forward",
+    "report",
+    "report_published",
+    "run",
+    "save_sae",
+    "splits",
+    "top_latents",
+]
+
+
+def __dir__() -> list[str]:
+    """What completion shows: the public names, not the rooms behind them."""
+    return sorted(__all__)

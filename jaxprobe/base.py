@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxprobe import arguments
 from jaxprobe.sites import STREAMS as STREAMS
 from jaxprobe.sites import Site as Site
 
@@ -23,43 +22,114 @@ PROTOCOLS = ("paper", "dedup")
 ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TextDataset:
-    """Labelled prompts.
+    """Labelled prompts; two are equal where all their fields are.
 
     Attributes:
         name: Unique name, for example `66_living-room`.
-        texts: N prompts.
-        y_N: int32 labels in {0, 1}, both present.
+        texts: N prompts; any sequence of texts is taken.
+        y_N: int32 labels in {0, 1}, both present. Booleans are taken, whole floats, and two distinct
+            texts: those of `label_names`, else the first in their order is 0.
         label_names: What 0 and 1 stood for in the source.
         source: Where the rows came from.
 
     Raises:
-        ValueError: Prompts that are no texts, labels other than 0 and 1, or not one a prompt.
+        ValueError: Labels that are no two classes or not as many as texts, or entries that are no texts.
     """
 
     name: str
     texts: tuple[str, ...]
     y_N: np.ndarray
-    label_names: tuple[str, str]
-    source: str
+    label_names: tuple[str, str] = ("0", "1")
+    source: str = "memory"
 
     def __post_init__(self):
-        """Checks what a caller gave; `datasets` finds both labels in what it reads."""
-        if isinstance(self.texts, str) or not all(isinstance(text, str) for text in self.texts):
-            raise ValueError(f"`texts` of {self.name} must be a sequence of texts, one a prompt")
-        hint = f"`label_names` says what 0 and 1 stand for in {self.name}"
-        y_N = arguments.labels("y_N", self.y_N, names=(0, 1), hint=hint).y_N
-        if len(y_N) != len(self.texts):
+        """Checks and converts the fields; this is no pytree, so they are never tracers."""
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"`name` of a dataset must be a text, got {self.name!r}")
+        if isinstance(self.texts, str | bytes):
             raise ValueError(
-                f"`texts` and `y_N` of {self.name} must have one entry per example, got"
-                f" {len(self.texts)} and {len(y_N)}"
+                f"`texts` must be several texts, got one, {self.texts[:40]!r}; write [text]"
             )
-        object.__setattr__(self, "texts", tuple(self.texts))
-        object.__setattr__(self, "y_N", y_N)
+        texts = tuple(self.texts)
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"`texts` must be texts, got {text!r} in row {row}")
+        y_N, names = _two_classes(self.y_N, tuple(self.label_names))
+        if len(y_N) != len(texts):
+            raise ValueError(
+                f"`y_N` and `texts` must have one entry per example, got {len(y_N)} and {len(texts)}"
+            )
+        for field, value in (("texts", texts), ("y_N", y_N), ("label_names", names)):
+            object.__setattr__(self, field, value)
+
+    def __repr__(self) -> str:
+        """Sizes, not the texts."""
+        ones = int(self.y_N.sum())
+        return (
+            f"TextDataset(name={self.name!r}, {len(self.texts):,} texts:"
+            f" {len(self.texts) - ones:,} {self.label_names[0]!r} and {ones:,}"
+            f" {self.label_names[1]!r}, source={self.source!r})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same."""
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        """By what is short."""
+        return hash((self.name, len(self.texts), self.source))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+def same_fields(one: object, other: object) -> bool:
+    """Whether two dataclasses of one type hold the same, arrays compared as wholes; NaN equals NaN."""
+    if type(one) is not type(other):
+        return NotImplemented
+    return all(
+        _same(getattr(one, field.name), getattr(other, field.name))
+        for field in dataclasses.fields(one)  # type: ignore[arg-type]
+    )
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(np.asarray(one), np.asarray(other))
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other or (one != one and other != other)
+
+
+def _two_classes(labels: object, names: tuple) -> tuple[np.ndarray, tuple[str, str]]:
+    """int32 labels in {0, 1}, and what they stand for."""
+    if len(names) != 2 or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`label_names` must be two texts, got {names!r}")
+    y_N = np.asarray(labels)
+    if y_N.ndim != 1:
+        raise ValueError(f"`y_N` must have one label per text, got shape {y_N.shape}")
+    if y_N.dtype.kind == "O" and len(y_N) and all(isinstance(label, str) for label in y_N):
+        y_N = y_N.astype(str)
+    if y_N.dtype.kind == "U":
+        found = sorted({*y_N.tolist()})
+        if not {*found} <= {*names}:
+            if len(found) != 2:
+                raise ValueError(
+                    f"`y_N` must hold two classes, got {len(found)}: {', '.join(map(repr, found[:5]))};"
+                    " keep two, or make it one class against the rest"
+                )
+            names = (found[0], found[1])
+        return (y_N == names[1]).astype(np.int32), names
+    if y_N.dtype.kind not in "biuf" and len(y_N):
+        raise ValueError(f"`y_N` must hold labels 0 and 1, got {y_N[0]!r} of type {y_N.dtype}")
+    strange = [label for label in np.unique(y_N).tolist() if label not in (0, 1)]
+    if strange:
+        raise ValueError(
+            f"`y_N` must hold labels 0 and 1 only, got {strange[0]!r}; make it one class against the rest"
+        )
+    return y_N.astype(np.int32), names
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TokenBatch:
     """Token ids of B prompts in one length bucket, padded on the right.
 
@@ -73,6 +143,12 @@ class TokenBatch:
     length_B: np.ndarray
     prompt_B: np.ndarray
 
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same."""
+        return same_fields(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
 
 class Fold(NamedTuple):
     """Positions inside a split's training rows: what a fold trains on and what it scores."""
@@ -81,7 +157,7 @@ class Fold(NamedTuple):
     valid: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Split:
     """One train/test draw of one dataset: rows and labels, no activations.
 
@@ -110,6 +186,23 @@ class Split:
     y_test_N: np.ndarray
     folds: tuple[Fold, ...]
     num_rows: int | None = None
+
+    def __repr__(self) -> str:
+        """Sizes, not the rows."""
+        level = "" if math.isnan(self.level) else f", level={self.level:g}"
+        return (
+            f"Split({self.dataset!r}, {self.regime}{level}, {self.protocol}, seed={self.seed},"
+            f" {len(self.train_N):,} rows to train on in {len(self.folds)} folds,"
+            f" {len(self.test_N):,} to test on)"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same."""
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        """By what is short."""
+        return hash((self.dataset, self.regime, self.protocol, self.seed, len(self.train_N)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ code; protocol `dedup` applies the same draw to distinct prompts, so no text sta
 
 import itertools
 import math
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,14 @@ IMBALANCE_RATIOS = tuple(float(ratio) for ratio in np.linspace(0.05, 0.95, 19))
 NOISE_FRACTIONS = tuple(float(fraction) for fraction in np.linspace(0.0, 0.5, 11))
 
 
+def normalised(text: str) -> str:
+    """A text as `dedup_by="normalised"` compares it: composed (NFC), without blanks at its ends."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+DEDUP_BY: dict[str, Callable[[str], str]] = {"exact": str, "normalised": normalised}
+
+
 def splits(
     dataset: base.TextDataset,
     regime: str = "standard",
@@ -37,6 +46,7 @@ def splits(
     protocol: str = "paper",
     seed: int = 42,
     shifted: base.TextDataset | None = None,
+    dedup_by: str = "exact",
 ) -> tuple[base.Split, ...]:
     """All train/test draws of one dataset in one regime, a draw per level.
 
@@ -47,10 +57,12 @@ def splits(
             occur under both labels are left out.
         seed: Seed of every draw.
         shifted: The shifted test set; needed by, and only by, `covariate_shift`.
+        dedup_by: What makes two prompts of `dedup` one: `exact`, every character, or `normalised`, the
+            same text after Unicode's composition (NFC) and without blanks at its ends.
 
     Returns:
         Splits by rising level. Levels that the dataset is too small for are left out, so the
-        tuple can be empty.
+        tuple can be empty; asked for an entry, it then says why there is none.
 
     Raises:
         ValueError: An unknown regime or protocol, a missing shifted set, or something else than
@@ -62,23 +74,53 @@ def splits(
     seed = arguments.whole("seed", seed, 0, 2**32 - 1)
     checks.check_choice("regime", regime, base.REGIMES)
     checks.check_choice("protocol", protocol, base.PROTOCOLS)
+    checks.check_choice("dedup_by", dedup_by, DEDUP_BY)
     if (regime == "covariate_shift") != (shifted is not None):
         raise ValueError(
             "`shifted` is the test set of regime covariate_shift and of no other, got"
             f" regime {regime!r} with shifted={None if shifted is None else shifted.name!r}"
         )
-    rows_N = distinct_rows(dataset.texts, dataset.y_N) if protocol == "dedup" else None
+    dedup = protocol == "dedup"
+    rows_N = distinct_rows(dataset.texts, dataset.y_N, dedup_by) if dedup else None
     if rows_N is None:
         rows_N = np.arange(len(dataset.texts))
     y_N = np.asarray(dataset.y_N)[rows_N]
     common = {"dataset": dataset.name, "regime": regime, "protocol": protocol, "seed": seed}
     common["num_rows"] = len(dataset.texts)
     if shifted is not None:
-        draws = _covariate_shift(dataset, shifted, rows_N, protocol, seed)
-        return tuple(base.Split(**common, **draw) for draw in draws)
+        draws = _covariate_shift(dataset, shifted, rows_N, dedup_by if dedup else None, seed)
+        return Splits([base.Split(**common, **draw) for draw in draws], dataset, regime)
     # In a small set an extreme ratio, or its noise, can leave one class to train on: no probe.
     draws = [d for d in _DRAWS[regime](y_N, seed) if 0 < d["y_train_N"].mean() < 1]
-    return tuple(base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws)
+    found = [base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws]
+    return Splits(found, dataset, regime)
+
+
+class Splits(tuple):
+    """A tuple of splits that, where it is empty, says why when it is asked for one."""
+
+    reason: str
+
+    def __new__(cls, found: list[base.Split], dataset: base.TextDataset, regime: str):
+        """The splits of a dataset in a regime."""
+        made = super().__new__(cls, found)
+        ones = int(np.sum(dataset.y_N))
+        made.reason = (
+            f"{dataset.name!r} has no split in regime {regime}: {len(dataset.texts)} rows"
+            f" ({len(dataset.texts) - ones} and {ones}) are too few; standard needs at least"
+            f" {(MIN_TEST + 2) // 2} distinct rows of each class"
+        )
+        return made
+
+    def __reduce__(self):
+        """Copies are plain tuples."""
+        return tuple, (list(self),)
+
+    def __getitem__(self, index):
+        """A split, or a plain tuple of them."""
+        if not self and not isinstance(index, slice):
+            raise IndexError(self.reason)
+        return super().__getitem__(index)
 
 
 def num_levels(regime: str) -> int:
@@ -87,11 +129,11 @@ def num_levels(regime: str) -> int:
     return len((levels | {"label_noise": NOISE_FRACTIONS}).get(regime, (math.nan,)))
 
 
-def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray) -> np.ndarray:
+def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray, dedup_by: str = "exact") -> np.ndarray:
     """First row of every text, in row order, leaving out texts that carry both labels."""
     first: dict[str, int] = {}
     conflicting = set()
-    for row, text in enumerate(texts):
+    for row, text in enumerate(map(DEDUP_BY[dedup_by], texts)):
         if y_N[first.setdefault(text, row)] != y_N[row]:
             conflicting.add(text)
     return np.array([row for text, row in first.items() if text not in conflicting], int)
@@ -258,14 +300,15 @@ _DRAWS: dict[str, Callable[[np.ndarray, int], list[dict]]] = {
 }
 
 
-def _covariate_shift(dataset, shifted, rows_N, protocol, seed) -> list[dict]:
+def _covariate_shift(dataset, shifted, rows_N, dedup_by: str | None, seed) -> list[dict]:
     pool_N = rows_N[rows_N < SHIFT_POOL]
     test_N = np.arange(len(shifted.texts))
-    if protocol == "dedup":
+    if dedup_by is not None:
         # The shifted prompts are fixed: drop their repeats, and training rows that share a text.
-        test_N = distinct_rows(shifted.texts, shifted.y_N)
-        tested = {shifted.texts[row] for row in test_N}
-        pool_N = np.array([row for row in pool_N if dataset.texts[row] not in tested], int)
+        key = DEDUP_BY[dedup_by]
+        test_N = distinct_rows(shifted.texts, shifted.y_N, dedup_by)
+        tested = {key(shifted.texts[row]) for row in test_N}
+        pool_N = np.array([row for row in pool_N if key(dataset.texts[row]) not in tested], int)
     y_N = np.asarray(dataset.y_N)[pool_N]
     usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
     num_train = min(MAX_TRAIN, usable)

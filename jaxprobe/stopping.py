@@ -14,7 +14,8 @@ SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 _SAME_SECONDS = 1.0  # launchers pass one signal on twice; a second one after this is impatience
-_state = {"asked": 0, "at": 0.0, "holds": 0}
+_state = {"asked": 0, "holds": 0}  # the signal's number, and how deep the held blocks stand
+_asked_at = [0.0]
 
 
 class Stopped(KeyboardInterrupt):
@@ -76,7 +77,7 @@ def check() -> None:
     An exception that Python had to drop (inside a finaliser) is raised again here.
     """
     if _state["asked"] and not _state["holds"]:
-        raise Stopped(int(_state["asked"]))
+        raise Stopped(_state["asked"])
 
 
 def asked() -> bool:
@@ -87,9 +88,9 @@ def asked() -> bool:
 def _on_signal(number: int, frame: object) -> None:
     now = time.monotonic()
     if _state["asked"]:
-        if now - _state["at"] >= _SAME_SECONDS:
+        if now - _asked_at[0] >= _SAME_SECONDS:
             os._exit(128 + number)  # as safe as kill -9, which every file survives
         return
-    _state.update(asked=number, at=now)
+    _state["asked"], _asked_at[0] = number, now
     if not _state["holds"]:
         raise Stopped(number)

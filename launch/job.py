@@ -1,5 +1,6 @@
 """What the launch scripts share: their flags, and errors a person can read."""
 
+import io
 import logging as python_logging
 import os
 import sys
@@ -55,7 +56,8 @@ def _config_and_workdir() -> tuple[run.RunConfig, Path]:
     set_limits()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_make_printable)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that does not know a letter
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that does not know a letter
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     # Compiled programs are kept: a second run, or a resumed one, starts at once.
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))

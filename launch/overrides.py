@@ -82,7 +82,7 @@ def _refuse(path: Path, error: BaseException) -> NoReturn:
     ) from error
 
 
-def _check_key(config: Mapping | ConfigDict, keys: list[str], path: Path) -> None:
+def _check_key(config: Mapping | ConfigDict | None, keys: list[str], path: Path) -> None:
     name = "config"
     for key in keys:
         if not isinstance(config, Mapping | ConfigDict):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxprobe import assets
+from jaxprobe import assets, boundary
 from jaxprobe.assets import wheels
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +93,68 @@ def test_not_an_archive(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"PK nonsense")
     with pytest.raises(assets.AssetError, match=r"a\.whl cannot be read as a zip archive"):
         assets.member_names(tmp_path / "a.whl")
+
+
+def _zip(path: Path, member: str, content: bytes, **more) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(member), content, zipfile.ZIP_DEFLATED, 9)
+        for name, data in more.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_hostile_archives_end_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv(boundary.UNPACK_VARIABLE, "4")
+    bomb = _zip(tmp_path / "bomb.zip", "a.csv", bytes(16 << 20), other="x")
+    assert assets.open_member(bomb, "other") == b"x"  # the rest can be read
+    with pytest.raises(
+        assets.AssetError, match=r"bomb\.zip, member 'a\.csv' unpacks to more than 4 MiB"
+    ):
+        assets.open_member(bomb, "a.csv")
+    # It claims to unpack to less than it does: the count while reading ends it.
+    data = bytearray(bomb.read_bytes())
+    for signature, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
+        at = data.find(signature) + offset
+        data[at : at + 4] = (1000).to_bytes(4, "little")
+    (tmp_path / "liar.zip").write_bytes(data)
+    with pytest.raises(assets.AssetError, match=r"liar\.zip"):
+        assets.open_member(tmp_path / "liar.zip", "a.csv")
+    good = _zip(tmp_path / "good.zip", "a.csv", b"prompt,target\n" * 99).read_bytes()
+    at = good.rfind(b"PK\1\2")
+    changed = {
+        "encrypted": (at + 8, b"\1"),
+        "unknown method": (at + 10, b"\x63"),
+        "elsewhere": (at + 42, b"\xff\xff\0\0"),
+        "broken data": (60, b"\xff\xff\xff\xff"),
+        "long list": (good.rfind(b"PK\5\6") + 12, b"\xff\xff\xff\x7f"),
+    }
+    for name, (place, content) in changed.items():
+        path = tmp_path / f"{name}.zip"
+        path.write_bytes(good[:place] + content + good[place + len(content) :])
+        with pytest.raises(
+            assets.AssetError, match=rf"{name}\.zip.*; (delete|if it is meant)"
+        ) as caught:
+            assets.open_member(path, "a.csv")
+        assert "\n" not in str(caught.value)
+    os.mkfifo(tmp_path / "pipe.zip")
+    (tmp_path / "zero.zip").symlink_to("/dev/zero")
+    for name, kind in (("pipe.zip", "a pipe"), ("zero.zip", "a device")):
+        with pytest.raises(assets.AssetError, match=f"{name} must be a regular file, got {kind}"):
+            assets.member_names(tmp_path / name)
+
+
+def test_odd_paths_are_one_sentence():
+    for path in ("a\0b", "", "  "):
+        with pytest.raises(ValueError, match="`uri` must be a path"):
+            assets.fetch(path)
+    for path in ("x" * 5000, "~no such user/x", "/dev/null/x"):
+        with pytest.raises(assets.AssetError) as caught:
+            assets.fetch(path)
+        assert "\n" not in str(caught.value)
+    for uri in ("hf://a/b@../../x", "hf://a/b/c\x1b", "hf://a/b\nc"):
+        with pytest.raises(ValueError, match="hf://OWNER/REPO") as caught:
+            assets.fetch(uri)
+        assert str(caught.value).isprintable()
 
 
 def test_paths_pass_and_bad_uris_say_what_is_known(tmp_path):

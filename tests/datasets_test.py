@@ -1,7 +1,11 @@
 """Datasets: every published file against digests made by pandas, users' files against what pandas made of them."""
 
+import csv
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -128,6 +132,15 @@ def test_a_users_file_keeps_its_texts_as_they_stand(tmp_path):
         (["1_0", "9", "9"], [0, 1, 1]),  # Python would read numbers here, and in the next line
         (["\u0661", "9", "9"], [1, 0, 0]),
         (["True", "yes", "yes"], [0, 1, 1]),
+        (["1e0", "+0", "01.0"], [1, 0, 1]),
+        (["-0.0", "1", "0e5"], [0, 1, 0]),
+        # Exactly, where float64 has one value for both.
+        (["2e999", "1e999", "1e999"], [1, 0, 0]),
+        (["1e-999", "0", "0"], [1, 0, 0]),
+        (["9007199254740993", "9007199254740992", "9007199254740992.0"], [1, 0, 0]),
+        (["9" * 5000, "-" + "9" * 5000, "1"[:0] + "9" * 5000 + ".0"], [1, 0, 1]),
+        (["nan", "inf", "inf"], [1, 0, 0]),  # no numbers here: by text
+        (["1e9999999999999999999", "2", "2"], [0, 1, 1]),  # beyond any arithmetic: by text
     ],
 )
 def test_labels_are_ordered_as_pandas_and_label_encoder_order_them(tmp_path, column, wanted):
@@ -158,12 +171,26 @@ GOOD = "prompt,target\na,0\nb,1\n"
         (GOOD + "c\n", r"line 4: 1 fields where the header has 2"),
         (GOOD + '"c,1\nd,0\n', r"row that starts in line 4: unexpected end of data; .*quotes"),
         (GOOD + '"c"d,1\n', r"row that starts in line 4: ',' expected after '\"'"),
+        (GOOD + "c\0,1\n", r"line 4: a zero byte, which no text holds; save the file as UTF-8"),
+        (GOOD.encode("utf-16-le"), r"line 1: a zero byte"),
+        (GOOD + "\ud800,1\n", r"line 4: byte 0xed is not UTF-8"),
+        ("prompt,target\n" + "a,1\n" * 1_000_001, r"more than 1,000,000 lines; split the file"),
+        (
+            "x" * 5_000 + ",target\na,1\n",
+            r"line 1: wanted one column 'prompt', got 'x+\.\.\. \(5,000",
+        ),
+        (
+            GOOD + "c," + "9" * 5_000 + "\n",
+            r"third class '9+\.\.\. \(5,000 characters\)' after '0'",
+        ),
         (GOOD + "c" * 17_000_000 + ",1\n", r"line 4: field larger than field limit .*too long"),
         (zstandard.ZstdCompressor().compress(GOOD.encode())[:-4], r"data ends early; copy"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, r"broken Zstandard data"),
     ],
 )
 def test_bad_files_name_file_line_and_remedy(tmp_path, content, message):
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
     with pytest.raises(ValueError, match=message) as caught:
         datasets.load(write(tmp_path, content))
     assert str(caught.value).startswith(str(tmp_path / "mine.csv"))
@@ -178,3 +205,97 @@ def test_missing_and_other_files(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ValueError, match=r"folder\.csv.* is a folder"):
         datasets.load(tmp_path / "folder.csv")
+
+
+def test_prompts_of_any_length_are_read_and_csvs_own_limit_is_put_back(tmp_path):
+    limit = csv.field_size_limit()
+    long, lines = "word " * 200_000, '"' + "line\n" * 50_000 + '"'
+    data = datasets.load(write(tmp_path, f"prompt,target\n{long},1\n{lines},0\n"))
+    assert data.texts == (long, lines[1:-1])
+    assert csv.field_size_limit() == limit
+    with pytest.raises(ValueError, match="fields where the header has"):
+        datasets.load(write(tmp_path, "prompt,target\na\n"))
+    assert csv.field_size_limit() == limit
+
+
+def _bomb(size: int) -> bytes:
+    packer = zstandard.ZstdCompressor(level=19).compressobj()
+    block = b"a" * (1 << 20)
+    return b"".join([*(packer.compress(block) for _ in range(size >> 20)), packer.flush()])
+
+
+HOSTILE = {
+    "zst bomb": lambda path: path.write_bytes(_bomb(1 << 30)),
+    "bomb behind a good frame": lambda path: path.write_bytes(
+        zstandard.ZstdCompressor().compress(GOOD.encode()) + _bomb(1 << 30)
+    ),
+    "many frames": lambda path: path.write_bytes(_bomb(1 << 22) * 200),
+    "sparse": lambda path: (path.write_bytes(b"p"), os.truncate(path, 1 << 36)),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "pipe": os.mkfifo,
+    "loop": lambda path: path.symlink_to(path.name),
+    "digits and an x": lambda path: path.write_text(
+        f"prompt,target\na,1\nb,0\nc,{'1' * 100_000}x\n"
+    ),
+    "dots": lambda path: path.write_text(
+        f"prompt,target\na,1\nb,0\nc,{'1' * 100_000}.{'1' * 100_000}.\n"
+    ),
+    "blanks": lambda path: path.write_text(f"prompt,target\na,1\nb,0\nc,{' ' * 1_000_000}1 x\n"),
+    "quotes": lambda path: path.write_text("prompt,target\n" + '"' * 3_000_001 + ",1\n"),
+    "blank lines": lambda path: path.write_bytes(b"prompt,target\n" + b"\n" * (60 << 20)),
+    "columns": lambda path: path.write_bytes(b"prompt,target\n" + b"," * (10 << 20)),
+}
+
+
+def test_a_hostile_file_ends_in_a_sentence_soon_and_in_little_memory(tmp_path):
+    """In a child whose memory is limited; the clock is the processor's, for machines are busy."""
+    for name, make in HOSTILE.items():
+        make(tmp_path / f"{name}.csv")
+    code = """if True:
+        import resource, sys, time, pathlib
+        from jaxprobe import assets, datasets
+        used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
+        for path in sys.argv[1:]:
+            start = time.process_time()
+            try:
+                datasets.load(path)
+            except (ValueError, assets.AssetError) as error:
+                said = str(error)
+                assert pathlib.Path(path).name in said and len(said) < 700, said[:900]
+                assert "Error" not in said, said
+            else:
+                raise AssertionError(path)
+            print(f"{time.process_time() - start:.1f}", path)
+    """
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    times = [float(line.split()[0]) for line in done.stdout.splitlines()]
+    assert len(times) == len(HOSTILE)
+    assert max(times) < 2, done.stdout
+
+
+def test_a_file_may_be_given_a_name(tmp_path):
+    path = write(tmp_path, GOOD)
+    data = datasets.load(f"my set={path}")
+    assert (data.name, data.source) == ("my set", str(path))
+    assert datasets.name_of(f"my set={path}") == "my set"
+    odd = write(tmp_path, GOOD, "lr=0.1.csv")
+    assert datasets.load(odd).name == "lr=0.1"
+    assert datasets.name_of("runs/a=b/x.csv.zst") == "x"
+    for bad in (f"={path}", f" ={path}", f"a\x1b={path}"):
+        with pytest.raises(ValueError, match="a name is given as NAME=SOURCE"):
+            datasets.load(bad)
+    with pytest.raises(ValueError, match="a dataset needs a name"):
+        datasets.load(write(tmp_path, GOOD, ".csv"))
+
+
+def test_a_folder_of_everything_is_no_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "_MOST_FILES", 3)
+    for number in range(5):
+        write(tmp_path, GOOD, f"{number}.csv")
+    with pytest.raises(ValueError, match="holds more than 3 files; name the folder that holds"):
+        datasets.names(tmp_path)

@@ -37,7 +37,8 @@ def test_every_stage_has_a_script_and_a_section_of_its_name():
         assert name in fields
     for name in {*SCRIPTS} - {"bench.py"}:
         text = (ROOT / "launch" / name).read_text()
-        assert len(text.splitlines()) <= 60, f"{name} is more than flags and a call"
+        most = 60 if "__main__" in text and "app.run(" in text else 120  # what the scripts share
+        assert len(text.splitlines()) <= most, f"{name} is more than flags and a call"
 
 
 @pytest.mark.parametrize("script", [f"{name}.py" for name in (*STAGES, "run", "bench")])
@@ -201,3 +202,21 @@ def test_a_published_file_without_a_column_is_named(tmp_path):
     assert got.returncode != 0
     assert "layer20_results.csv lacks the column `val_auc`" in shown
     assert "Traceback" not in shown
+
+
+def test_what_lies_in_the_way_is_one_sentence(tmp_path):
+    """The workdir's place, below a file, too long a name: each before any work."""
+    (tmp_path / "file").write_text("mine")
+    _tiny_published(tmp_path)
+    asked = (f"--published={tmp_path}", "--published_model=gemma-2-9b", "--unpack_limit_mib=64")
+    for workdir, remedy in (
+        (tmp_path / "file", "something else lies in its place"),
+        (tmp_path / "file" / "below", "something else lies in its place"),
+        (tmp_path / ("x" * 300), "use a shorter name or --workdir"),
+    ):
+        got = launch("report.py", *asked, f"--workdir={workdir}")
+        assert got.returncode == 1, got.stderr
+        (line,) = [line for line in got.stderr.splitlines() if line.startswith("error: ")]
+        assert str(tmp_path) in line and remedy in line
+        assert "Traceback" not in got.stderr
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,6 +1,7 @@
 """Splits against the published package's own functions and scikit-learn, row for row."""
 
 import ast
+import copy
 import math
 
 import numpy as np
@@ -183,3 +184,45 @@ def test_bad_names_are_refused_with_the_nearest():
         regimes.splits(dataset(balanced(300)), "scarce")
     with pytest.raises(ValueError, match="shifted"):
         regimes.splits(dataset(balanced(300)), "covariate_shift")
+
+
+def test_dedup_compares_as_it_is_asked():
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    texts = [composed, apart, f" {composed}\n", "cafe", *(f"t{n}" for n in range(250))]
+    y_N = np.array([1, 1, 1, 0, *([0, 1] * 125)], np.int32)
+    assert regimes.distinct_rows(tuple(texts), y_N).tolist() == list(range(254))
+    kept = regimes.distinct_rows(tuple(texts), y_N, "normalised")
+    assert kept.tolist() == [0, *range(3, 254)]
+    conflicting = np.array([1, 0, 1, 0, *([0, 1] * 125)], np.int32)
+    assert regimes.distinct_rows(tuple(texts), conflicting, "normalised")[0] == 3
+    data = base.TextDataset(name="x", texts=texts, y_N=y_N)
+    exact, loose = (
+        regimes.splits(data, protocol="dedup", dedup_by=by)[0] for by in ("exact", "normalised")
+    )
+    assert exact == regimes.splits(data, protocol="dedup")[0]
+    rows = {*loose.train_N.tolist(), *loose.test_N.tolist()}
+    assert not rows & {1, 2}
+    # The paper's rows are the paper's.
+    assert regimes.splits(data, dedup_by="normalised") == regimes.splits(data)
+    with pytest.raises(ValueError, match="unknown dedup_by 'nfc'; known: exact, normalised"):
+        regimes.splits(data, dedup_by="nfc")
+    # A shifted set's prompts are compared in the same way.
+    shifted = base.TextDataset(name="x", texts=(apart, "u", "v"), y_N=[1, 0, 1])
+    asked = {"protocol": "dedup", "shifted": shifted}
+    (exact,), (loose,) = (
+        regimes.splits(data, "covariate_shift", dedup_by=by, **asked)
+        for by in ("exact", "normalised")
+    )
+    assert len(exact.train_N) > 0 and not {*loose.train_N.tolist()} & {0, 1, 2}
+
+
+def test_an_empty_answer_says_why():
+    data = base.TextDataset(name="mine", texts=[f"t{n}" for n in range(10)], y_N=[0, 1] * 5)
+    found = regimes.splits(data)
+    assert found == () and not found and list(found) == []
+    with pytest.raises(
+        IndexError, match=r"'mine' has no split in regime standard: 10 rows \(5 and 5\)"
+    ):
+        found[0]
+    assert found[:1] == ()
+    assert copy.deepcopy(found) == ()

@@ -6,7 +6,8 @@ It imports once and forks for each line of its input, a JSON object with
     at                  the step at which the child sends itself the signal: `append`, `trace`, `train`,
                         `quality`, `encode`, `fit`, `stuck`, `render`; null for none
     call                which call of that step
-    signal              a signal's name
+    signal              a signal's name; `full` for a disk that takes no more from there on, `bug` for a
+                        mistake of the program
 
 and answers a JSON object: status (negative for death by a signal), said (what it wrote), seconds (from the
 signal on).
@@ -16,6 +17,7 @@ import functools
 import json
 import os
 import pathlib
+import resource
 import signal
 import sys
 import tempfile
@@ -46,7 +48,17 @@ STEPS = {
 }
 
 
-def _stop_at(step: str, call: int, number: int, clock: pathlib.Path) -> None:
+def _fault(name: str, clock: pathlib.Path) -> None:
+    if name == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+    elif name == "bug":
+        raise TypeError("a mistake")
+    else:
+        clock.write_text(str(time.monotonic()))
+        os.kill(os.getpid(), getattr(signal, name))
+
+
+def _stop_at(step: str, call: int, fault: str, clock: pathlib.Path) -> None:
     owner, name = STEPS[step]
     plain, calls = getattr(owner, name), [0]
 
@@ -54,8 +66,7 @@ def _stop_at(step: str, call: int, number: int, clock: pathlib.Path) -> None:
     def counting(*args, **kwargs):
         calls[0] += 1
         if calls[0] == call:
-            clock.write_text(str(time.monotonic()))
-            os.kill(os.getpid(), number)
+            _fault(fault, clock)
             time.sleep(60 if step == "stuck" else 0.05)
         return plain(*args, **kwargs)
 
@@ -81,7 +92,7 @@ def _child(order: dict, clock: pathlib.Path) -> None:
     )
     probe_jobs.grid.fit_grid = _scores
     if order["at"]:
-        _stop_at(order["at"], order["call"], getattr(signal, order["signal"]), clock)
+        _stop_at(order["at"], order["call"], order["signal"], clock)
     config = run.RunConfig.from_mapping(
         {
             **{"model": "fake", "dtype": "float32", "site": "blocks.1.resid_post", "seed": 7},
@@ -95,10 +106,10 @@ def _child(order: dict, clock: pathlib.Path) -> None:
 
 
 def _run(order: dict, folder: pathlib.Path) -> dict:
-    said, clock = folder / "said", folder / "clock"
+    clock = folder / "clock"
+    source, out = os.pipe()  # not a file, whose size the child may limit
     child = os.fork()
     if not child:
-        out = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(out, 1), os.dup2(out, 2)
         try:
             _child(order, clock)
@@ -110,11 +121,14 @@ def _run(order: dict, folder: pathlib.Path) -> dict:
             os._exit(70)
         sys.stdout.flush()
         os._exit(0)
+    os.close(out)
+    with open(source) as pipe:
+        said = pipe.read()
     _, status = os.waitpid(child, 0)
     since = time.monotonic() - float(clock.read_text()) if clock.exists() else 0.0
     clock.unlink(missing_ok=True)
     code = os.waitstatus_to_exitcode(status)
-    return {"status": code, "said": said.read_text(), "seconds": since}
+    return {"status": code, "said": said, "seconds": since}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,31 +54,45 @@ def progress(workdir: Path) -> dict[str, int]:
 
 
 STOPS = (  # step, which call, signal, what must have been committed by then
-    ("append", 3, "SIGTERM", "prompts"),
-    ("append", 2, "SIGINT", "prompts"),
+    ("append", 1, "full", ""),
+    ("append", 3, "SIGINT", "prompts"),
     ("trace", 1, "SIGTERM", "state"),
     ("train", 5, "SIGINT", "state"),
+    ("quality", 1, "full", ""),
     ("quality", 1, "SIGTERM", "state"),
+    ("encode", 1, "full", ""),
     ("encode", 2, "SIGINT", "latents"),
+    ("encode", 1, "bug", ""),
+    ("fit", 1, "full", ""),
     ("fit", 3, "SIGTERM", "rows"),
     ("stuck", 2, "SIGINT", "rows"),
-    ("render", 1, "SIGHUP", "rows"),
+    ("render", 1, "full", ""),
+    ("render", 1, "SIGHUP", ""),
 )
 
 
-def test_a_job_stopped_in_every_stage_keeps_its_work_and_ends_the_same(tell, tmp_path):
+def test_a_job_stopped_or_out_of_disk_in_every_stage_keeps_its_work_and_ends_the_same(
+    tell, tmp_path
+):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert tell(whole)["status"] == 0
     before = progress(stopped)
     for at, call, name, kept in STOPS:
         got = tell(stopped, at, call, name)
-        assert got["status"] == 128 + getattr(signal, name), (at, got)
-        assert f"stopped by {name}; what was done is kept" in got["said"], (at, got["said"])
-        assert "Traceback" not in got["said"]
-        assert got["seconds"] < 30, at  # a job stuck in a thread is not waited for
         after = progress(stopped)
-        assert after[kept] > before[kept] or kept == "state", (at, before, after)
-        assert after[kept] > 0, at
+        if name == "bug":
+            assert got["status"] == 70 and "TypeError: a mistake" in got["said"], got
+        elif name == "full":
+            assert got["status"] == 1 and "Traceback" not in got["said"], (at, got["said"])
+            (line,) = re.findall(r"^error: .*", got["said"], re.M)
+            assert str(stopped) in line and "same command again to go on" in line, line
+        else:
+            assert got["status"] == 128 + getattr(signal, name), (at, got)
+            assert f"stopped by {name}; what was done is kept" in got["said"], (at, got["said"])
+            assert "Traceback" not in got["said"]
+            assert got["seconds"] < 30, at  # a job stuck in a thread is not waited for
+            if kept:
+                assert after[kept] > (0 if kept == "state" else before[kept]), (at, before, after)
         assert all(after[key] >= before[key] for key in ("prompts", "latents", "rows")), at
         before = after
     last = tell(stopped)

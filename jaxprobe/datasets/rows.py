@@ -65,6 +65,12 @@ def table(data: bytes, where: str) -> tuple[list[str], Iterator[tuple[int, list[
         raise ValueError(
             f"{where}: more than {MOST_LINES:,} lines; split the file into several datasets"
         )
+    zero = data.find(b"\0")
+    if zero >= 0:
+        line = data.count(end, 0, zero) + 1
+        raise ValueError(
+            f"{where}, line {line}: a zero byte, which no text holds; save the file as UTF-8"
+        )
     rows = _rows(data.removeprefix(b"\xef\xbb\xbf"), end, where)
     header = next(rows, None)
     if header is None:
@@ -108,6 +114,7 @@ def _rows(data: bytes, end: bytes, where: str) -> Iterator[tuple[int, list[str]]
 def _batch(reader, where: str) -> list[tuple[int, list[str]]]:
     """The next rows with their first lines."""
     batch: list[tuple[int, list[str]]] = []
+    first = 1
     # csv's limit on a field is the process's: it is put back before anyone else's code runs.
     with _limit_lock:
         before = csv.field_size_limit(MOST_CHARACTERS)
@@ -138,10 +145,6 @@ def _lines(data: bytes, end: bytes, where: str) -> Iterator[str]:
                 f"{where}, line {number}: more than {MOST_CHARACTERS:,} characters; cut it"
             )
         line = data[start:stop]
-        if 0 in line:
-            raise ValueError(
-                f"{where}, line {number}: a zero byte, which no text holds; save the file as UTF-8"
-            )
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:

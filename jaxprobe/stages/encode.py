@@ -40,6 +40,8 @@ class EncodeConfig:
         datasets: Names or paths of CSV files; none means all of the source.
         regimes: Some of `base.REGIMES`.
         protocols: Some of `base.PROTOCOLS`.
+        dedup_by: What makes two prompts one under protocol dedup, see `regimes.splits`: `exact` or
+            `normalised`.
         seed: Seed of the splits and the controls.
         max_latents: Latents kept per split: the largest k of a probe.
         ranking: `normalised` or `raw`, see `selection.score`.
@@ -53,6 +55,7 @@ class EncodeConfig:
     datasets: tuple[str, ...] = ()
     regimes: tuple[str, ...] = ("standard",)
     protocols: tuple[str, ...] = base.PROTOCOLS
+    dedup_by: str = "exact"
     seed: int = 42
     max_latents: int = 512
     ranking: str = "normalised"
@@ -135,7 +138,12 @@ def dataset_splits(config: EncodeConfig, dataset: base.TextDataset) -> tuple[bas
             continue
         for protocol in config.protocols:
             found += regimes.splits(
-                dataset, regime, protocol=protocol, seed=config.seed, shifted=shifted
+                dataset,
+                regime,
+                protocol=protocol,
+                seed=config.seed,
+                shifted=shifted,
+                dedup_by=config.dedup_by,
             )
     return tuple(found)
 
@@ -278,6 +286,8 @@ def latents_identity(
     elsewhere = ("datasets", "source", "random_sae", "control_datasets")
     settings = dataclasses.asdict(config).items()
     fields = {name: value for name, value in settings if name not in elsewhere}
+    if config.dedup_by == "exact":
+        del fields["dedup_by"]  # latents from before there was another are the same latents
     return {
         **fields,
         "version": VERSION,

@@ -6,6 +6,7 @@ is none, a product of matrices is timed for a fraction of a second and stands fo
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,12 @@ class Plan:
             seconds = part.work / self.rates[stage]
             total += seconds
             basis = "as in an earlier run" if stage in self.learned else "a guess"
-            done = f"{duration(seconds)}, {basis}" if part.count else "nothing left"
+            # Whether what is there was made in this run's way is compared when its stage begins.
+            done = (
+                f"{duration(seconds)}, {basis}"
+                if part.count
+                else "as many are there as it asks for"
+            )
             lines.append(f"  {stage:10} {part.count:>13,.0f} {UNITS[stage]:8} {part.note}: {done}")
         return "\n".join([f"Left to do, about {duration(total)} in all:", *lines])
 
@@ -154,18 +160,22 @@ def _encode_and_fit(config: running.RunConfig, d_model: int, workdir: Path) -> d
     control = encode.random_sae and num_saes > 0
     names = encode.datasets or datasets.names(encode.source)
     rows = splits = probes = 0
+    asked: set[tuple] = set()  # what tells this job's rows from others' in the same table
     for name in names:
         dataset = datasets.load(name, encode.source)
         found = encoding.dataset_splits(encode, dataset)
         rows += len(dataset.texts) if found else 0
         splits += len(found)
+        asked |= {(s.dataset, s.regime, _level(s.level), s.protocol, s.seed) for s in found}
         probes += sum(fitting.num_probes(config.fit, s.regime, num_saes, control) for s in found)
     have = len(list((workdir / kept.FOLDER).glob("*/*.safetensors")))
     files = (num_saes + control) * len(names)
     left = max(0.0, 1 - have / files) if files else 0.0
     widths = [config.train_sae.d_sae] if config.train_sae is not None else []
     latents = sum(widths + [UNKNOWN_WIDTH] * len(config.saes)) * (1 + control / max(num_saes, 1))
-    done = len(table.done_keys(workdir / fitting.FILE_NAME))
+    # A key is model, site, features, method, k, then the split's address, then the fingerprint.
+    keys = table.done_keys(workdir / fitting.FILE_NAME)
+    done = sum(key[1] == config.site and key[5:10] in asked for key in keys)
     return {
         "encode": Part(
             count=latents * left,
@@ -178,6 +188,11 @@ def _encode_and_fit(config: running.RunConfig, d_model: int, workdir: Path) -> d
             note=f"on {splits:,} splits of {len(names)} datasets",
         ),
     }
+
+
+def _level(level: float) -> float | None:
+    """As `ResultRow.key` has it."""
+    return None if math.isnan(level) else round(level, 6)
 
 
 def _width(config: running.RunConfig, *workdirs: Path) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from jaxprobe import base, checks, datasets, models, selection
+from jaxprobe import base, checks, datasets, models, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.probes import PROBES
 from jaxprobe.stages import encode as encoding
@@ -41,6 +41,7 @@ def check_config(job: Job) -> None:
             raise ValueError(f"`config.encode.{name}` must name at least one of {', '.join(known)}")
         for value in chosen:
             checks.check_choice(name[:-1], value, known)
+    checks.check_choice("dedup_by", job.encode.dedup_by, regimes.DEDUP_BY)
     checks.check_choice("ranking", job.encode.ranking, selection.RANKINGS)
     fitting.check_config(job.fit, job.encode)
     _check_extract(job)
@@ -57,6 +58,7 @@ def check_inputs(job: Job) -> None:
             than probes read, or a name that is taken.
     """
     names.check_datasets(job.encode.datasets, job.encode.source)
+    _check_some_split(job.encode)
     identity = models.identify(job.extract.model, job.extract.dtype)
     for text in (*job.extract.sites, *job.extract.token_sites):
         site = base.Site.parse(text)
@@ -75,6 +77,19 @@ def check_inputs(job: Job) -> None:
         found.append((sae.id, sae.source))
         del sae
     names.check_ids(found)
+
+
+def _check_some_split(config: encoding.EncodeConfig) -> None:
+    """Raises ValueError where every dataset is too small for every split; the first that is not ends it."""
+    chosen = config.datasets or datasets.names(config.source)
+    if any(encoding.dataset_splits(config, datasets.load(name, config.source)) for name in chosen):
+        return
+    sizes = [len(datasets.load(name, config.source).texts) for name in chosen[:3]]
+    raise ValueError(
+        f"no dataset has a split in {', '.join(config.regimes)}: {', '.join(map(str, chosen[:3]))} with"
+        f" {', '.join(map(str, sizes))} rows are too small; the standard regime needs"
+        f" {(regimes.MIN_TEST + 2) // 2} distinct rows of each class"
+    )
 
 
 def _check_extract(job: Job) -> None:

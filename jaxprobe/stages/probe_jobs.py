@@ -165,10 +165,12 @@ class Planner:
             test_accuracy=got[3],
             best_c=got[4] if arrow.probe.startswith("logistic") else math.nan,
             converged=scores is not None and bool(np.ravel(scores.converged)[at]),
-            fingerprint=self._fingerprint(digest, None if not arrow.on_latents else features),
+            fingerprint=self._fingerprint(
+                digest, None if not arrow.on_latents else features, split.protocol
+            ),
         )
 
-    def _fingerprint(self, digest: str, sae: str | None) -> str:
+    def _fingerprint(self, digest: str, sae: str | None, protocol: str) -> str:
         """Twelve hex digits of everything that decides a row's numbers and is not a column."""
         parts = {
             "version": VERSION,
@@ -176,6 +178,8 @@ class Planner:
             "dataset": digest,
             "dtype": grid.resolve_dtype(self.config.dtype),
         }
+        if protocol == "dedup" and self.encode_config.dedup_by != "exact":
+            parts["dedup_by"] = self.encode_config.dedup_by
         if sae is not None:
             parts |= {"sae": self._weights[sae], "ranking": self.encode_config.ranking}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

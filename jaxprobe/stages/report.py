@@ -71,6 +71,8 @@ def _write(
     run: Mapping[str, object],
 ) -> str:
     found = findings.find(rows, findings.Selection(**dataclasses.asdict(config)))
+    if note := _dedup_note(run, found.protocols):
+        found = dataclasses.replace(found, notes=(note, *found.notes))
     said = run.get("published_notes")
     if isinstance(said, list):
         found = dataclasses.replace(found, notes=(*map(str, said), *found.notes))
@@ -132,6 +134,20 @@ def report_published(
     replace_file(root / "run.json", sealed.to_json(run))
     site = config.site or read.site
     return _write(dataclasses.replace(config, model=model, site=site), root, read.rows, run)
+
+
+def _dedup_note(run: Mapping[str, object], protocols: Sequence[str]) -> str:
+    """What the dedup protocol took for one prompt; empty where nothing is known."""
+    config = run.get("config")
+    encode = config.get("encode") if isinstance(config, Mapping) else None
+    by = encode.get("dedup_by") if isinstance(encode, Mapping) else None
+    if "dedup" not in protocols or by is None:
+        return ""
+    if by == "exact":
+        return "Dedup: prompts are one where every character is the same."
+    return (
+        "Dedup: prompts are one where they are the same after NFC and without blanks at their ends."
+    )
 
 
 def _replace_all(folder: pathlib.Path, files: Mapping[str, str], known: Sequence[str]) -> None:

@@ -328,7 +328,7 @@ class Record:
     def _leaks(self, config: encoding.EncodeConfig) -> None:
         """Leaks of the paper's standard split of each dataset."""
         names = config.datasets or datasets.names(config.source)
-        self._content["leaks"] = leaks.measure(names, config.source, config.seed)
+        self._content["leaks"] = leaks.measure(names, config.source, config.seed, config.dedup_by)
 
     def _write(self) -> None:
         replace_file(self._path, sealed.to_json(self._content))

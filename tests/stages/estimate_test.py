@@ -56,7 +56,10 @@ def test_the_estimate_counts_what_the_run_then_does(job, tmp_path):
     assert {name: part.count for name, part in after.parts.items()} == dict.fromkeys(
         ("extract", "train_sae", "encode", "fit"), 0
     )
-    assert after.describe().count("nothing left") == 4
+    assert after.describe().count("as many are there as it asks for") == 4
+    # Rows of another seed are not this job's.
+    other = dataclasses.replace(job, encode=dataclasses.replace(job.encode, seed=8))
+    assert stage.plan(other, tmp_path).parts["fit"].count == len(rows)
     more = dataclasses.replace(job, fit=dataclasses.replace(job.fit, num_latents=(1, 2, 4)))
     assert stage.plan(more, tmp_path).parts["fit"].count == 2
 

@@ -170,5 +170,28 @@ def test_bad_input_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"run\.json must be JSON"):
         _report(tmp_path)
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(TypeError, match=r"run\.json must be a JSON object, got a list"):
+    with pytest.raises(ValueError, match=r"run\.json must be a JSON object, got a list"):
         _report(tmp_path)
+
+
+def test_names_that_others_chose_neither_run_in_a_spreadsheet_nor_move_the_cursor(tmp_path):
+    escape, formula = "\x1b[31mred\u202e", "=HYPERLINK(1)"
+    rows = [
+        dataclasses.replace(
+            row,
+            features=escape if row.features == fake_results.SAE else row.features,
+            dataset=formula if row.dataset == "66_living-room" else row.dataset,
+        )
+        for row in fake_results.rows(fake_results.DATASETS[:3])
+    ]
+    table.write(tmp_path / "results.parquet", table.of_rows(rows))
+    shown = report.report(report.ReportConfig(), tmp_path)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert r"\x1b[31mred\u202e" in shown
+    for name in ("datasets.csv", "probes.csv"):
+        with (tmp_path / "report" / name).open(newline="") as file:
+            cells = [cell for line in csv.reader(file) for cell in line]
+        assert not [c for c in cells if c.startswith(("=", "@", "\t", "\r"))], name
+        numbers = [c for c in cells if c.startswith(("-", "+"))]
+        assert all(map(float, numbers)) and (numbers or name == "probes.csv")
+        assert f"'{formula}" in cells or name == "probes.csv"

@@ -4,14 +4,16 @@ import collections
 import dataclasses
 import functools
 import json
+import math
 import shutil
 
 import numpy as np
 import pytest
 
-from jaxprobe import base, datasets, models, regimes, table
+from jaxprobe import base, checkpoints, datasets, models, regimes, table
 from jaxprobe import probes as probes_room
 from jaxprobe.checkpoints import save_sae
+from jaxprobe.stages import preflight
 from jaxprobe.stages import run as stage
 from jaxprobe.store import ActivationStore, StoreError
 from tests import fakes
@@ -268,10 +270,13 @@ def test_what_stages_share_is_said_once(paths):
     assert config.extract.datasets == config.encode.datasets == tuple(paths)
     assert (config.encode.seed, config.train_sae.seed) == (7, 0)
     # A section has the last word, and lists become tuples.
-    own = mapping(paths, encode={"seed": 8, "protocols": ["dedup"]}, fit=None)
+    own = mapping(paths, encode={"seed": 8, "protocols": ["dedup"]}, fit=None, train_sae=None)
     config = stage.RunConfig.from_mapping(own)
     assert (config.encode.seed, config.encode.protocols) == (8, ("dedup",))
     assert config.fit == stage.fitting.FitConfig()
+
+
+SMALL = {"encode": {"max_latents": 80, "random_latents": 8}}
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,59 @@ def test_what_stages_share_is_said_once(paths):
         ),
         ({"encode": {"protocols": ("papers",)}}, "unknown protocol 'papers'; known: paper"),
         ({"encode": {"max_latents": 3}}, "must lie between 1 and encode.max_latents = 3, got 4"),
+        (
+            {"train_sae": {"d_sae": -5}},
+            r"config.train_sae.d_sae` must lie between 1 and .*, got -5",
+        ),
+        ({"train_sae": {"d_sae": 3}}, r"`target_l0` must lie between 0 and d_sae = 3, got 62.0"),
+        ({"train_sae": {"d_sae": 64.0}}, r"train_sae.d_sae` must be a whole number, got 64.0"),
+        (
+            {"train_sae": {"learning_rate": math.nan}},
+            r"learning_rate` must be a finite number, got nan",
+        ),
+        ({"train_sae": {"max_gib": math.inf}}, r"max_gib` must be a finite number, got inf"),
+        ({"train_sae": {"num_tokens": True}}, r"num_tokens` must be a whole number, got True"),
+        ({"train_sae": {"d_sae": 10**400}}, r"d_sae` must lie between"),
+        ({"train_sae": {"bandwidth": 10**400}}, r"bandwidth` must be a finite number"),
+        ({"train_sae": {"site": "blocks.2.resid_post"}}, r"`train_sae.site` must be among"),
+        ({"train_sae": {"d_sae": 128, "architecture": 3}}, r"architecture` must be a text, got 3"),
+        (
+            {"fit": {"num_latents": (65,)}, **SMALL},
+            r"fit.num_latents` asks for 65 latents, the SAE",
+        ),
+        ({"fit": {"num_latents": 4}}, r"must be several values in brackets, got 4; write \(4,\)"),
+        ({"fit": {"num_latents": (4, 4)}}, r"fit.num_latents` names 4 twice"),
+        ({"fit": {"num_latents": (0,)}}, r"fit.num_latents` must lie between 1"),
+        ({"fit": {"controls": 1}}, r"fit.controls` must be True or False, got 1"),
+        (
+            {"fit": {"baselines": "mlp"}},
+            r"baselines` must be several values in brackets, got 'mlp'",
+        ),
+        ({"fit": {"baselines": ("mpl",)}}, "unknown method 'mpl'; known: mlp"),
+        ({"fit": {"workers": -1}}, r"fit.workers` must lie between 1"),
+        ({"extract": {"batch_tokens": 0}}, r"extract.batch_tokens` must lie between 1"),
+        ({"extract": {"max_length": 2048}}, "must not exceed the largest of `extract.buckets`"),
+        ({"extract": {"buckets": (8, -8)}}, r"extract.buckets` must lie between 1"),
+        ({"extract": {"mesh": (1,)}}, r"extract.mesh` must hold 2 values, got \(1,\)"),
+        ({"extract": {"token_dtype": "float16"}}, "unknown extract.token_dtype 'float16'"),
+        (
+            {"extract": {"sites": ("embed",)}},
+            r"`extract.sites` must hold the site that probes read",
+        ),
+        ({"extract": 3}, r"`config.extract` must hold keys and values, got 3"),
+        ({"encode": {"ranking": "row"}}, "unknown ranking 'row'; known: raw"),
+        ({"encode": {"dedup_by": "nfc"}}, "unknown dedup_by 'nfc'; known: exact, normalised"),
+        ({"encode": {"protocols": ()}}, "protocols` must name at least one of paper, dedup"),
+        ({"seed": -1}, r"seed` must lie between 0 and 4,294,967,295, got -1"),
+        ({"seed": 2**32}, r"seed` must lie between"),
+        ({"model": ""}, "`model` must name a file"),
+        ({"saes": "runs/x"}, r"saes` must be several values in brackets"),
+        ({"report": {"regimes": ("standart",)}}, "unknown regime of config.report.regimes"),
+        ({"report": {"baselines": ("mpl",)}}, "unknown method of config.report.baselines 'mpl'"),
+        (
+            {"report": {"datasets": ("c",)}},
+            "unknown dataset of config.report.datasets 'c'; known: a",
+        ),
         ({"encode": {"random_latents": 3, "max_latents": 8}}, "more than encode.random_latents"),
         ({"fit": {"solver": "fast"}}, "unknown solver 'fast'; known: converged"),
     ],
@@ -295,3 +353,90 @@ def test_what_stages_share_is_said_once(paths):
 def test_misspelt_keys_and_choices_name_the_known_ones(paths, changes, message):
     with pytest.raises(ValueError, match=message):
         stage.RunConfig.from_mapping(mapping(paths, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"site": "blocks.99.resid_post"},
+            r"`blocks.99.resid_post` is not in fake: its blocks are 0 to 3",
+        ),
+        (
+            {"saes": ("{sae}",)},
+            r"differ in their ids, got 'jump_relu/.*' from the train_sae stage and",
+        ),
+        (
+            {"saes": ("random_sae={sae}",)},
+            r"an id of its own, got 'random_sae', which the results use",
+        ),
+        (
+            {"saes": ("activations={sae}",)},
+            r"an id of its own, got 'activations'.*saes=\('my_name=",
+        ),
+        ({"saes": ("b={sae}", "b={sae}/")}, r"differ in their ids, got 'b' from"),
+        ({"saes": ("{other}",)}, r"the SAE at .* reads blocks.2.resid_post, the baselines read"),
+        ({"saes": ("{few}",)}, r"`fit.num_latents` asks for 4 latents, the SAE at .* has 3"),
+        ({"saes": ("{wide}",)}, r"reads activations 33 wide, the model's at .* are 32"),
+        (
+            {"datasets": ("{a}", "{again}")},
+            r"datasets must differ in their names, got 'a' from .*my_name",
+        ),
+        ({"datasets": ("{a}", "b"), "source": "{published}"}, None),
+        (
+            {"datasets": ("{a}", "b", "{again}"), "source": "{published}"},
+            "must differ in their names",
+        ),
+        (
+            {"datasets": ("b={a}", "c"), "source": "{published}"},
+            "has the name of a published one, 'b'",
+        ),
+        ({"datasets": ("{tiny}",)}, r"no dataset has a split in standard: .*tiny.csv with 10 rows"),
+    ],
+)
+def test_names_sites_and_sizes_are_checked_before_extraction(
+    loads, paths, tmp_path, changes, message
+):
+    places = {name: tmp_path / name for name in ("sae", "other", "few", "wide", "more", "source")}
+    for name, (block, d_model, d_sae) in {
+        **{"sae": (1, 32, 64), "other": (2, 32, 64), "few": (1, 32, 3), "wide": (1, 33, 64)},
+    }.items():
+        sae = fakes.loaded_sae(base.Site(block=block, stream="resid_post"), d_sae)
+        if d_model != 32:
+            weights = np.ones((d_model, d_sae), np.float32)
+            sae = dataclasses.replace(
+                sae.sae, W_enc_DS=weights, W_dec_SD=weights.T, b_dec_D=np.zeros(d_model, np.float32)
+            )
+        checkpoints.save_sae(
+            places[name], sae, {"id": TRAINED, "site": f"blocks.{block}.resid_post"}
+        )
+    places["more"].mkdir()
+    again = fakes.write_csv(places["more"], fakes.dataset("a", 300, seed=1))
+    tiny = fakes.write_csv(tmp_path, fakes.dataset("tiny", 10))
+    published = fakes.write_source(
+        places["source"], [fakes.dataset(name, 220) for name in ("b", "c")]
+    )
+    named = {**places, "a": paths[0], "again": again, "tiny": tiny, "published": published}
+    changes = {
+        key: value.format(**named)
+        if isinstance(value, str)
+        else tuple(v.format(**named) for v in value)
+        for key, value in changes.items()
+    }
+    job = stage.RunConfig.from_mapping(mapping(paths, **changes))
+    if message is None:
+        preflight.check_inputs(job)
+        return
+    with pytest.raises(ValueError, match=message):
+        stage.run(job, tmp_path / "run")
+    assert loads == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_sae_has_the_id_that_the_config_gives_it(tmp_path):
+    site = base.Site.parse("blocks.1.resid_post")
+    checkpoints.save_sae(
+        tmp_path / "s", fakes.loaded_sae(site), {"id": "random_sae", "site": str(site)}
+    )
+    assert preflight.names.load_labelled(f"mine={tmp_path / 's'}").id == "mine"
+    assert preflight.names.load_labelled(str(tmp_path / "s")).id == "random_sae"

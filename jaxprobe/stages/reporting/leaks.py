@@ -7,13 +7,16 @@ from jaxprobe import datasets, regimes
 RATE, CONFLICTS = "leak rate", "prompts under both labels"
 
 
-def measure(names: Sequence[str], source: str, seed: int) -> dict[str, dict[str, float]]:
+def measure(
+    names: Sequence[str], source: str, seed: int, dedup_by: str = "exact"
+) -> dict[str, dict[str, float]]:
     """Leaks of the paper's standard split of each dataset.
 
     Args:
         names: Datasets.
         source: Where they come from, as for `datasets.load`.
         seed: Seed of the split.
+        dedup_by: What makes two prompts one, see `regimes.splits`; leak rates are of equal prompts.
 
     Returns:
         Per dataset its rows, the distinct prompts, the prompts that stand under both labels, the rows
@@ -22,9 +25,9 @@ def measure(names: Sequence[str], source: str, seed: int) -> dict[str, dict[str,
     leaks = {}
     for name in names:
         dataset = datasets.load(name, source)
-        distinct = len(set(dataset.texts))
+        distinct = len(set(map(regimes.DEDUP_BY[dedup_by], dataset.texts)))
         for split in regimes.splits(dataset, seed=seed):
-            usable = len(regimes.distinct_rows(dataset.texts, dataset.y_N))
+            usable = len(regimes.distinct_rows(dataset.texts, dataset.y_N, dedup_by))
             leaks[dataset.name] = {
                 "rows": len(dataset.texts),
                 "distinct prompts": distinct,
