@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxprobe import assets, checks, saes
+from jaxprobe import arguments, assets, checks, saes
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import (
     dictionary_learning,
@@ -89,7 +89,7 @@ def encode(sae, x_ND):
         >>> jp.encode(sae, jnp.array([[0.4, 2.0]])).tolist()
         [[0.0, 2.0, 0.0]]
     """
-    return saes.encode(_weights(sae), x_ND)
+    return saes.encode(_weights(sae), arguments.finite("x_ND", x_ND))
 
 
 def decode(sae, z_NS, x_ND=None):
@@ -103,7 +103,8 @@ def decode(sae, z_NS, x_ND=None):
         >>> jp.decode(sae, jnp.array([[0.0, 2.0, 0.0]])).tolist()
         [[1.0, 3.0]]
     """
-    return saes.decode(_weights(sae), z_NS, x_ND)
+    x_ND = None if x_ND is None else arguments.finite("x_ND", x_ND)
+    return saes.decode(_weights(sae), arguments.finite("z_NS", z_NS), x_ND)
 
 
 def _weights(sae):
