@@ -78,7 +78,10 @@ def test_fit_probe_on_latents_reads_the_k_best():
     ("change", "message"),
     [
         ({"method": "logistics"}, "unknown method 'logistics'; known: logistic"),
-        ({"y_train": np.full(200, 2)}, "`y_train` must hold labels 0 and 1 only"),
+        (
+            {"y_train": np.full(200, 2)},
+            "`y_train` must hold labels 0 and 1, or two others, got 1: 2",
+        ),
         ({"y_train": np.ones(200, int)}, "`y_train` must hold both classes"),
         ({"y_test": np.ones(3, int)}, r"`y_test` must have shape \(150\), got \(3,\)"),
         ({"x_test": np.ones((150, 11))}, r"`x_test` must have shape \(\*, 10\)"),

@@ -9,7 +9,16 @@ PACKAGE = ROOT / "jaxprobe"
 ROOMS = (
     *("checks", "arguments", "boundary", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
-    *("assets", "datasets", "gguf_file", "orbax_tree", "tokens", "models", "checkpoints"),
+    *(
+        "assets",
+        "compiling",
+        "datasets",
+        "gguf_file",
+        "orbax_tree",
+        "tokens",
+        "models",
+        "checkpoints",
+    ),
     *("store", "table", "published"),
     "stages",
 )
