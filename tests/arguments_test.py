@@ -1,11 +1,14 @@
 """What callers may hand over as arrays, labels and numbers, and what is refused by name."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxprobe import arguments, base, regimes, selection
+from jaxprobe.stages import extract
 
 WANTED = [[1.5, 2.0], [3.0, -4.0]]
 
@@ -204,3 +207,13 @@ def test_traced_values_pass():
         return arguments.features("x", x_ND) * 2
 
     assert np.isnan(program(np.full((1, 2), np.nan, np.float32))).all()
+
+
+def test_one_text_is_not_a_row_a_character():
+    model: Any = None  # not reached
+    for texts, sites in (("one text", ["embed"]), (["one text"], "embed")):
+        with pytest.raises(ValueError, match=r"`(texts|sites)` must be a sequence, got one"):
+            extract.extract_texts(model, texts, sites)
+    for texts in ([], [1.0], [None]):
+        with pytest.raises(ValueError, match="`texts` must hold one text at least"):
+            extract.extract_texts(model, texts, ["embed"])

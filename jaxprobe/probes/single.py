@@ -139,7 +139,7 @@ def _latents(features: str, num_latents, ranking: str | None) -> tuple[int | Non
     return num_latents, ranking
 
 
-def _checked(x_train, y_train, x_test, y_test) -> tuple:
+def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
     """The arrays, in numbers; what is traced as it is."""
     x_train = arguments.features("x_train", x_train)
     hint = "train and test must agree"

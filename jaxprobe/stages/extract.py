@@ -187,7 +187,15 @@ def extract_texts(
     Returns:
         float32 [N, width of the site] for each site, in the order of `texts`; d_model wide but for
         `attn_z`, which holds all heads.
+
+    Raises:
+        ValueError: One text or one site where a sequence is wanted, or no text at all.
     """
+    for name, value in (("texts", texts), ("sites", sites)):
+        if isinstance(value, str | Site):
+            raise ValueError(f"`{name}` must be a sequence, got one: put it in a list")
+    if not len(texts) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("`texts` must hold one text at least, and nothing but texts")
     chosen = [site if isinstance(site, Site) else Site.parse(site) for site in sites]
     out = {
         site: np.zeros((len(texts), model.widths.get(site.stream, model.d_model)), np.float32)
