@@ -11,6 +11,7 @@ from jaxprobe.checkpoints import decode as decode
 from jaxprobe.checkpoints import encode as encode
 from jaxprobe.checkpoints import load_sae as load_sae
 from jaxprobe.checkpoints import save_sae as save_sae
+from jaxprobe.compiling import cache_compiled_programs as cache_compiled_programs
 from jaxprobe.metrics import accuracy as accuracy
 from jaxprobe.metrics import auroc as auroc
 from jaxprobe.metrics import average_precision as average_precision

@@ -63,28 +63,43 @@ def array(name: str, value) -> np.ndarray:
 
 
 def features(name: str, value, shape: tuple[int | None, ...] = (None, None), hint: str = ""):
-    """Finite features, at least one row and one column; float32 unless they are float64 or narrower.
+    """Finite features [N, D], at least one row and one column, of any floating dtype.
 
     Args:
         name: The argument's name.
-        value: Anything array-like. A JAX array on an accelerator stays there.
+        value: Anything array-like; a JAX array stays what and where it is. Traced ones have no
+            numbers to look at.
         shape: What is wanted, None for any size.
         hint: The way out where the shape differs.
 
     Raises:
         ValueError: Another shape, nothing in it, no real numbers, or some that float32 cannot hold.
     """
-    on_device = isinstance(value, jax.Array) and jax.default_backend() != "cpu"
-    x_ND = value if on_device else real(name, value)
+    x_ND = finite(name, value)
     checks.check_shape(name, x_ND, shape, hint)
     if 0 in x_ND.shape:
         raise ValueError(f"`{name}` must have a row and a column at least, got shape {x_ND.shape}")
-    if on_device:
-        if not bool(jnp.isfinite(x_ND).all()):
-            checks.check_finite(name, np.asarray(x_ND))
-        return x_ND
-    check_finite(name, x_ND)
     return x_ND
+
+
+def finite(name: str, value):
+    """Real numbers of any shape that float32 can hold, as `features` takes them.
+
+    Raises:
+        ValueError: No real numbers, or some that float32 cannot hold.
+    """
+    if traced(value):
+        return value
+    if not (isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)):
+        value = real(name, value)
+    if not isinstance(value, jax.Array):
+        check_finite(name, value)
+    elif value.is_fully_addressable:
+        # On a CPU looking at it copies nothing; elsewhere the device looks.
+        near = jax.default_backend() == "cpu"
+        if near or not bool(jnp.isfinite(value).all()):
+            check_finite(name, np.asarray(value))
+    return value
 
 
 def real(name: str, value) -> np.ndarray:

@@ -225,7 +225,7 @@ def expected_calibration_error(y_N, probability_N, weight_N=None, num_bins: int 
     num_bins = arguments.whole("num_bins", num_bins, 1)
 
     def gap(xp, y_N, probability_N, weight_N):
-        # Compared with the edges: a product with their number would round .58 * 100 below 58.
+        # Compared with edges of the same precision: a product would round .58 * 100 below 58.
         edge_B = xp.asarray(np.arange(1, num_bins) / num_bins, probability_N.dtype)
         bin_N = xp.searchsorted(edge_B, probability_N, side="right")
         off_N = xp.where(weight_N > 0, weight_N * (probability_N - y_N), 0)
@@ -264,7 +264,7 @@ def _evaluated(
     if not arguments.traced(y_N):
         y_N = arguments.labels("y_N", y_N, hint=_ORDER).y_N
     if not arguments.traced(score_N):
-        score_N = _checked_scores(score_N, least, most)
+        score_N = _checked_scores(score_N, ranks, least, most)
     if weight_N is not None and not arguments.traced(weight_N):
         weight_N = _checked_weights(weight_N)
     checks.check_shape("score_N", score_N, (None,), _ORDER)
@@ -275,7 +275,6 @@ def _evaluated(
         return metric(jnp, *_on_device(y_N, score_N, weight_N, ranks))
     y_N = y_N.astype(np.float64)
     weight_N = np.ones(y_N.shape) if weight_N is None else weight_N.astype(np.float64)
-    score_N = score_N if ranks else score_N.astype(np.float64)
     with np.errstate(all="ignore"):
         return jnp.asarray(metric(np, y_N, score_N, weight_N))
 
@@ -291,10 +290,10 @@ def _on_device(y_N, score_N, weight_N, ranks: bool):
     return jnp.asarray(y_N).astype(dtype), score_N.astype(dtype), weight_N.astype(dtype)
 
 
-def _checked_scores(score_N, least: float, most: float) -> np.ndarray:
-    """Concrete scores: whole numbers and floating ones keep their dtype, and so their order."""
+def _checked_scores(score_N, ranks: bool, least: float, most: float) -> np.ndarray:
+    """Concrete scores in their own precision, and so in their order; whole numbers where they rank."""
     found_N = arguments.array("score_N", score_N)
-    if not np.issubdtype(found_N.dtype, np.integer):
+    if not (ranks and np.issubdtype(found_N.dtype, np.integer)):
         found_N = arguments.real("score_N", found_N)
         if found_N.dtype not in (np.float32, np.float64):
             found_N = found_N.astype(np.float32)

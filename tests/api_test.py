@@ -78,7 +78,10 @@ def test_fit_probe_on_latents_reads_the_k_best():
     ("change", "message"),
     [
         ({"method": "logistics"}, "unknown method 'logistics'; known: logistic"),
-        ({"y_train": np.full(200, 2)}, "`y_train` must hold labels 0 and 1 only"),
+        (
+            {"y_train": np.full(200, 2)},
+            "`y_train` must hold labels 0 and 1, or two others, got 1: 2",
+        ),
         ({"y_train": np.ones(200, int)}, "`y_train` must hold both classes"),
         ({"y_test": np.ones(3, int)}, r"`y_test` must have shape \(150\), got \(3,\)"),
         ({"x_test": np.ones((150, 11))}, r"`x_test` must have shape \(\*, 10\)"),
@@ -94,3 +97,27 @@ def test_fit_probe_refuses_bad_input_by_name(change, message):
     options = {name: arguments.pop(name) for name in list(arguments) if name not in names}
     with pytest.raises(ValueError, match=message):
         jp.fit_probe(method, **arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("z_NS", "x_ND", "said"),
+    [
+        (np.ones((2, 19)), None, "`z_NS` must have d_sae = 20 as its last axis"),
+        (np.full((2, 20), np.nan), None, "`z_NS` must be finite"),
+        (np.ones((2, 20)), np.ones((3, 6)), r"`x_ND` must have the shape \(2, 6\)"),
+        (np.ones((2, 20)), [["a"] * 6] * 2, "`x_ND` must hold real numbers, got text"),
+    ],
+)
+def test_decode_refuses_what_is_not_the_saes(z_NS, x_ND, said):
+    with pytest.raises(ValueError, match=said):
+        jp.decode(make_sae(), z_NS, x_ND)
+
+
+def test_encode_refuses_what_is_no_activation():
+    for bad, said in (
+        ([np.nan] * 6, "finite"),
+        ([1e39] * 6, "float32"),
+        ([1j] * 6, "real numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"`x_ND` must .*{said}"):
+            jp.encode(make_sae(), [bad])

@@ -11,6 +11,7 @@ ROOMS = (
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(
         "assets",
+        "compiling",
         "datasets",
         "gguf_header",
         "gguf_file",

@@ -95,3 +95,103 @@ def test_vmapped_and_jitted_equals_one_by_one():
 def test_wrong_shapes_are_refused_by_name():
     with pytest.raises(ValueError, match=r"`y_N` must have shape \(3\), got \(4,\)"):
         metrics.auroc(np.zeros(4, int), np.zeros(3, np.float32))
+
+
+# Scores that float32, or a processor that takes denormal numbers for zero, would tie or untie.
+HARD = {
+    "close": [1.0, 1.0 + 1e-12, 1.0, 1.0 - 1e-12],
+    "infinite": [-np.inf, np.inf, np.inf, 0.0],
+    "all infinite": [np.inf] * 4,
+    "signed zeros": [-0.0, 0.0, 0.0, -0.0],
+    "denormal": [1e-42, 0.0, 2e-42, 0.0],
+    "denormal in float64": [1e-310, 0.0, 2e-310, 0.0],
+    "beyond float32": [1e300, 1e200, -1e300, -1e200],
+    "large whole numbers": [2**53, 2**53 + 1, 2**53 + 2, 2**53],
+    "booleans": [True, False, True, False],
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("wide", [False, True])
+def test_hard_scores_are_ranked_as_scikit_learn_ranks_them(name, wide):
+    score_N, weight_N = np.array(HARD[name]), np.array([0.5, 2.0, 1.0, 0.25])
+    # Ranks, for scikit-learn refuses infinite scores.
+    rank_N = np.unique(score_N, return_inverse=True)[1]
+    with jax.enable_x64(wide):
+        for y_N in ([0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0]):
+            for ours, reference in ON_SCORES.values():
+                for weights in (None, weight_N):
+                    wanted = reference(y_N, rank_N, sample_weight=weights)
+                    np.testing.assert_allclose(ours(y_N, score_N, weights), wanted, rtol=1e-6)
+
+
+def test_float64_scores_keep_their_order_beside_traced_arguments():
+    y_N, score_N = np.array([0, 1]), np.array([1.0, 1 + 1e-12])
+    for metric in ON_SCORES:
+        ours = ON_SCORES[metric][0]
+        assert jax.jit(lambda y_N, ours=ours: ours(y_N, score_N))(y_N) == 1
+        assert jax.jit(lambda w_N, ours=ours: ours(y_N, score_N, w_N))(np.ones(2)) == 1
+        assert np.isnan(jax.jit(lambda y_N, ours=ours: ours(y_N, score_N * np.nan))(y_N))
+
+
+def test_swapped_arguments_are_caught():
+    y_N, score_N = np.array([0, 1, 1]), np.array([0.3, 0.2, 0.9])
+    for metric in (*[ours for ours, _ in (ON_SCORES | ON_LABELS).values()], metrics.log_loss):
+        with pytest.raises(ValueError, match=r"the order is \(y_true, y_score\)"):
+            metric(score_N, y_N)
+        with pytest.raises(ValueError, match=r"got 3: 0, 1, 2; the order is"):
+            metric(np.arange(3), score_N)
+
+
+def test_labels_of_every_kind_score_the_same():
+    y_N, p_N = np.array([0, 1, 1, 0]), np.array([0.3, 0.2, 0.9, 0.6])
+    kinds = (
+        y_N.astype(bool),
+        2 * y_N - 1,
+        np.where(y_N, "yes", "no"),
+        y_N.tolist(),
+        jnp.array(y_N),
+    )
+    for metric in (metrics.auroc, metrics.f1, metrics.log_loss, metrics.expected_calibration_error):
+        assert {float(metric(kind, p_N)) for kind in kinds} == {float(metric(y_N, p_N))}
+
+
+def test_probabilities_and_weights_out_of_range_are_refused():
+    y_N = np.array([0, 1])
+    for metric in (metrics.accuracy, metrics.f1, metrics.expected_calibration_error):
+        with pytest.raises(ValueError, match=r"between 0 and 1, got 2\.5; turn log-odds"):
+            metric(y_N, [0.5, 2.5])
+        assert np.isnan(metric(y_N, [0.5, np.nan]))
+        assert not np.isnan(metric(y_N, [0.5, np.nan], [1, 0]))
+    for bad in ([1, -1], [1, np.nan]):
+        with pytest.raises(ValueError, match="`weight_N` must be finite and not negative"):
+            metrics.auroc(y_N, [0.1, 0.2], bad)
+    with pytest.raises(ValueError, match="`score_N` must hold real numbers, got text"):
+        metrics.auroc(y_N, ["a", "b"])
+    with pytest.raises(ValueError, match=r"`score_N` must have shape \(\*\), got \(2, 1\)"):
+        metrics.auroc(y_N, [[0.1], [0.2]])
+
+
+def test_infinite_log_odds_cost_what_they_should():
+    assert metrics.log_loss([0, 1], [-np.inf, np.inf]) == 0
+    assert metrics.log_loss([1, 1], [-np.inf, np.inf]) == np.inf
+    assert metrics.log_loss([1, 1], [-np.inf, 0.0], [0, 1]) == np.float32(np.log(2))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_calibration_bins_are_closed_below(traced):
+    # A product rounds .58 * 100 and .29 * 100 below whole numbers, where they would fall one bin short.
+    p_N = np.arange(101) / 100
+    for score_N in (p_N, p_N.astype(np.float32)):
+        metric = metrics.expected_calibration_error
+        y_N = np.ones(101, int)
+        y_N[29] = y_N[58] = 0
+        ours = jax.jit(metric, static_argnames="num_bins") if traced else metric
+        gap_B = [abs(np.sum((p_N - y_N)[b : b + 1 + (b == 99)])) for b in range(100)]
+        np.testing.assert_allclose(ours(y_N, score_N, num_bins=100), sum(gap_B) / 101, rtol=1e-5)
+
+
+def test_pair_counts_are_whole():
+    y_N, score_N = np.array([0, 1, 1, 0]), np.float32([0.5, 0.5, 0.9, 0.1])
+    won, pairs = metrics.pair_counts(jnp.array(y_N, jnp.float32), jnp.array(score_N), jnp.ones(4))
+    assert (won, pairs) == (7, 4)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxprobe import assets, boundary, checks, saes
+from jaxprobe import arguments, assets, boundary, checks, saes
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import (
     dictionary_learning,
@@ -124,7 +124,7 @@ def encode(sae, x_ND):
         >>> jp.encode(sae, jnp.array([[0.4, 2.0]])).tolist()
         [[0.0, 2.0, 0.0]]
     """
-    return saes.encode(_weights(sae), x_ND)
+    return saes.encode(_weights(sae), arguments.finite("x_ND", x_ND))
 
 
 def decode(sae, z_NS, x_ND=None):
@@ -138,7 +138,8 @@ def decode(sae, z_NS, x_ND=None):
         >>> jp.decode(sae, jnp.array([[0.0, 2.0, 0.0]])).tolist()
         [[1.0, 3.0]]
     """
-    return saes.decode(_weights(sae), z_NS, x_ND)
+    x_ND = None if x_ND is None else arguments.finite("x_ND", x_ND)
+    return saes.decode(_weights(sae), arguments.finite("z_NS", z_NS), x_ND)
 
 
 def _weights(sae):

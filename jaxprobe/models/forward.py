@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from penzai import pz
 
-from jaxprobe import checks
+from jaxprobe import arguments, checks
 from jaxprobe.base import POOLINGS, STREAMS, Site
 from jaxprobe.models import sharding
 from jaxprobe.models.model import Model
@@ -37,7 +37,7 @@ class Forward:
         """Runs one batch; the results are still being computed when this returns.
 
         Args:
-            tokens_BT: int32 ids, padded on the right.
+            tokens_BT: int32 ids, padded on the right. Lists and other whole numbers are read too.
             length_B: int32 count of real tokens; a row of 0 gives finite values without meaning.
 
         Returns:
@@ -46,14 +46,16 @@ class Forward:
             D is d_model, and all heads together, num_heads * d_head, at `attn_z`.
 
         Raises:
-            ValueError: Shapes disagree, or (for NumPy arrays) ids or lengths are out of range.
+            ValueError: Shapes disagree, other numbers than whole ones, or (but for JAX arrays, which
+                may still be computed) ids or lengths out of range.
         """
+        tokens_BT, length_B = _whole("tokens_BT", tokens_BT), _whole("length_B", length_B)
         checks.check_shape("tokens_BT", tokens_BT, (None, None))
         checks.check_shape("length_B", length_B, (tokens_BT.shape[0],))
         if isinstance(tokens_BT, np.ndarray):
-            _check_range("tokens_BT", tokens_BT, self.vocab_size - 1)
+            tokens_BT = _in_range("tokens_BT", tokens_BT, self.vocab_size - 1)
         if isinstance(length_B, np.ndarray):
-            _check_range("length_B", length_B, tokens_BT.shape[1])
+            length_B = _in_range("length_B", length_B, tokens_BT.shape[1])
         return self.compiled(self.parameters, tokens_BT, length_B)
 
     def num_compiled(self) -> int:
@@ -68,7 +70,7 @@ def make_forward(
 
     Args:
         model: A loaded model.
-        sites: Where to read, at least one.
+        sites: Where to read, at least one; their names will do.
         pooling: `last` (at the last real token), `tokens` (everywhere), or a sequence of both.
 
     Returns:
@@ -77,12 +79,17 @@ def make_forward(
     Raises:
         ValueError: No site, a site that the model lacks, or an unknown pooling.
     """
-    sites = tuple(dict.fromkeys(sites))
+    if isinstance(sites, str | Site):
+        raise ValueError(f"`sites` must be a sequence of sites, got one: write [{str(sites)!r}]")
+    named = (Site.parse(site) if isinstance(site, str) else site for site in sites)
+    sites = tuple(dict.fromkeys(named))
     if not sites:
         raise ValueError("`sites` must name at least one site, got none; try blocks.0.resid_post")
     for site in sites:
         _check_site(model, site)
     poolings = (pooling,) if isinstance(pooling, str) else tuple(dict.fromkeys(pooling))
+    if not poolings:
+        raise ValueError(f"`pooling` must name at least one of {', '.join(POOLINGS)}, got none")
     for name in poolings:
         checks.check_choice("pooling", name, POOLINGS)
     last_block = max(marked_site(site, model.config.post_norms).block for site in sites)
@@ -105,6 +112,15 @@ def make_forward(
         return values
 
     return Forward(compiled=jax.jit(run), parameters=used, vocab_size=model.config.vocab_size)
+
+
+def _whole(name: str, value):
+    """Whole numbers as NumPy's; what JAX holds or traces as it is."""
+    if not isinstance(value, jax.Array):
+        value = arguments.array(name, value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise ValueError(f"`{name}` must hold whole numbers, got {value.dtype}")
+    return value
 
 
 def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
@@ -162,6 +178,7 @@ def _check_site(model: Model, site: Site) -> None:
         )
 
 
-def _check_range(name: str, array: np.ndarray, largest: int) -> None:
+def _in_range(name: str, array: np.ndarray, largest: int) -> np.ndarray:
     if array.size and (array.min() < 0 or array.max() > largest):
         raise ValueError(f"`{name}` must lie in 0 to {largest}, got {array.min()} to {array.max()}")
+    return array.astype(np.int32, copy=False)

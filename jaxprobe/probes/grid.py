@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxprobe import arguments, base, checks
-from jaxprobe.probes import checked, table
+from jaxprobe.probes import checked, exact, table
 from jaxprobe.probes.host import HostProbe
 from jaxprobe.probes.probe import ROWS_AT_ONCE, Probe, Problem, Scores, run
 
@@ -83,9 +83,9 @@ def fit_grid(
     if isinstance(probe, str):
         checks.check_choice("method", probe, table.PROBES)
         probe = table.PROBES[probe]
-    x_ND = _features("x_ND", x_ND)
+    x_ND = arguments.features("x_ND", x_ND)
     if x_shift_MD is not None:
-        x_shift_MD = _features("x_shift_MD", x_shift_MD, x_ND.shape[1])
+        x_shift_MD = arguments.features("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
     checked.splits(splits, x_ND.shape[0], None if x_shift_MD is None else x_shift_MD.shape[0])
     counts = checked.columns(columns, num_latents, len(splits), x_ND.shape[1])
     traced = arguments.traced(x_ND, x_shift_MD)
@@ -94,7 +94,7 @@ def fit_grid(
         if traced:
             raise ValueError("a method of a host library cannot be traced; call it outside of jit")
         scores = _on_host(probe, x_ND, x_shift_MD, splits, columns, counts)
-        return _shaped(scores, len(splits), columns, counts)
+        return _shaped(scores, splits, columns, counts)
     lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
     precision = functools.partial(_precision, None if traced else dtype)
     with precision():
@@ -115,15 +115,7 @@ def fit_grid(
     threads = 1 if traced or mesh is not None else _num_threads(lanes, x_MD.shape, memory_gib)
     running = _run_all(call, calls, threads)
     with precision():
-        return _shaped(_by_lane(running), len(splits), columns, counts)
-
-
-def _features(name: str, x_ND, width: int | None = None):
-    """Features of so many columns; traced ones have no numbers to look at."""
-    if arguments.traced(x_ND):
-        checks.check_shape(name, x_ND, (None, width))
-        return x_ND
-    return arguments.features(name, x_ND, (None, width))
+        return _shaped(_by_lane(running), splits, columns, counts)
 
 
 @contextlib.contextmanager
@@ -380,10 +372,15 @@ def _by_lane(running: Sequence[tuple[list[int], Scores]]) -> list[Scores]:
     return [found[number] for number in sorted(found)]
 
 
-def _shaped(scores: Sequence[Scores], num_splits: int, columns, counts) -> Scores:
-    traced = any(isinstance(one.test_auroc, jax.core.Tracer) for one in scores)
+def _shaped(scores: Sequence[Scores], splits, columns, counts) -> Scores:
+    traced = any(arguments.traced(one.test_auroc) for one in scores)
     stack = jnp.stack if traced else np.stack
-    shape = (num_splits, len(counts)) if columns is not None else (num_splits,)
+    shape = (len(splits), len(counts)) if columns is not None else (len(splits),)
+    if not traced:
+        scores = [
+            one._replace(valid_auroc=exact.valid_auroc(one.valid_auroc, splits[i // len(counts)]))
+            for i, one in enumerate(scores)
+        ]
     return Scores(*(stack(field).reshape(shape) for field in zip(*scores, strict=True)))
 
 

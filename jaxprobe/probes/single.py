@@ -139,14 +139,15 @@ def _latents(features: str, num_latents, ranking: str | None) -> tuple[int | Non
     return num_latents, ranking
 
 
-def _checked(x_train, y_train, x_test, y_test) -> tuple:
+def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
     """The arrays, in numbers; what is traced as it is."""
-    if not arguments.traced(x_train):
-        x_train = arguments.features("x_train", x_train).astype(np.float32)
-    checks.check_shape("x_train", x_train, (None, None))
-    if not arguments.traced(x_test):
-        x_test = arguments.features("x_test", x_test).astype(np.float32)
-    checks.check_shape("x_test", x_test, (None, x_train.shape[1]), "train and test must agree")
+    x_train = arguments.features("x_train", x_train)
+    hint = "train and test must agree"
+    x_test = arguments.features("x_test", x_test, (None, x_train.shape[1]), hint)
+    # Of traced ones the precision is the program's.
+    x_train, x_test = (
+        x if arguments.traced(x) else x.astype(np.float32) for x in (x_train, x_test)
+    )
     names = None
     if not arguments.traced(y_train):
         y_train, names = arguments.labels("y_train", y_train, both=True)

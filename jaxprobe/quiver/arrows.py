@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxprobe import checks, regimes
+from jaxprobe import checks
 
 BASELINES = ("logistic", "pca", "knn", "xgboost", "mlp")  # the paper's order: ties go to the first
 SAE_METHOD = "logistic_l1"
@@ -121,8 +121,7 @@ def shoot(arrows: Arrows, order_A: np.ndarray) -> np.ndarray:
         order_A: Numbers of the arrows that may be chosen, most preferred first.
 
     Returns:
-        int [G], the chosen arrow's column; -1 where no arrow can be chosen. Equal is what differs
-        by less than `regimes.SAME_AUROC`.
+        int [G], the chosen arrow's column; -1 where no arrow can be chosen.
     """
     if not len(order_A):
         return np.full(len(arrows.datasets), -1)
@@ -131,9 +130,8 @@ def shoot(arrows: Arrows, order_A: np.ndarray) -> np.ndarray:
     seen_GA = np.where(there_GA & ~np.isnan(valid_GA), valid_GA, -np.inf)
     only_G = there_GA.sum(axis=1) == 1
     seen_GA[only_G] = np.where(there_GA[only_G], 0.0, -np.inf)
-    best_G1 = seen_GA.max(axis=1, keepdims=True)
-    first_G = np.argmax(seen_GA >= best_G1 - regimes.SAME_AUROC, axis=1)
-    return np.where(np.isneginf(best_G1[:, 0]), -1, order_A[first_G])
+    first_G = np.argmax(seen_GA, axis=1)  # argmax returns the first of equals
+    return np.where(np.isneginf(seen_GA.max(axis=1)), -1, order_A[first_G])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def decode(sae, z_NS, x_ND=None) -> jax.Array:
             skip connection, or where each row was normalised.
 
     Raises:
-        ValueError: They are needed and were not given, or latents of another number.
+        ValueError: They are needed and were not given, or the last axes are not the SAE's.
     """
     _check_shapes(sae)
     z_NS = jnp.asarray(z_NS)
@@ -112,10 +112,15 @@ def decode(sae, z_NS, x_ND=None) -> jax.Array:
             f"`z_NS` must have d_sae = {sae.d_sae} as its last axis, got shape {z_NS.shape}; is it"
             " from another SAE?"
         )
+    if x_ND is not None:
+        x_ND = jnp.asarray(x_ND)
+        wanted = (*z_NS.shape[:-1], sae.d_model)
+        if x_ND.shape != wanted:
+            raise ValueError(
+                f"`x_ND` must have the shape {wanted} of what `z_NS` was encoded from, got {x_ND.shape}"
+            )
     y_ND = architecture(sae).decode(core_of(sae), z_NS)
-    if not isinstance(sae, framed.FramedSae):
-        return y_ND
-    return framed.leave(sae, y_ND, None if x_ND is None else jnp.asarray(x_ND))
+    return framed.leave(sae, y_ND, x_ND) if isinstance(sae, framed.FramedSae) else y_ND
 
 
 def encode_block(sae, x_ND, start: int, stop: int) -> jax.Array:

@@ -1,6 +1,5 @@
 """Names that results are told apart by: SAEs' ids and datasets' names, checked before any work."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 from jaxprobe import assets, base, datasets
@@ -13,8 +12,7 @@ RESERVED = (base.ACTIVATIONS, RANDOM_SAE)  # values of `features` that are no SA
 def load_labelled(text: str) -> LoadedSae:
     """The SAE of an entry of `saes`: a source, or NAME=SOURCE, which makes NAME its id."""
     label, source = assets.split_label(text)
-    loaded = load_sae(source)
-    return dataclasses.replace(loaded, id=label) if label else loaded
+    return load_sae(source, id=label or None)
 
 
 def check_ids(found: Iterable[tuple[str, str]]) -> None:

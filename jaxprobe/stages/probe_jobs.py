@@ -125,7 +125,7 @@ class Planner:
                 splits,
                 x_shift_MD=x_shift_MD,
                 columns=columns,
-                num_latents=arrow.counts,
+                num_latents=() if columns is None else arrow.counts,
                 dtype=self.config.dtype,
                 memory_gib=self.config.memory_gib,
             )

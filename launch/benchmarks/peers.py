@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxprobe import base
-from jaxprobe.probes import logistic
+from jaxprobe.probes import candidates, logistic
 
 Settings = Callable[[np.ndarray], dict[str, Any]]
 Linear = tuple[np.ndarray, float]  # weights and intercept
@@ -137,7 +137,7 @@ def pca(x_ND, split: base.Split) -> float:
     def fit(count: int, rows_N) -> LogisticRegression:
         return LogisticRegression(max_iter=1000).fit(train_NK[rows_N, :count], y_N[rows_N])
 
-    counts = np.unique(np.logspace(0, np.log2(most), num=10, base=2, dtype=int))
+    counts = candidates.whole_powers(most, 10)
     valid = [
         auroc(y_N[fold.valid], fit(k, fold.train).decision_function(train_NK[fold.valid, :k]))
         for k in counts
@@ -153,7 +153,7 @@ def knn(x_ND, split: base.Split) -> float:
     train_ND, test_ND = _standardised(x_ND, split)
     y_N, (fold,) = split.y_train_N, split.folds
     most = min(len(y_N) - 1, 100, len(fold.train))
-    counts = np.unique(np.logspace(0, np.log2(most), num=10, base=2, dtype=int))
+    counts = candidates.whole_powers(most, 10)
 
     def fit(count: int, rows_N) -> KNeighborsClassifier:
         return KNeighborsClassifier(n_neighbors=count).fit(train_ND[rows_N], y_N[rows_N])

@@ -108,6 +108,13 @@ def test_wrong_arguments_are_refused(model, batch):
             make_forward(model, [Site(stream=wrong[0], block=wrong[1])])
     with pytest.raises(ValueError, match="at least one site"):
         make_forward(model, [])
+    with pytest.raises(ValueError, match="`sites` must be a sequence of sites, got one"):
+        make_forward(model, "embed")
+    with pytest.raises(ValueError, match="`pooling` must name at least one"):
+        make_forward(model, SITES, ())
+    for bad in (batch[0].astype(np.float32), [["a"] * 24] * 4):
+        with pytest.raises(ValueError, match="`tokens_BT` must hold whole numbers"):
+            make_forward(model, ["embed"])(bad, batch[1])
     with pytest.raises(ValueError, match="unknown pooling 'mean'"):
         make_forward(model, [EMBED], "mean")
     forward = make_forward(model, [EMBED])

@@ -47,6 +47,14 @@ def coarse(num_rows: int = 400, d_model: int = 5, seed: int = 0):
     return x_ND.astype(np.float32), y_N
 
 
+def whole_powers(most: int) -> np.ndarray:
+    """The published candidates, by NumPy in extended precision, rounded to a double at each step."""
+    log2 = np.float64(np.log2(np.longdouble(most)))
+    steps = np.append(np.arange(9) * (log2 / 9), log2)
+    powers = np.exp2(steps.astype(np.longdouble)).astype(np.float64)
+    return np.unique(powers.astype(int))
+
+
 def protocol(
     x_ND, split: base.Split, values, default, fitted, *, larger_wins: bool = False
 ) -> dict:

@@ -35,7 +35,7 @@ def exact_neighbours(value, x_ND, y_N, rows):
 def grid_of(split):
     smallest = min((len(fold.train) for fold in split.folds), default=1)
     most = min(len(split.train_N) - 1, 100, smallest)
-    return np.unique(np.logspace(0, np.log2(most), num=10, base=2, dtype=int))
+    return drawn.whole_powers(most)
 
 
 @pytest.mark.parametrize("num_train", [2, 3, 5, 12, 40, 150])

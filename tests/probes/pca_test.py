@@ -25,7 +25,7 @@ def components(value, x_ND, y_N, rows):
 
 
 def grid_of(most: int):
-    return np.unique(np.logspace(0, np.log2(most), num=10, base=2, dtype=int))
+    return drawn.whole_powers(most)
 
 
 @pytest.mark.parametrize("num_train", [2, 3, 5, 12, 40, 150])
