@@ -5,26 +5,28 @@ before it reached. Both take their mutations from `mutations`; libFuzzer adds it
 What native libraries do (safetensors, tokenizers, TensorStore, Arrow) stays unseen by it.
 """
 
+import importlib
+import importlib.util
 import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def available() -> bool:
     """Whether atheris is installed: `pip install 'jaxprobe[fuzz]'`."""
-    try:
-        import atheris  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("atheris") is not None
+
+
+def _atheris() -> Any:
+    """The library; it has no types, and is loaded where it is used only."""
+    return importlib.import_module("atheris")
 
 
 def imported_readers():
     """The readers, from modules that count their branches."""
-    import atheris
-
-    with atheris.instrument_imports(include=["jaxprobe"]):
+    with _atheris().instrument_imports(include=["jaxprobe"]):
         from fuzzing.readers import READERS
     return READERS
 
@@ -46,8 +48,7 @@ def run(
         seed: Of libFuzzer.
         folder: For the corpus.
     """
-    import atheris
-
+    atheris = _atheris()
     contents = [path.read_bytes() for path in targets]
     corpus = folder / "corpus"
     corpus.mkdir(parents=True)
