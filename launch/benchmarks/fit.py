@@ -183,7 +183,11 @@ def _ours(probe: str, features: Callable[[Rows], np.ndarray], counts: Sequence[i
         columns = [np.arange(x_ND.shape[1])] if counts else None
         scores, seconds = _timed(
             lambda: grid.fit_grid(
-                PROBES[probe], x_ND, [rows.split], columns=columns, num_latents=counts
+                PROBES[probe],
+                x_ND,
+                [rows.split],
+                columns=columns,
+                num_latents=counts if columns else (),
             )
         )
         objective_PR = None

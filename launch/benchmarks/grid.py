@@ -60,7 +60,9 @@ def _measure(probe: str, x_ND, splits: Sequence[base.Split], counts: Sequence[in
     started = time.perf_counter()
 
     def fit():
-        return grid.fit_grid(PROBES[probe], x_ND, splits, columns=columns, num_latents=counts)
+        return grid.fit_grid(
+            PROBES[probe], x_ND, splits, columns=columns, num_latents=counts if columns else ()
+        )
 
     scores = fit()
     first = time.perf_counter() - started
