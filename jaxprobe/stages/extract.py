@@ -304,7 +304,7 @@ def _fill(
                 work = request.missing(writer.store(settled=True))
                 bar.reset(sum(len(ids[index]) for _, part in work for index in part.tolist()))
                 continue
-            bar.total -= sum(int(batch.length_B.sum()) for batch in plan[:done])
+            bar.total = (bar.total or 0) - sum(int(batch.length_B.sum()) for batch in plan[:done])
             if taps not in forwards:
                 forwards[taps] = make_forward(model, *_sites_and_poolings(taps))
             for batch, values in computed(forwards[taps], plan[done:]):

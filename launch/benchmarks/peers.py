@@ -109,13 +109,15 @@ def _path(x_ND, split: base.Split, fit: Callable[..., Linear], l1: bool):
     strengths = logistic.C_GRID[::-1]
     valid_R, objectives = [], []
     for c in strengths if split.folds else ():
-        scores = []
-        for fold in split.folds:
-            coef_D, bias = fit(c, x_train_ND[fold.train], y_N[fold.train])
-            scores.append(auroc(y_N[fold.valid], x_train_ND[fold.valid] @ coef_D + bias))
+        fits = [fit(c, x_train_ND[fold.train], y_N[fold.train]) for fold in split.folds]
+        scores = [
+            auroc(y_N[fold.valid], x_train_ND[fold.valid] @ coef_D + bias)
+            for fold, (coef_D, bias) in zip(split.folds, fits, strict=True)
+        ]
         valid_R.append(np.mean(scores))
-        logit_N = x_train_ND[fold.train] @ coef_D + bias
-        loss = np.logaddexp(0, (1 - 2 * y_N[fold.train]) * logit_N).sum()
+        last, (coef_D, bias) = split.folds[-1], fits[-1]
+        logit_N = x_train_ND[last.train] @ coef_D + bias
+        loss = np.logaddexp(0, (1 - 2 * y_N[last.train]) * logit_N).sum()
         objectives.append((np.abs(coef_D).sum() if l1 else coef_D @ coef_D / 2) + c * loss)
     best = strengths[int(np.argmax(valid_R))] if valid_R else logistic.DEFAULT_C
     coef_D, bias = fit(best, x_train_ND, y_N)
