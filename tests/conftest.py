@@ -1,10 +1,21 @@
 """Strict arithmetic for every test: no silent promotion of types or ranks."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the launch scripts do
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Most of a test's time is compiling: what one test has compiled, the others and the processes that
+    # they start take from here. The first process to come here makes it for all, and takes it away.
+    _COMPILED = tempfile.mkdtemp(prefix="jaxprobe-tests-")
+    atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
