@@ -216,7 +216,9 @@ def _core(config, architecture: str, found: dict, path: Path):
     arrays.check_keys(found, (*fields, *extra), path, optional=IGNORED)
     values |= arrays.fields(found, fields, path)
     core = kind(**values)
-    if config.flag("rescale_acts_by_decoder_norm", False) and hasattr(core, "b_enc_S"):
+    # SAELens knows this setting of TopK's kinds only, and drops it elsewhere.
+    rescales = config.flag("rescale_acts_by_decoder_norm", False)
+    if rescales and architecture in ("topk", "abstopk", *TRAINING):
         core = fold_decoder_norm(core)
     skip = arrays.float32(found["W_skip"], "W_skip", path, transpose=True) if is_skip else None
     return core, skip

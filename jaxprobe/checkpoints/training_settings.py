@@ -73,11 +73,11 @@ def bos_setting(said: Mapping[str, Any], path: Path) -> str:
         return "auto"
     if not isinstance(value, bool):
         raise ValueError(f"`{BOS}` of {path} must be true or false, got {value!r}; mend the file")
-    # Without TransformerLens SAELens puts the tokenizer's own BOS in front, and Qwen's has none.
-    bare = said.get("model_class_name") == "AutoModelForCausalLM" and re.search(
-        "qwen", str(said.get("model_name")), re.IGNORECASE
-    )
-    return "on" if value and not bare else "off"
+    # Without TransformerLens SAELens puts the tokenizer's own BOS in front, and Qwen's has none; the
+    # models that others distilled into Qwen's have one.
+    name = str(said.get("model_name")).lower()
+    bare = said.get("model_class_name") == "AutoModelForCausalLM" and "qwen" in name
+    return "on" if value and not (bare and "distill" not in name) else "off"
 
 
 def of_language_model(place: Place) -> str:

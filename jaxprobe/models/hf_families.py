@@ -26,6 +26,15 @@ WITHOUT_EFFECT = {
     *("attention_probs_dropout_prob", "hidden_dropout_prob", "is_llama_config", "unsloth_version"),
     *("_attn_implementation", "attn_implementation", "unsloth_fixed"),
     *("use_return_dict", "tie_last_hidden_states", "prefix", "task_specific_params"),
+    # Of other libraries, of generation, and of the tokenizer.
+    *("transformers.js_config", "max_sequence_length", "tokenizer_class"),
+    *("max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams"),
+    *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
+    *("no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id"),
+    *("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "diversity_penalty"),
+    *("num_beam_groups", "output_scores", "return_dict_in_generate", "remove_invalid_values"),
+    *("encoder_no_repeat_ngram_size", "exponential_decay_length_penalty"),
+    *("decoder_start_token_id", "tie_encoder_decoder", "finetuning_task"),
 }
 # Fields that would change the mathematics, and the values that do not.
 NEUTRAL: dict[str, tuple] = {
@@ -37,6 +46,8 @@ NEUTRAL: dict[str, tuple] = {
     "use_mrope": (False, None),
     "rope_interleaved": (False, None),
     "per_layer_config": ({}, None),
+    # Of families that do not read them.
+    **dict.fromkeys(("attention_bias", "mlp_bias"), (False, None)),
 }
 SIZES = {
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),

@@ -46,7 +46,10 @@ _MULTIMODAL_ROOTS = ("model.language_model.", "language_model.model.", "language
 _FUSED = {"query": 0, "key": 1, "value": 2}  # places in GPT-NeoX's [heads, 3, d_head, ...]
 # Behind the last block, buffers that are computed anew, and what is about images.
 _UNREAD_ENDINGS = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
-_UNREAD_OUTSIDE = ("lm_head.", "embed_out.", "vision_tower.", "multi_modal_projector.")
+_UNREAD_OUTSIDE = (
+    *("lm_head.", "embed_out.", "vision_tower.", "multi_modal_projector."),
+    *("score.", "v_head."),  # heads of classifiers and reward models
+)
 _FINAL_NORMS = ("norm.weight", "final_layer_norm.weight", "final_layer_norm.bias")
 
 

@@ -59,16 +59,28 @@ def rotary_of_blocks(
         _check_nested(per_kind, contexts)
     else:
         per_kind = {name: dict(given or scaling) for name in _KINDS}
-    base = read.get("rope_theta", read.get("rotary_emb_base", 10_000.0))
-    share = read.get(
-        "rotary_pct", read.get("partial_rotary_factor", 0.25 if kind == "gpt_neox" else 1.0)
-    )
+    base, share = _base_and_share(kind, read)
     names = ["full_attention" if window is None else "sliding_attention" for window in windows]
     made = {
         name: _rotary(kind, per_kind.get(name, {}), base, share, d_head, contexts)
         for name in sorted(set(names))
     }
     return tuple(made[name] for name in names)
+
+
+def _base_and_share(kind: str, read: Mapping[str, Any]) -> tuple[float, float]:
+    """The rotary base and the part of a head that turns, where no table says them."""
+    if kind != "gpt_neox":
+        return read.get("rope_theta", 10_000.0), read.get("partial_rotary_factor", 1.0)
+    found = read.get("rotary_emb_base", 10_000.0), read.get("rotary_pct", 0.25)
+    # transformers writes these two as well, and reads them nowhere.
+    for name, value in zip(("rope_theta", "partial_rotary_factor"), found, strict=True):
+        if read.get(name, value) != value:
+            raise ValueError(
+                f"`{name}` of a gpt_neox config.json must be {value}, what `rotary_emb_base` and"
+                f" `rotary_pct` say, got {read[name]}; take it out"
+            )
+    return found
 
 
 def _check_nested(per_kind: Mapping[str, Mapping[str, Any]], contexts: Contexts) -> None:

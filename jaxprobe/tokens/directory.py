@@ -63,15 +63,16 @@ def from_directory(folder: Path) -> Tokenizer | None:
 
 
 def _from_json(path: Path, folder: Folder) -> Tokenizer:
-    backend, byte_level = read_tokenizer_json(path)
+    backend, byte_level, pad = read_tokenizer_json(path)
+    padded = {} if pad is None else {"pad_token": pad}
     _check_patched(backend, folder)
     name = class_of(folder, byte_level)
     stored, post_processor = backend.get_added_tokens_decoder(), backend.post_processor
     if name == AS_STORED:
-        tokens = declared(folder, stored, {})
+        tokens = declared(folder, stored, padded)
     else:
         kind = CLASSES[name]
-        tokens = declared(folder, stored, kind.assumed)
+        tokens = declared(folder, stored, {**padded, **kind.assumed})
         with reader(path, f"what `{name}` reads", "save it as a `PreTrainedTokenizerFast`"):
             if not isinstance(backend.model, tokenizers.models.BPE):
                 raise ValueError(f"its model must be BPE, got {type(backend.model).__name__}")

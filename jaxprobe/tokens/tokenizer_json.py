@@ -15,15 +15,20 @@ _FILE_BYTES = 40 * MIB  # Gemma 3's has 33 MB
 _OPENED_BYTES, _VALUE_BYTES = 360, 32
 _MEMORY_BYTES = 240 * MIB  # Gemma 3's takes 219
 _MOST_IDS = 1 << 22  # vocabularies end below 2^18; the library walks every id up to the largest
+_MOST_KEYS = (
+    600_000  # in the whole file: a vocabulary of 262,144 and 6,415 added tokens have 310,000
+)
+_MOST_ADDED = 1 << 15  # added tokens
 _ADDED = b'"added_tokens"'
 _GROWTH = 64  # most characters that one character may become; Unicode's own forms make 18
 
 
-def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
+def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool, str | None]:
     """Reads a tokenizer of the `tokenizers` library, without its truncation and padding.
 
     Returns:
-        The tokenizer, and whether one of its steps is named ByteLevel.
+        The tokenizer, whether one of its steps is named ByteLevel, and the token that its padding
+        names: to transformers that is a declared token.
 
     Raises:
         FileError: Not such a file, or one whose ids or steps have no measure.
@@ -37,14 +42,25 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
             growth = _growth(json.loads(backend.normalizer.__getstate__()))
             if growth > _GROWTH:
                 raise ValueError(f"its normalizer makes {growth:,.0f} characters of one")
+        unknown = getattr(backend.model, "unk_token", None)
+        words = isinstance(backend.model, tokenizers.models.WordPiece | tokenizers.models.WordLevel)
+        if words and backend.model.token_to_id(unknown) is None:
+            raise ValueError(f"`unk_token` of its model must be in the vocabulary, got {unknown!r}")
         if getattr(backend.model, "dropout", None):
             raise ValueError("`dropout` of its model must be null: the same text gets other ids")
+        pad = backend.padding["pad_token"] if backend.padding else None
         backend.no_truncation()
         backend.no_padding()
-        return backend, b'"ByteLevel"' in raw
+        return backend, b'"ByteLevel"' in raw, pad
 
 
 def _check_memory(path: Path, raw: bytes) -> None:
+    for what, count, most in (
+        ("entries", raw.count(b'":'), _MOST_KEYS),
+        ("added tokens", raw.count(b'"single_word"'), _MOST_ADDED),
+    ):
+        if count > most:
+            raise FileError(f"{path} must have at most {most:,} {what}, got {count:,}")
     opened = raw.count(b"[") + raw.count(b"{")
     needed = _OPENED_BYTES * opened + _VALUE_BYTES * raw.count(b",")
     if needed > max(_MEMORY_BYTES, unpacked_limit(len(raw))):
@@ -77,6 +93,8 @@ def _check_ids(backend: tokenizers.Tokenizer, raw: bytes) -> None:
 def _growth(step: dict[str, Any]) -> float:
     """An upper bound of how many characters a normalizer makes of one."""
     kind = step.get("type")
+    if kind == "Prepend":
+        return 1.0 + len(step["prepend"])
     if kind == "Sequence":
         growth = 1.0
         for inner in step["normalizers"]:

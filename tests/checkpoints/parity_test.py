@@ -110,6 +110,17 @@ def test_sae_lens(sae_lens, tmp_path, name, normalisation):
         assert (loaded.d_model, loaded.d_sae) == (D_MODEL, D_SAE)
 
 
+@pytest.mark.parametrize("name", ["standard", "jumprelu", "gated"])
+def test_sae_lens_rescales_where_saelens_does(sae_lens, tmp_path, name):
+    make_sae_lens(sae_lens, name).save_model(tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"rescale_acts_by_decoder_norm": True}))
+    theirs, x_ND = sae_lens.SAE.load_from_disk(str(tmp_path)), activations()
+    with torch.no_grad():
+        z_NS, y_ND = theirs.encode(torch.tensor(x_ND)), theirs(torch.tensor(x_ND))
+    agree(checkpoints.load_sae(tmp_path), x_ND, z_NS, y_ND)
+
+
 def test_sae_lens_folds_a_norm_scaling_factor(sae_lens, tmp_path):
     sae = make_sae_lens(sae_lens, "jumprelu", "expected_average_only_in")
     sae.save_model(tmp_path)

@@ -228,3 +228,33 @@ def test_neutral_values_and_missing_fields():
     assert read_config({**LLAMA, "model_type": "qwen2", "use_mrope": False})[0].query_bias
     with pytest.raises(ValueError, match="must have `hidden_size`"):
         read_config({k: v for k, v in LLAMA.items() if k != "hidden_size"})
+
+
+def test_what_finetunes_and_other_libraries_leave_in_a_config_is_let_be():
+    left = {
+        "transformers.js_config": {},
+        "max_sequence_length": 9,
+        "temperature": 0.6,
+        "top_p": 0.9,
+    }
+    left |= {"do_sample": True, "max_length": 4096, "tokenizer_class": "LlamaTokenizer"}
+    assert read_config({**LLAMA, **left})[0] == read_config(LLAMA)[0]
+    mistral = {**LLAMA, "model_type": "mistral", "sliding_window": None}
+    same = {**mistral, "attention_bias": False, "mlp_bias": False}
+    assert read_config(same)[0] == read_config(mistral)[0]
+    with pytest.raises(ValueError, match="attention_bias"):
+        read_config({**mistral, "attention_bias": True})
+
+
+def test_gpt_neox_turns_by_the_fields_that_transformers_reads():
+    transformers = pytest.importorskip("transformers", reason="install the `parity` extra")
+    given = {**NEOX, "rotary_emb_base": 77.0, "rotary_pct": 0.5}
+    theirs = transformers.GPTNeoXConfig(**{**given, "rope_theta": 77.0}).rope_parameters
+    ours = read_config({**given, "rope_theta": 77.0})[0].rotary[0]
+    assert (ours.base, ours.width) == (theirs["rope_theta"], 16 * theirs["partial_rotary_factor"])
+    bare = {name: value for name, value in NEOX.items() if not name.startswith("rotary")}
+    theirs = transformers.GPTNeoXConfig(**{**bare, "rope_theta": 55.0}).rope_parameters
+    assert theirs["rope_theta"] == read_config(bare)[0].rotary[0].base == 10_000
+    for name in ("rope_theta", "partial_rotary_factor"):
+        with pytest.raises(ValueError, match=f"`{name}` of a gpt_neox config.json must be"):
+            read_config({**bare, name: 0.75})

@@ -100,6 +100,18 @@ HOSTILE = {
     "many merges": lambda: replaced(b'"merges": ', b'"merges": ' + MANY + b', "x": '),
     "many values": lambda: replaced(b'"merges"', b'"x": [' + b"1," * 10_000_000 + b'1], "merges"'),
     "dropout": lambda: with_model(dropout=0.5),
+    "long prepend": lambda: fast(normalizer={"type": "Prepend", "prepend": "a" * 5_000_000}),
+    "large vocabulary": lambda: with_model(vocab={f"t{n}": n for n in range(1_500_000)}),
+    "many added tokens": lambda: replaced(
+        b'"added_tokens": [',
+        b'"added_tokens": [' + b",".join([json.dumps({"id": 1, **TOKEN}).encode()] * 50_000) + b",",
+    ),
+    "word pieces without an unknown": lambda: fast(
+        model={
+            **{"type": "WordPiece", "unk_token": "[U]", "continuing_subword_prefix": "##"},
+            **{"max_input_chars_per_word": 10**18, "vocab": {"a": 0}},
+        }
+    ),
     "large json": lambda: {"tokenizer.json": b" " * (41 * MIB)},
     "unknown in front": lambda: fast(
         post_processor={

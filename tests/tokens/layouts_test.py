@@ -63,6 +63,26 @@ def test_tokenizer_json(family, layout, tmp_path):
     assert not different(tmp_path / "m", layout, NAMES.index(layout))[:3]
 
 
+@pytest.mark.parametrize("family", ["gemma", "llama2", "llama3", "mistral", "pythia"])
+def test_padding_of_tokenizer_json_declares_its_token(family, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="install the `parity` extra")
+    kind, name, make, special = layouts.FAMILIES[family]
+    backend = make()
+    backend.enable_padding(pad_id=5, pad_token="<mark>")
+    for settings in ({}, {"pad_token": None}, {"pad_token": "<img>"}):
+        contents = {
+            "tokenizer.json": backend.to_str().encode(),
+            "config.json": {"model_type": kind},
+            "tokenizer_config.json": {"tokenizer_class": name, **special, **settings},
+        }
+        layouts.write(tmp_path / "m", contents)
+        ours = tokens.from_directory(tmp_path / "m")
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+        for text in ("a<mark>b", "<img> the <mark>"):
+            first = [] if ours.bos_id is None else [ours.bos_id]
+            assert [*first, *ours.encode(text)] == theirs(text)["input_ids"], (settings, text)
+
+
 MODELS = {
     "llama as stored": ("llama", "llama", None),
     "llama": ("llama", "llama", "LlamaTokenizer"),
