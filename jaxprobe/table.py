@@ -74,6 +74,7 @@ def read(path: Path | str) -> pa.Table:
     path = Path(path)
     try:
         table = pq.ParquetFile(path, memory_map=False).read()
+        table.validate(full=True)  # else texts that are none are met when they are used
     except FileNotFoundError as error:
         raise TableError(f"there are no results at {path}; run the fit stage first") from error
     except (pa.ArrowException, OSError) as error:

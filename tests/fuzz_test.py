@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ import pytest
 from fuzzing import judge, mutations, worker
 from fuzzing.reader import Reader
 from fuzzing.readers import READERS
+
+from jaxprobe import sealed
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = judge.Limits(seconds=1.0, memory_mib=50)
@@ -38,6 +41,27 @@ def test_a_number_and_a_seed_decide_a_file(tmp_path):
     whole = {path: path.read_bytes() for path, _ in files}
     assert sum(content != whole[path] for path, content in files) >= 48
     assert len({content for _, content in files}) >= 45
+
+
+@pytest.mark.parametrize("name", ["native", "state", "latents", "store"])
+def test_files_with_a_digest_are_sealed_again_so_that_what_stands_behind_it_is_reached(
+    name, tmp_path
+):
+    reader = READERS[name]
+    (case,) = worker.make_cases(reader, tmp_path)
+    for path in reader.targets(case):
+        whole = path.read_bytes()
+        assert reader.mend(whole) == whole
+        if sealed.KEY.encode() in whole:
+            changed = whole.replace(b'"', b' "', 1) if path.suffix == ".json" else whole + b" "
+            path.write_bytes(reader.mend(changed))
+            digest = re.search(rb"[0-9a-f]{64}", changed[changed.index(sealed.KEY.encode()) :])
+            again = re.search(
+                rb"[0-9a-f]{64}", path.read_bytes()[path.read_bytes().index(sealed.KEY.encode()) :]
+            )
+            assert again[0] != digest[0]
+            assert sealed.verify(path, again[0].decode(), "restore it")
+        path.write_bytes(whole)
 
 
 def test_json_stays_json_and_headers_keep_their_length():
@@ -81,7 +105,7 @@ def refuses(folder):
         (lambda folder: sys.exit(3), "SystemExit"),
         (lambda folder: (folder / "more").write_text("x"), "for writing"),
         (lambda folder: subprocess.run(["true"], check=True), "subprocess.Popen"),
-        (lambda folder: eval("1+1"), "compile"),
+        (lambda folder: eval("1+1"), "exec"),
         (eats_memory, "MiB"),
         (takes_time, "s of CPU time"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from fuzzing.reader import Reader
+from fuzzing.reader import Reader, seal_again
 from jaxprobe import assets, base, datasets, table
 from jaxprobe.stages import latents
 from jaxprobe.store import ActivationStore, Segment, StoreWriter, sha256_of
@@ -139,7 +139,7 @@ READERS = {
     "store": Reader(
         makes={"last": make_store}, read=read_store, files=("**/*.json", "**/*.npy", "**/c/**/*")
     ),
-    "latents": Reader(makes={"columns": make_latents}, read=read_latents),
+    "latents": Reader(makes={"columns": make_latents}, read=read_latents, mend=seal_again),
     "parquet": Reader(
         makes={"rows": make_parquet},
         read=lambda folder: table.read_rows(folder / "results.parquet"),

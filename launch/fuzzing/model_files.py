@@ -57,7 +57,8 @@ def folder_of(family: str, shards: int = 1) -> Callable[[Path], None]:
 
 def _arrays(raw: dict) -> dict[str, np.ndarray]:
     config, family = hf_config.read_config(raw)
-    names, draw = hf_names.names(config, family.layout, "model."), np.random.default_rng(0)
+    root = "gpt_neox." if family.layout == "gpt_neox" else "model."
+    names, draw = hf_names.names(config, family.layout, root), np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {}
     for label, axes in parameters.labels(config).items():
         source = names[label]

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 import jaxprobe as jp
-from fuzzing.reader import Reader
+from fuzzing.reader import Reader, seal_again
 from jaxprobe.checkpoints import training_state
 
 D, S = 8, 12  # d_model, d_sae
@@ -206,9 +206,10 @@ READERS = {
         },
         read=read,
     ),
-    "native": Reader(makes={"jump_relu": make_native}, read=read),
+    "native": Reader(makes={"jump_relu": make_native}, read=read, mend=seal_again),
     "state": Reader(
         makes={"tree": make_state},
         read=lambda folder: training_state.load(folder / "state.safetensors", _state(), {"run": 1}),
+        mend=seal_again,
     ),
 }

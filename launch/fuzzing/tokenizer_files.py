@@ -83,7 +83,8 @@ def make_pieces(folder: Path, unigram: bool) -> None:
     normalizer = _field(1, b"identity") + _number(3, 1) + _number(4, 0) + _number(5, 1)
     (folder / "tokenizer.model").write_bytes(raw + _field(2, trainer) + _field(3, normalizer))
     _write(folder / "config.json", {"model_type": "llama"})
-    _write(folder / "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer"})
+    kind = "PreTrainedTokenizerFast" if unigram else "LlamaTokenizer"
+    _write(folder / "tokenizer_config.json", {"tokenizer_class": kind})
 
 
 def _number(field: int, value: int) -> bytes:
