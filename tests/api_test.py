@@ -22,7 +22,7 @@ def make_sae(d_model=6, d_sae=20, seed=0):
 
 
 def test_public_names_are_few_and_all_there():
-    names = [name for name in vars(jp) if not name.startswith("_")]
+    names = [name for name in jp.__all__ if not name.startswith("_")]
     assert 25 <= len(names) <= 60
     for name in ("load_model", "extract", "load_sae", "encode", "decode", "fit_probe", "auroc"):
         assert callable(getattr(jp, name))

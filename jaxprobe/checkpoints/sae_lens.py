@@ -113,12 +113,6 @@ def load(place: Place) -> LoadedSae:
 def _sites(metadata: Config, architecture: str, place: Place) -> tuple[Site | None, Site | None]:
     """Where it reads, and where a transcoder writes."""
     library = "sae_lens_transcoder" if architecture in TRANSCODERS else "sae_lens"
-    if metadata.get("hook_head_index") is not None:
-        logging.warning(
-            "%s reads head %s alone, and `attn_z` is all heads; its site is left open",
-            *(place.source, metadata["hook_head_index"]),
-        )
-        return None, None
     site = hook_site(_first(metadata, "hook_name", "hf_hook_name"), library)
     if architecture not in TRANSCODERS:
         return site, None
@@ -184,8 +178,9 @@ def _check_inputs(config: Config) -> None:
     for entries in (config, config.section("metadata")):
         if entries.get("hook_head_index") is not None:
             raise boundary.FileError(
-                f"{config.path} has hook_head_index = {entries['hook_head_index']!r:.40}: it reads one"
-                " attention head, which is no site that jaxprobe stores"
+                f"`hook_head_index` of {config.path} must be null, got"
+                f" {entries['hook_head_index']!r:.40}: an SAE of one attention head reads a part of a"
+                " site, which is not supported; take one of all heads (attn_z)"
             )
 
 

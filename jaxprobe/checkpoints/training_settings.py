@@ -1,11 +1,12 @@
 """What an SAE was trained on: settings in its files that change the activations it means.
 
 Applied: `prepend_bos` (an SAE's `bos`) and `center_writing_weights`. Refused by name: `fold_ln`,
-`fold_value_biases` and `refactor_factored_attn_matrices` at the sites that they change, a head index,
-and keyword arguments that are not known. Warned of: arguments that pick other weights than the model's
-published ones. Left aside, because a prompt's activations do not depend on them: which positions and
-tokens were trained on (`context_size`, `seqpos_slice`, `exclude_special_tokens`, `dataset_path`, dictionary
-learning's `remove_bos` and `norm_factor`), `_NO_EFFECT`, and an output's head (`hook_head_index_out`).
+`fold_value_biases` and `refactor_factored_attn_matrices` at the sites that they change, and keyword
+arguments that are not known (a head index: in `sae_lens`). Warned of: arguments that pick other weights
+than the model's published ones. Left aside, because a prompt's activations do not depend on them: which
+positions and tokens were trained on (`context_size`, `seqpos_slice`, `exclude_special_tokens`,
+`dataset_path`, dictionary learning's `remove_bos` and `norm_factor`), `_NO_EFFECT`, and an output's head
+(`hook_head_index_out`).
 
 References:
     SAELens 6: `load_model` takes HookedTransformer.from_pretrained_no_processing with
@@ -129,12 +130,6 @@ def on_raw_activations(
         ValueError: A setting that changes what was read at this site and is not supported, or that is
             not known.
     """
-    head = metadata.get("hook_head_index")
-    if head is not None:
-        raise ValueError(
-            f"`hook_head_index` of {path} must be null, got {head!r}: an SAE of one attention head reads"
-            " a part of a site, which is not supported; take one of all heads (attn_z)"
-        )
     centred = _is_centred(metadata, site, place, path)
     if centred:
         core, skip_DE = _of_uncentred(core, skip_DE, shifts, normalisation, path)

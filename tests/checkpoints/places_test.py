@@ -32,7 +32,6 @@ HF = {"model_class_name": "AutoModelForCausalLM"}
 # Architecture, metadata, and what it means: the site, and a word of the warning.
 SAE_LENS = [
     ("standard", {"hook_name": HOOK_Z}, "blocks.2.attn_z", None),
-    ("standard", {"hook_name": HOOK_Z, "hook_head_index": 1}, None, "reads head 1 alone"),
     ("standard", {"hook_name": "blocks.2.attn.hook_q"}, None, "queries, keys or values"),
     ("standard", {"hook_name": "blocks.2.mlp.hook_in"}, None, "TransformerBridge alone"),
     ("standard", {"hook_name": MLP_IN}, "blocks.2.resid_mid", None),
@@ -60,7 +59,7 @@ def test_sae_lens(tmp_path, caplog):
         output = "blocks.2.mlp_out" if architecture == "transcoder" else None
         assert told(checkpoints.load_sae(folder)) == (site, output), metadata
         assert (warning in caplog.text) if warning else not caplog.text, metadata
-    named = checkpoints.load_sae(tmp_path / "2", site="blocks.2.mlp_in")
+    named = checkpoints.load_sae(tmp_path / "1", site="blocks.2.mlp_in")
     assert told(named)[0] == "blocks.2.mlp_in"
 
 
