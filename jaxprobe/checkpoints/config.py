@@ -8,9 +8,11 @@ import collections
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from absl import logging
 
 from jaxprobe import boundary
 
@@ -18,7 +20,7 @@ BYTES = 1 << 20  # a config's; the longest published ones have 30 KB
 DEPTH = 32  # of what lies in what
 MOST = 2**31 - 1  # of a count: of latents, of dimensions, of a layer
 _ABSENT: Any = object()
-Default = TypeVar("Default")
+Default, Value = TypeVar("Default"), TypeVar("Value")
 
 
 class Config(Mapping[str, Any]):
@@ -158,6 +160,20 @@ def parse(text: str | bytes, path: Path) -> Config:
         raise ValueError(f"it holds a {type(content).__name__}")
     _check_depth(content, DEPTH)
     return Config(content, path)
+
+
+def told(read: Callable[..., Value], *about) -> Value | None:
+    """What an entry says that no latent depends on; None, with a warning, where it is not understood.
+
+    Args:
+        read: Of a `Config`, for example its `positive`.
+        about: What it is asked for.
+    """
+    try:
+        return read(*about)
+    except boundary.FileError as error:
+        logging.warning("%s (it is left out: no latent depends on it)", error)
+        return None
 
 
 def beside(path: Path, inferred: Mapping[str, Any]) -> Config:
