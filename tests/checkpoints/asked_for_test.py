@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import checkpoints, saes, sealed
+from jaxprobe.base import Site
 from jaxprobe.boundary import FileError
 from jaxprobe.checkpoints import native
 from tests.checkpoints.formats_test import (
@@ -297,6 +298,42 @@ def test_saved_metadata_come_back(tmp_path):
         ):
             checkpoints.save_sae(tmp_path / "c", sae, {}, layout=layout)
     assert not (tmp_path / "c").exists()
+
+
+def test_arguments_of_loading_and_saving_may_be_objects_and_numpys_numbers(tmp_path):
+    site = Site.parse("blocks.1.resid_post")
+    about = {"site": site, "expected_l0": np.float32(3), "prepend_bos": np.True_}
+    loaded = checkpoints.load_sae(checkpoints.save_sae(tmp_path / "a", make_sae(), about))
+    assert (loaded.site, loaded.expected_l0, loaded.bos) == (site, 3.0, "on")
+    bare = checkpoints.save_sae(tmp_path / "b", make_sae(), None)
+    assert checkpoints.load_sae(bare).site is None
+    assert checkpoints.load_sae(bare, site=site).site == site
+    arrays, config = dictionary("MatryoshkaBatchTopKSAE")
+    folder = put(tmp_path / "groups", "ae.pt", arrays, config=config)
+    assert checkpoints.load_sae(folder, active_groups=np.int64(2)).sae.core.active_groups == 2
+    lens, _ = sae_lens_folder(tmp_path / "lens", normalize_activations="expected_average_only_in")
+    one, two = (checkpoints.load_sae(lens, norm_scaling_factor=f) for f in (0.5, np.float32(0.5)))
+    assert one == two
+    with pytest.raises(ValueError, match="`site` must be a Site or its text, got 5"):
+        checkpoints.load_sae(bare, site=5)
+    with pytest.raises(ValueError, match="`metadata` must be a mapping or None, got str"):
+        checkpoints.save_sae(tmp_path / "c", make_sae(), "x")
+    with pytest.raises(ValueError, match=r"'expected_l0' a finite number .*got -3; give another"):
+        checkpoints.save_sae(tmp_path / "c", make_sae(), {"expected_l0": -3})
+    with pytest.raises(TypeError, match=r"an SAE is one of .*got str"):
+        checkpoints.save_sae(tmp_path / "c", "x", {})
+
+
+def test_metadata_that_a_layout_has_no_place_for_are_told(tmp_path, caplog):
+    about = {"id": "a", "site": "blocks.1.resid_post", "model": None, "d_sae": 10}
+    for layout, lost in (("jaxprobe", None), ("sae_lens", "`id`"), ("gemma_scope", "`id`, `site`")):
+        caplog.clear()
+        checkpoints.save_sae(tmp_path / layout, make_sae(), about, layout=layout)
+        told = f"the layout {layout} has no place for {lost}, which"
+        assert (told in caplog.text) == (lost is not None)
+        caplog.clear()
+        checkpoints.save_sae(tmp_path / layout, make_sae(), {}, layout=layout)
+        assert not caplog.text
 
 
 def test_loaded_saes_can_be_shown_and_compared(tmp_path):
