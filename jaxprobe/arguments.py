@@ -57,6 +57,8 @@ def array(name: str, value) -> np.ndarray:
             f"`{name}` must be an array, got {type(value).__name__} that NumPy cannot read"
             f" ({' '.join(str(error).split())[:160]})"
         ) from error
+    if found.dtype.kind == "T":  # texts of any length, which not every NumPy casts to `U` itself
+        found = found.astype(object)
     if found.dtype == object:
         found = _unboxed(name, found)
     return found
@@ -232,8 +234,6 @@ def _plain_labels(name: str, found_N: np.ndarray, tail: str) -> np.ndarray:
     """Labels as booleans, whole numbers or text."""
     if found_N.dtype == bool or found_N.dtype.kind in "US" or not len(found_N):
         return found_N
-    if found_N.dtype.kind == "T":
-        return found_N.astype(str)
     if np.issubdtype(found_N.dtype, np.integer):
         return found_N
     if jnp.issubdtype(found_N.dtype, jnp.integer):  # int4 and its like
@@ -287,5 +287,5 @@ def _sparse(value) -> bool:
 
 
 def _kind(found: np.ndarray) -> str:
-    kinds = {"U": "text", "S": "bytes", "T": "text", "c": "complex numbers", "b": "booleans"}
+    kinds = {"U": "text", "S": "bytes", "c": "complex numbers", "b": "booleans"}
     return kinds.get(found.dtype.kind, str(found.dtype))

@@ -9,10 +9,12 @@ Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxprobe import arguments
 from jaxprobe.sites import STREAMS as STREAMS
 from jaxprobe.sites import Site as Site
 
@@ -31,7 +33,7 @@ class TextDataset:
         texts: N prompts; any sequence of texts is taken.
         y_N: int32 labels in {0, 1}, both present. Booleans are taken, whole floats, and two distinct
             texts: those of `label_names`, else the first in their order is 0.
-        label_names: What 0 and 1 stood for in the source.
+        label_names: What 0 and 1 stood for in the source, two texts that differ.
         source: Where the rows came from.
 
     Raises:
@@ -52,11 +54,13 @@ class TextDataset:
             raise ValueError(
                 f"`texts` must be several texts, got one, {self.texts[:40]!r}; write [text]"
             )
+        if not isinstance(self.texts, Iterable):
+            raise ValueError(f"`texts` must be several texts, got {self.texts!r:.80}")
         texts = tuple(self.texts)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"`texts` must be texts, got {text!r} in row {row}")
-        y_N, names = _two_classes(self.y_N, tuple(self.label_names))
+        y_N, names = _two_classes(self.y_N, self.label_names)
         if len(y_N) != len(texts):
             raise ValueError(
                 f"`y_N` and `texts` must have one entry per example, got {len(y_N)} and {len(texts)}"
@@ -100,33 +104,35 @@ def _same(one: object, other: object) -> bool:
     return one == other or (one != one and other != other)
 
 
-def _two_classes(labels: object, names: tuple) -> tuple[np.ndarray, tuple[str, str]]:
+def _two_classes(labels: object, names: object) -> tuple[np.ndarray, tuple[str, str]]:
     """int32 labels in {0, 1}, and what they stand for."""
-    if len(names) != 2 or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"`label_names` must be two texts, got {names!r}")
-    y_N = np.asarray(labels)
+    known = _label_names(names)
+    y_N = arguments.array("y_N", labels)
     if y_N.ndim != 1:
         raise ValueError(f"`y_N` must have one label per text, got shape {y_N.shape}")
-    if y_N.dtype.kind == "O" and len(y_N) and all(isinstance(label, str) for label in y_N):
-        y_N = y_N.astype(str)
-    if y_N.dtype.kind == "U":
-        found = sorted({*y_N.tolist()})
-        if not {*found} <= {*names}:
-            if len(found) != 2:
-                raise ValueError(
-                    f"`y_N` must hold two classes, got {len(found)}: {', '.join(map(repr, found[:5]))};"
-                    " keep two, or make it one class against the rest"
-                )
-            names = (found[0], found[1])
-        return (y_N == names[1]).astype(np.int32), names
-    if y_N.dtype.kind not in "biuf" and len(y_N):
-        raise ValueError(f"`y_N` must hold labels 0 and 1, got {y_N[0]!r} of type {y_N.dtype}")
-    strange = [label for label in np.unique(y_N).tolist() if label not in (0, 1)]
-    if strange:
+    if y_N.dtype.kind != "U" or not len(y_N):
+        found = arguments.labels("y_N", y_N, names=(0, 1), both=True, hint=_ONE_AGAINST_REST)
+        return found.y_N, known
+    distinct = np.unique(y_N).tolist()
+    if len(distinct) != 2:
         raise ValueError(
-            f"`y_N` must hold labels 0 and 1 only, got {strange[0]!r}; make it one class against the rest"
+            f"`y_N` must hold two classes, got {len(distinct)}: {', '.join(map(repr, distinct[:5]))};"
+            f" keep two, or {_ONE_AGAINST_REST}"
         )
-    return y_N.astype(np.int32), names
+    if {*distinct} != {*known}:
+        known = (distinct[0], distinct[1])
+    return (y_N == known[1]).astype(np.int32), known
+
+
+_ONE_AGAINST_REST = "make it one class against the rest"
+
+
+def _label_names(names: object) -> tuple[str, str]:
+    """Two different texts."""
+    found = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ()
+    if len({*map(str, found)}) != 2 or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"`label_names` must be two texts that differ, got {names!r:.80}")
+    return str(found[0]), str(found[1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxprobe import arguments, checks
 
+_SLACK = 1e-6  # eight roundings of float32 beside 1: sums of probabilities that add up to one
 _ORDER = "the order is (y_true, y_score)"
 
 
@@ -274,7 +275,7 @@ def _evaluated(
     if traced:
         return metric(jnp, *_on_device(y_N, score_N, weight_N, ranks))
     y_N = y_N.astype(np.float64)
-    weight_N = np.ones(y_N.shape) if weight_N is None else weight_N.astype(np.float64)
+    weight_N = np.ones(y_N.shape) if weight_N is None else _scaled(weight_N.astype(np.float64))
     with np.errstate(all="ignore"):
         return jnp.asarray(metric(np, y_N, score_N, weight_N))
 
@@ -298,14 +299,15 @@ def _checked_scores(score_N, ranks: bool, least: float, most: float) -> np.ndarr
         if found_N.dtype not in (np.float32, np.float64):
             found_N = found_N.astype(np.float32)
     if len(found_N.shape) and found_N.size:
+        slack = _SLACK if np.isfinite(most) else 0.0
         with np.errstate(invalid="ignore"):
-            outside_N = (found_N < least) | (found_N > most)
+            outside_N = (found_N < least - slack) | (found_N > most + slack)
         if outside_N.any():
             raise ValueError(
                 f"probabilities must lie between {least:g} and {most:g}, got"
-                f" {found_N[outside_N][0]:g}; turn log-odds into them with jax.nn.sigmoid"
+                f" {found_N[outside_N][0].item()!r}; turn log-odds into them with jax.nn.sigmoid"
             )
-    return found_N
+    return np.clip(found_N, least, most) if np.isfinite(most) else found_N
 
 
 def _checked_weights(weight_N) -> np.ndarray:
@@ -314,6 +316,15 @@ def _checked_weights(weight_N) -> np.ndarray:
     if bad_N.any():
         raise ValueError(f"`weight_N` must be finite and not negative, got {found_N[bad_N][0]:g}")
     return found_N
+
+
+def _scaled(weight_N: np.ndarray) -> np.ndarray:
+    """Weights of at most 1, for only their ratios count: products of huge or tiny ones are no numbers.
+
+    By a power of two, so no digit of any of them changes.
+    """
+    _, exponent = np.frexp(np.max(weight_N, initial=0.0))
+    return np.ldexp(weight_N, -exponent)
 
 
 def _pair_counts(xp, y_N, score_N, weight_N):

@@ -58,15 +58,16 @@ def splits(
         seed: Seed of every draw.
         shifted: The shifted test set; needed by, and only by, `covariate_shift`.
         dedup_by: What makes two prompts of `dedup` one: `exact`, every character, or `normalised`, the
-            same text after Unicode's composition (NFC) and without blanks at its ends.
+            same text after Unicode's composition (NFC) and without blanks at its ends. Other protocols
+            take the default only.
 
     Returns:
         Splits by rising level. Levels that the dataset is too small for are left out, so the
         tuple can be empty; asked for an entry, it then says why there is none.
 
     Raises:
-        ValueError: An unknown regime or protocol, a missing shifted set, or something else than
-            datasets and a whole number.
+        ValueError: An unknown regime or protocol, a missing shifted set, something else than datasets
+            and a whole number, or `dedup_by` without an effect.
     """
     for name, data in (("dataset", dataset), ("shifted", shifted)):
         if not isinstance(data, base.TextDataset) and (data is not None or name == "dataset"):
@@ -75,6 +76,11 @@ def splits(
     checks.check_choice("regime", regime, base.REGIMES)
     checks.check_choice("protocol", protocol, base.PROTOCOLS)
     checks.check_choice("dedup_by", dedup_by, DEDUP_BY)
+    if dedup_by != "exact" and protocol != "dedup":
+        raise ValueError(
+            f"`dedup_by` has no effect under protocol {protocol}, got {dedup_by!r}; leave it out, or set"
+            " protocol='dedup'"
+        )
     if (regime == "covariate_shift") != (shifted is not None):
         raise ValueError(
             "`shifted` is the test set of regime covariate_shift and of no other, got"

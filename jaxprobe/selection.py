@@ -7,7 +7,7 @@ are scored in float64. The bound is a bound on rounding too, so no latent is los
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -41,7 +41,7 @@ class Weights(NamedTuple):
     num_neg_P: np.ndarray
 
 
-def class_weights(num_rows: int, splits: list[tuple[np.ndarray, np.ndarray]]) -> Weights:
+def class_weights(num_rows: int, splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> Weights:
     """Class weights of training rows.
 
     Args:
@@ -50,10 +50,11 @@ def class_weights(num_rows: int, splits: list[tuple[np.ndarray, np.ndarray]]) ->
             see `arguments.labels`.
 
     Raises:
-        ValueError: Rows that the dataset does not have, not one label a row, or a split without both
-            classes, for which a mean difference has no meaning.
+        ValueError: No list of pairs, rows that the dataset does not have, not one label a row, or a
+            split without both classes, for which a mean difference has no meaning.
     """
     num_rows = arguments.whole("num_rows", num_rows, 1)
+    splits = _pairs(splits)
     pos_PN = np.zeros((len(splits), num_rows), np.float32)
     train_TN, set_P, known = [], [], {}
     for p, (rows, y_N) in enumerate(splits):
@@ -70,6 +71,21 @@ def class_weights(num_rows: int, splits: list[tuple[np.ndarray, np.ndarray]]) ->
     num_pos_P = pos_PN.sum(axis=1, dtype=np.float64)
     num_neg_P = train_TN.sum(axis=1, dtype=np.float64)[set_P] - num_pos_P
     return Weights(pos_PN, train_TN, set_P, num_pos_P, num_neg_P)
+
+
+def _pairs(splits) -> list[tuple]:
+    """A list of (rows, labels), from any iterable."""
+    found = list(splits) if isinstance(splits, Iterable) else None
+    if not found:
+        got = "none" if found == [] else f"{type(splits).__name__}"
+        raise ValueError(f"`splits` must be a list of pairs (train_N, y_train_N), got {got}")
+    for pair in found:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not np.ndim(pair[0]):
+            raise ValueError(
+                f"`splits` must hold pairs (train_N, y_train_N), got {type(pair).__name__} of shape"
+                f" {np.shape(pair)}; write [(train_N, y_train_N)] for one split"
+            )
+    return found
 
 
 def score(z_NS: np.ndarray, weights: Weights, ranking: str = "normalised") -> np.ndarray:
@@ -144,7 +160,7 @@ def top_latents(
 
     Raises:
         ValueError: Latents of another shape than the weights' rows and the range say, some that are
-            not finite, or numbers below one.
+            not real or not finite, no split, or numbers below one.
 
     Example:
         >>> import numpy as np
@@ -158,6 +174,13 @@ def top_latents(
     checks.check_choice("ranking", ranking, RANKINGS)
     if not isinstance(weights, Weights):
         raise ValueError(f"`weights` must come from class_weights, got {type(weights).__name__}")
+    if not callable(encode_block):
+        raise ValueError(
+            "`encode_block` must be a function (start, stop) -> latents of all rows in that range, got"
+            f" {type(encode_block).__name__}; write `lambda start, stop: z_NS[:, start:stop]`"
+        )
+    if not len(weights.pos_PN):
+        raise ValueError("`weights` must be of a split at least, got none")
     num_rows, d_sae = weights.pos_PN.shape[1], arguments.whole("d_sae", d_sae, 1)
     block = block_size(num_rows) if block is None else arguments.whole("block", block, 1)
     num_latents = min(arguments.whole("num_latents", num_latents, 1), d_sae)
@@ -167,7 +190,7 @@ def top_latents(
     ahead = None
     for start in range(0, d_sae, block):
         stop = min(start + block, d_sae)
-        z_NB = jnp.asarray(encode_block(start, stop))
+        z_NB = _block(encode_block(start, stop))
         checks.check_shape("encode_block(start, stop)", z_NB, (num_rows, stop - start))
         floor_P = _padded(best.floor(), np.inf)
         bound = _bound(z_NB, on_device, floor_P, ranking=ranking)
@@ -178,6 +201,13 @@ def top_latents(
     if ahead is not None:
         best.absorb(*ahead, fires_TS)
     return Top(np.stack(best.score), np.stack(best.index), fires_TS)
+
+
+def _block(z_NB) -> jax.Array:
+    """Latents in real numbers, those of JAX where they are."""
+    if isinstance(z_NB, jax.Array) and jnp.issubdtype(z_NB.dtype, jnp.floating):
+        return z_NB
+    return jnp.asarray(arguments.real("encode_block(start, stop)", z_NB))
 
 
 def block_size(num_rows: int) -> int:

@@ -153,9 +153,9 @@ def dataset(**changes):
 def test_a_dataset_that_cannot_be_meant_is_refused():
     with pytest.raises(ValueError, match="`y_N` must hold the labels 0 and 1 only, got 2"):
         dataset(y_N=np.arange(240) % 3)
-    with pytest.raises(ValueError, match="one entry per example, got 240 and 239"):
+    with pytest.raises(ValueError, match="one entry per example, got 239 and 240"):
         dataset(y_N=np.arange(239) % 2)
-    with pytest.raises(ValueError, match="`texts` of d must be a sequence of texts"):
+    with pytest.raises(ValueError, match="`texts` must be several texts, got one"):
         dataset(texts="one text")
     assert dataset(y_N=(np.arange(240) % 2).astype(bool)).y_N.dtype == np.int32
 

@@ -197,6 +197,15 @@ def test_bad_files_name_file_line_and_remedy(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_last_line_of_blanks_is_no_row(tmp_path):
+    for tail in ("  ", "\t \n", "   \r\n", "\n"):
+        data = datasets.load(write(tmp_path, f"prompt,target\na,1\nb,0 x\n{tail}"))
+        assert data.texts == ("a", "b") and data.label_names == ("0 x", "1")
+    for content in ("prompt,target\na,1\n  \nb,0\n", 'prompt,target\na,1\n"b\n  \n'):
+        with pytest.raises(ValueError, match="line 3"):
+            datasets.load(write(tmp_path, content))
+
+
 def test_missing_and_other_files(tmp_path):
     with pytest.raises(assets.AssetError, match=r"no file or folder .*gone\.csv"):
         datasets.load(tmp_path / "gone.csv")

@@ -172,6 +172,26 @@ def test_probabilities_and_weights_out_of_range_are_refused():
         metrics.auroc(y_N, [[0.1], [0.2]])
 
 
+def test_only_the_ratios_of_weights_count():
+    rng = np.random.default_rng(0)
+    y_N, score_N, weight_N = rng.integers(0, 2, 40), rng.random(40), rng.integers(0, 9, 40)
+    for metric in (metrics.auroc, metrics.average_precision, metrics.accuracy, metrics.f1):
+        wanted = float(metric(y_N, score_N, weight_N))
+        assert 0 < wanted < 1
+        for power in (-1070, -600, 600, 1020):
+            assert float(metric(y_N, score_N, np.ldexp(1.0 * weight_N, power))) == wanted, power
+    assert np.isnan(metrics.auroc(y_N, score_N, np.zeros(40)))
+
+
+def test_probabilities_may_miss_their_ends_by_a_rounding():
+    y_N = np.array([0, 1])
+    for metric in (metrics.accuracy, metrics.f1, metrics.expected_calibration_error):
+        p_N = np.array([-1e-7, 1 + 1e-7], np.float32)
+        assert metric(y_N, p_N) == metric(y_N, [0.0, 1.0])
+        with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.00001"):
+            metric(y_N, [0.5, 1.00001])
+
+
 def test_infinite_log_odds_cost_what_they_should():
     assert metrics.log_loss([0, 1], [-np.inf, np.inf]) == 0
     assert metrics.log_loss([1, 1], [-np.inf, np.inf]) == np.inf

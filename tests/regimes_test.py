@@ -202,8 +202,8 @@ def test_dedup_compares_as_it_is_asked():
     assert exact == regimes.splits(data, protocol="dedup")[0]
     rows = {*loose.train_N.tolist(), *loose.test_N.tolist()}
     assert not rows & {1, 2}
-    # The paper's rows are the paper's.
-    assert regimes.splits(data, dedup_by="normalised") == regimes.splits(data)
+    with pytest.raises(ValueError, match="`dedup_by` has no effect under protocol paper"):
+        regimes.splits(data, dedup_by="normalised")
     with pytest.raises(ValueError, match="unknown dedup_by 'nfc'; known: exact, normalised"):
         regimes.splits(data, dedup_by="nfc")
     # A shifted set's prompts are compared in the same way.

@@ -154,3 +154,38 @@ def test_one_class_is_refused():
         selection.class_weights(4, [(np.arange(4), np.ones(4, int))])
     with pytest.raises(ValueError, match="unknown ranking 'norm'; known: normalised"):
         streamed(np.zeros((2, 3), np.float32), [(np.arange(2), np.arange(2))], 1, "norm", 8)
+
+
+def test_blocks_of_any_library_are_ranked_alike():
+    torch = pytest.importorskip("torch")
+    z_NS = np.random.default_rng(0).integers(-3, 4, (6, 5)).astype(np.float32)
+    pair = (np.arange(6), np.array([0, 1, 0, 1, 1, 0]))
+    weights = selection.class_weights(6, (split for split in [pair]))
+    wanted = selection.top_latents(lambda a, b: z_NS[:, a:b], 5, weights, 3)
+    makes = (
+        lambda z: torch.tensor(z).bfloat16(),
+        lambda z: torch.tensor(z, requires_grad=True),
+        lambda z: jnp.asarray(z, jnp.bfloat16),
+        lambda z: z.tolist(),
+    )
+    for make in makes:
+        got = selection.top_latents(lambda a, b, make=make: make(z_NS[:, a:b]), 5, weights, 3)
+        np.testing.assert_array_equal(got.index_PK, wanted.index_PK)
+        np.testing.assert_array_equal(got.score_PK, wanted.score_PK)
+
+
+def test_what_cannot_be_ranked_is_refused():
+    pair = (np.arange(4), np.array([0, 1, 0, 1]))
+    for splits, said in (
+        ([], "a list of pairs .*got none"),
+        (None, "a list of pairs .*got NoneType"),
+        (pair, r"write \[\(train_N, y_train_N\)\]"),
+        ([3], r"got int of shape \(\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            selection.class_weights(4, splits)
+    weights, z_NS = selection.class_weights(4, [pair]), np.eye(4, dtype=np.float32)
+    with pytest.raises(ValueError, match="must hold real numbers, got complex"):
+        selection.top_latents(lambda a, b: z_NS[:, a:b] + 0j, 4, weights, 2)
+    with pytest.raises(ValueError, match=r"`encode_block` must be a function .*got ndarray"):
+        selection.top_latents(z_NS, 4, weights, 2)  # type: ignore[arg-type]

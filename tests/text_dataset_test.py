@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,6 +23,9 @@ def dataset(texts=("a", "b", "c"), y_N=(0, 1, 0), **more):
         (np.array([1, 0, 1], np.uint8), [1, 0, 1], ("0", "1")),
         (["spam", "ham", "spam"], [1, 0, 1], ("ham", "spam")),
         (np.array(["no", "yes", "no"], object), [0, 1, 0], ("no", "yes")),
+        (np.array(["no", "yes", "no"], np.dtypes.StringDType()), [0, 1, 0], ("no", "yes")),
+        (np.array([0, 1, 0], object), [0, 1, 0], ("0", "1")),
+        (jnp.array([0, 1, 0], jnp.bfloat16), [0, 1, 0], ("0", "1")),
     ],
 )
 def test_labels_of_a_dataset_are_converted(labels, wanted, names):
@@ -29,6 +33,13 @@ def test_labels_of_a_dataset_are_converted(labels, wanted, names):
     assert data.y_N.tolist() == wanted and data.y_N.dtype == np.int32
     assert data.label_names == names
     assert data.texts == ("a", "b", "c")
+
+
+def test_labels_of_tensors_are_converted():
+    torch = pytest.importorskip("torch")
+    plain = torch.tensor([0.0, 1.0, 0.0])
+    for labels in (plain.bfloat16(), plain.clone().requires_grad_(), plain.int()):
+        assert dataset(y_N=labels).y_N.tolist() == [0, 1, 0]
 
 
 def test_label_names_say_which_text_is_one():
@@ -39,15 +50,26 @@ def test_label_names_say_which_text_is_one():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y_N": [0, 1, 2]}, "`y_N` must hold labels 0 and 1 only, got 2; make it one class"),
+        ({"y_N": [0, 1, 2]}, "`y_N` must hold the labels 0 and 1 only, got 2; make it one class"),
         ({"y_N": [-1, 1, 1]}, "labels 0 and 1 only, got -1"),
-        ({"y_N": [0.2, 1.0, 0.0]}, r"labels 0 and 1 only, got 0\.2"),
-        ({"y_N": [np.nan, 1.0, 0.0]}, "labels 0 and 1 only, got nan"),
+        ({"y_N": [0.2, 1.0, 0.0]}, r"whole numbers or text, got 0\.2 at index 0"),
+        ({"y_N": [np.nan, 1.0, 0.0]}, "whole numbers or text, got nan at index 0"),
         ({"y_N": [0, 1]}, "one entry per example, got 2 and 3"),
         ({"y_N": [[0, 1, 0]]}, r"one label per text, got shape \(1, 3\)"),
         ({"y_N": ["a", "b", "c"]}, "must hold two classes, got 3: 'a', 'b', 'c'"),
         ({"y_N": ["a", "a", "a"]}, "must hold two classes, got 1"),
-        ({"y_N": [0, None, 1]}, "labels 0 and 1, got 0 of type object"),
+        ({"y_N": [0, None, 1]}, r"`y_N` must be an array of numbers .*NoneType, int"),
+        ({"y_N": [1, 1, 1]}, r"`y_N` must hold both classes, got only label \[1\]"),
+        (
+            {"y_N": np.ma.array([0, 1, 0], mask=[1, 0, 0])},
+            "`y_N` must be a plain array, got a masked",
+        ),
+        ({"y_N": [0, 1j, 1]}, "`y_N` must hold labels, got complex numbers"),
+        ({"texts": [], "y_N": []}, "`y_N` must hold both classes"),
+        ({"texts": None}, "`texts` must be several texts, got None"),
+        ({"label_names": ("a", "a")}, "`label_names` must be two texts that differ"),
+        ({"label_names": "ab"}, "`label_names` must be two texts that differ, got 'ab'"),
+        ({"label_names": None}, "`label_names` must be two texts that differ, got None"),
         ({"texts": "abc"}, r"must be several texts, got one, 'abc'; write \[text\]"),
         ({"texts": ["a", b"b", "c"]}, "must be texts, got b'b' in row 1"),
         ({"texts": ["a", "b", float("nan")]}, "must be texts, got nan in row 2"),

@@ -20,6 +20,7 @@ from jaxprobe.checkpoints import (
     places,
     sae_lens,
     sae_lens_export,
+    saved_metadata,
     sparsify,
     training_settings,
 )
@@ -51,7 +52,7 @@ def load_sae(
     source: str | Path,
     *,
     id: str | None = None,
-    site: str | None = None,
+    site: Site | str | None = None,
     llama_scope_gate: str = "official",
     norm_scaling_factor: float | None = None,
     active_groups: int | None = None,
@@ -73,17 +74,8 @@ def load_sae(
             that has no meaning for it.
         AssetError: The source cannot be had.
     """
-    if id is not None:
-        names.check_id(id)
-    if site is not None:
-        Site.parse(site)
-    folders.check_options(llama_scope_gate, norm_scaling_factor, active_groups)
-    options = places.Options(
-        id=id,
-        site=site,
-        llama_scope_gate=llama_scope_gate,
-        norm_scaling_factor=norm_scaling_factor,
-        active_groups=active_groups,
+    options = folders.checked_options(
+        id, site, llama_scope_gate, norm_scaling_factor, active_groups
     )
     path = assets.fetch(str(source))
     assets.check_hub_files(path)
@@ -147,16 +139,17 @@ def _weights(sae):
 
 
 def save_sae(
-    path: str | Path, sae, metadata: Mapping[str, object], *, layout: str = "jaxprobe"
+    path: str | Path, sae, metadata: Mapping[str, object] | None = None, *, layout: str = "jaxprobe"
 ) -> Path:
     """Saves an SAE, atomically.
 
     Args:
         path: The folder, or the file where the layout is one file.
         sae: The weights, of any architecture that the layout has a word for.
-        metadata: JSON types; `id`, `site` (text) and `expected_l0` come back from `load_sae`. An
-            `output_site` says that this is a transcoder, `prepend_bos` (true or false) whether it was
-            trained on prompts that open with BOS; those of a loaded SAE need not be repeated.
+        metadata: JSON types; `id`, `site` (a `Site` or its text) and `expected_l0` come back from
+            `load_sae`. An `output_site` says that this is a transcoder, `prepend_bos` (true or false)
+            whether it was trained on prompts that open with BOS; those of a loaded SAE need not be
+            repeated. What the layout has no place for is named in a warning.
         layout: `jaxprobe` (`sae.safetensors`), `sae_lens` (`cfg.json` and
             `sae_weights.safetensors`) or `gemma_scope` (`params.npz`).
 
@@ -167,11 +160,14 @@ def save_sae(
         ValueError: An SAE that the layout has no word for.
     """
     checks.check_choice("layout", layout, SAVED_LAYOUTS)
+    saes.architecture(_weights(sae))  # says what is wanted where it is none
+    metadata = saved_metadata.plain(metadata)
     saes.check_finite(_weights(sae), "an SAE whose numbers are none is not saved")
     if isinstance(sae, LoadedSae) and "output_site" in sae.metadata:
         metadata = {"output_site": sae.metadata["output_site"], **metadata}
     if isinstance(sae, LoadedSae) and sae.bos != "auto":
         metadata = {training_settings.BOS: sae.bos == "on", **metadata}
+    saved_metadata.warn_of_lost(metadata, layout)
     path, sae = Path(path), _weights(sae)
     if layout == "sae_lens":
         return sae_lens_export.save(path, sae, metadata)

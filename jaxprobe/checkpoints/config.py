@@ -8,9 +8,11 @@ import collections
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from absl import logging
 
 from jaxprobe import boundary
 
@@ -18,7 +20,7 @@ BYTES = 1 << 20  # a config's; the longest published ones have 30 KB
 DEPTH = 32  # of what lies in what
 MOST = 2**31 - 1  # of a count: of latents, of dimensions, of a layer
 _ABSENT: Any = object()
-Default = TypeVar("Default")
+Default, Value = TypeVar("Default"), TypeVar("Value")
 
 
 class Config(Mapping[str, Any]):
@@ -27,9 +29,14 @@ class Config(Mapping[str, Any]):
     Missing entries and null are the same: the default, or an error where there is none.
     """
 
-    def __init__(self, content: Mapping[str, Any], path: Path):
-        """Entries, and the file that they are from."""
-        self.content, self.path = dict(content), path
+    def __init__(
+        self,
+        content: Mapping[str, Any],
+        path: Path,
+        remedy: str = "take the file as it was published",
+    ):
+        """Entries, the file that they are from, and what to do where one is wrong."""
+        self.content, self.path, self.remedy = dict(content), path, remedy
 
     def __getitem__(self, key: str) -> Any:
         """The entry as it stands, unchecked."""
@@ -93,7 +100,7 @@ class Config(Mapping[str, Any]):
             return value
         if type(value) is not dict:
             raise self.error(key, "an object")
-        return Config(value, self.path)
+        return Config(value, self.path, self.remedy)
 
     def check_same(self, key: str, have: int, what: str) -> None:
         """Raises FileError where a count that is said is not that of the weights."""
@@ -109,8 +116,7 @@ class Config(Mapping[str, Any]):
             known = ", ".join(sorted(map(str, self.content))[:40]) or "nothing"
             return boundary.FileError(f"{self.path} must have an entry {key!r}, got {known:.600}")
         return boundary.FileError(
-            f"{self.path} must have as {key!r} {wanted}, got {_shown(self.content[key])}; take the file"
-            " as it was published"
+            f"{self.path} must have as {key!r} {wanted}, got {_shown(self.content[key])}; {self.remedy}"
         )
 
     def _value(self, key: str, default: Any) -> Any:
@@ -160,6 +166,20 @@ def parse(text: str | bytes, path: Path) -> Config:
     return Config(content, path)
 
 
+def told(read: Callable[..., Value], *about) -> Value | None:
+    """What an entry says that no latent depends on; None, with a warning, where it is not understood.
+
+    Args:
+        read: Of a `Config`, for example its `positive`.
+        about: What it is asked for.
+    """
+    try:
+        return read(*about)
+    except boundary.FileError as error:
+        logging.warning("%s (it is left out: no latent depends on it)", error)
+        return None
+
+
 def beside(path: Path, inferred: Mapping[str, Any]) -> Config:
     """The JSON object of a file, or what its path says where there is no file.
 
@@ -192,5 +212,8 @@ def _shown(value: Any) -> str:
         return str(value)
     if isinstance(value, int) and abs(value) > 10**30:
         return "a number of more than 30 digits"
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):  # of a caller's own words
+        text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

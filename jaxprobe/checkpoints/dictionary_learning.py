@@ -82,7 +82,7 @@ def load(place: Place) -> LoadedSae:
     return LoadedSae(
         sae=frame(core, shift_D=core.b_dec_D if kind in SUBTRACTS_BIAS else None),
         id=place.id(),
-        site=site_of(place, _site(config, trainer, config_path)),
+        site=site_of(place, None if place.options.site else _site(config, trainer, config_path)),
         expected_l0=_expected_l0(kind, core, trainer),
         source=place.source,
         metadata={"format": "dictionary_learning", "config": config.content},
@@ -174,7 +174,7 @@ def _unit_decoder(sae: ReluSae) -> ReluSae:
 
 def _site(config: Config, trainer: Config, path: Path) -> Site | None:
     """The submodule's input or output, by its name and layer; without a name the layer's."""
-    name, layer = str(trainer.get("submodule_name") or ""), trainer.layer("layer", None)
+    name, layer = str(trainer.get("submodule_name") or ""), _layer(trainer)
     buffer = config.get("buffer")
     side = (buffer.get("io") if isinstance(buffer, Mapping) else None) or "out"
     if side not in ("in", "out"):
@@ -195,7 +195,19 @@ def _site(config: Config, trainer: Config, path: Path) -> Site | None:
     return site
 
 
+def _layer(trainer: Config) -> int | None:
+    """The block's number, also as text, as a float or alone in a list; None where it is none of these."""
+    said = trainer.get("layer")
+    if isinstance(said, list) and len(said) == 1:
+        (said,) = said
+    if isinstance(said, str) and re.fullmatch("[0-9]{1,4}", said):
+        said = int(said)
+    if isinstance(said, float) and said.is_integer():
+        said = int(said)
+    return configs.told(Config({"layer": said}, trainer.path).layer, "layer", None)
+
+
 def _expected_l0(kind: str, core, trainer: Config) -> float | None:
     if isinstance(core, TopKSae):
         return float(core.k)
-    return trainer.positive("k" if "BatchTopK" in kind else "target_l0", None)
+    return configs.told(trainer.positive, "k" if "BatchTopK" in kind else "target_l0", None)

@@ -1,11 +1,14 @@
 """What `load_sae` was asked for, against what lies there: one SAE, and options that mean something."""
 
 import fnmatch
+import numbers
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxprobe import boundary, checks
-from jaxprobe.checkpoints.places import Place
+from jaxprobe.base import Site
+from jaxprobe.checkpoints import names
+from jaxprobe.checkpoints.places import Options, Place
 
 GATES = ("official", "saelens")
 WEIGHTS = (".npz", ".safetensors", ".pt", ".pth")
@@ -24,15 +27,30 @@ BESIDE = (
 )
 
 
-def check_options(gate: str, factor: float | None, groups: int | None) -> None:
-    """Raises ValueError for options of `load_sae` that mean nothing."""
+def checked_options(
+    id: str | None, site: Site | str | None, gate: str, factor: float | None, groups: int | None
+) -> Options:
+    """What `load_sae` was told; raises ValueError for options that mean nothing."""
+    if id is not None:
+        names.check_id(id)
+    if site is not None:
+        if not isinstance(site, Site | str):
+            raise ValueError(f"`site` must be a Site or its text, got {site!r:.80}")
+        site = str(Site.parse(str(site)))
     checks.check_choice("llama_scope_gate", gate, GATES)
-    is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    is_number = isinstance(factor, numbers.Real) and not isinstance(factor, bool)
     if factor is not None and not (is_number and 1e-37 < factor < 3.4e38):
         raise ValueError(f"`norm_scaling_factor` must be a finite number above 0, got {factor!r}")
-    is_count = isinstance(groups, int) and not isinstance(groups, bool)
+    is_count = isinstance(groups, numbers.Integral) and not isinstance(groups, bool)
     if groups is not None and not (is_count and groups > 0):
         raise ValueError(f"`active_groups` must be a whole number above 0, got {groups!r}")
+    return Options(
+        id=id,
+        site=site,
+        llama_scope_gate=gate,
+        norm_scaling_factor=None if factor is None else float(factor),
+        active_groups=None if groups is None else int(groups),
+    )
 
 
 def check_used(place: Place, layout: str, architecture: str) -> None:

@@ -65,7 +65,8 @@ def load(place: Place) -> LoadedSae:
     core = JumpReluSae(**arrays.fields(found, KEYS, path))
     hint = f"{path} is not a Gemma Scope 2 SAE as published"
     jump_relu.check_sae(core, hint, core.b_dec_D.size if kind == "transcoder" else None)
-    config.check_same("width", core.d_sae, "are they of one SAE?")
+    # Names, both of them: folders say `16k` of 16,384 latents and `small` of their number.
+    configs.told(config.check_same, "width", core.d_sae, "are they of one SAE?")
     skip = arrays.float32(found[SKIP], SKIP, path) if SKIP in found else None
     site, output = _sites(config, where)
     metadata: dict[str, Any] = {"format": "gemma_scope_2", "config": config.content}
@@ -75,7 +76,7 @@ def load(place: Place) -> LoadedSae:
         sae=frame(core, W_skip_DE=skip),
         id=place.id(),
         site=site_of(place, site),
-        expected_l0=config.positive("l0", None),
+        expected_l0=configs.told(config.positive, "l0", None),
         source=place.source,
         metadata=metadata,
     )

@@ -73,7 +73,7 @@ def load(place: Place) -> LoadedSae:
         sae=frame(core, shift_D=core.b_dec_D if shifts and not is_transcoder else None),
         id=place.id(),
         site=site_of(place, hook_site(hook_in, "llama_scope")),
-        expected_l0=config.positive("top_k", None),
+        expected_l0=configs.told(config.positive, "top_k", None),
         source=place.source,
         metadata=metadata,
         bos=bos(place),

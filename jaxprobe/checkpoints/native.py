@@ -159,7 +159,7 @@ def _text(metadata: Mapping[str, object], own: Mapping[str, Any]) -> str:
             )
     if metadata.get("id") is not None:
         names.check_id(metadata["id"])
-    header = Config({**metadata, **own}, Path("`metadata`"))
+    header = Config({**metadata, **own}, Path("`metadata`"), "give another, or leave it out")
     site = header.text("site", None)
     if site:
         Site.parse(site)

@@ -316,14 +316,19 @@ def _expected_l0(place: Place, config: Config, core) -> float | None:
     path = place.folder / "sparsity.safetensors"
     if not path.is_file():
         return None
+    return configs.told(_mean_l0, path, core.d_sae)
+
+
+def _mean_l0(path: Path, d_sae: int) -> float | None:
+    """The sum of firing rates; raises FileError where the file does not hold their logarithms."""
     found = arrays.read_safetensors(path)
     if "sparsity" not in found:
         return None
     log10_S = np.asarray(found["sparsity"], np.float64)
     # A latent that never fired may have the logarithm -inf; none fires more often than always.
-    if log10_S.shape != (core.d_sae,) or not (log10_S <= 1e-3).all():
+    if log10_S.shape != (d_sae,) or not (log10_S <= 1e-3).all():
         raise boundary.FileError(
-            f"{path} must hold {core.d_sae} logarithms of firing rates, none above 0, got shape"
+            f"{path} must hold {d_sae} logarithms of firing rates, none above 0, got shape"
             f" {log10_S.shape} and at most {log10_S.max(initial=-np.inf)}; remove it if it belongs to"
             " another SAE"
         )

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from absl import logging
 
-from jaxprobe import boundary
+from jaxprobe import assets, boundary
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
 from jaxprobe.checkpoints import config as configs
@@ -18,6 +19,7 @@ from jaxprobe.saes import GroupMaxSae, TopKSae, check_sae, frame
 NAME = "sparsify (cfg.json, sae.safetensors)"
 CONFIG_NAME = "cfg.json"
 FILE_NAME = "sae.safetensors"
+RUN_CONFIG_NAME = "config.json"  # of a whole run, in the folder above its hookpoints
 KEYS = {
     "encoder.weight": "W_enc_DS",
     "encoder.bias": "b_enc_S",
@@ -57,7 +59,8 @@ def load(place: Place) -> LoadedSae:
     else:
         config.choice("signed", (False,), False)
         core = GroupMaxSae(**weights, k=k)
-    is_transcoder = config.flag("transcode", False)
+    # The library's encoder asks this word alone whether the decoder's bias is subtracted.
+    keeps_bias = config.flag("transcode", False)
     check_sae(core, f"{path} is not a sparsify SAE; its cfg.json says k = {k}")
     d_in = config.count("d_in", core.d_model)
     count = config.layer("num_latents", 0) or d_in * config.count("expansion_factor", 32)
@@ -66,6 +69,7 @@ def load(place: Place) -> LoadedSae:
             f"{config_path} says d_in = {d_in} and {count} latents, but the weights have"
             f" {core.d_model} and {core.d_sae}"
         )
+    is_transcoder = _transcodes(config, place)
     site, output = _sites(place, is_transcoder)
     metadata: dict[str, Any] = {"format": "sparsify", "config": config.content}
     if is_transcoder:
@@ -74,7 +78,7 @@ def load(place: Place) -> LoadedSae:
         sae=frame(
             core,
             # A bias of zeros need not be subtracted, but the frame costs nothing and says so.
-            shift_D=None if is_transcoder else jnp.asarray(core.b_dec_D),
+            shift_D=None if keeps_bias else jnp.asarray(core.b_dec_D),
             W_skip_DE=_skip(found, path) if has_skip else None,
         ),
         id=place.id(),
@@ -89,11 +93,55 @@ def _skip(found: Mapping[str, Any], path: Path):
     return arrays.float32(found["W_skip"], "W_skip", path, transpose=True)
 
 
-def _sites(place: Place, is_transcoder: bool) -> tuple[Site | None, Site | None]:
-    """The module whose output is read (of a transcoder: whose input), and the one whose is written.
+def _transcodes(config: configs.Config, place: Place) -> bool:
+    """Whether it reads a module's input and writes its output.
 
-    The folder's name tells; several SAEs of one module lie in folders `seed0`, `seed1` below it.
+    Until February 2025 the SAE's own config did not say, the run's did; skip connections were
+    introduced for transcoders.
     """
-    folder = place.folder.parent if re.fullmatch(r"seed[0-9]+", place.folder.name) else place.folder
-    output = hook_site(folder.name, "sparsify")
-    return (hook_site(folder.name, "sparsify", "input") if is_transcoder else output), output
+    said = config.flag("transcode", None)
+    if said is not None:
+        return said
+    if config.flag("skip_connection", False):
+        return True
+    run = _run_config(place)
+    if run is not None and type(run.get("transcode")) is bool:
+        return run["transcode"]
+    site = hook_site(_hookpoint(place).name, "sparsify")
+    if site and site.stream not in ("embed", "resid_post"):
+        logging.warning(
+            "%s does not say whether it is a transcoder (no `transcode` in %s nor in its run's %s); it is"
+            " taken for an SAE of the module's output, %s: if it is a transcoder, name its input as `site`",
+            *(place.source, CONFIG_NAME, RUN_CONFIG_NAME, site),
+        )
+    return False
+
+
+def _run_config(place: Place) -> configs.Config | None:
+    """The config of the run that trained it, None where there is none that can be read."""
+    folder = _hookpoint(place)
+    path = folder.parent / RUN_CONFIG_NAME
+    try:
+        if not path.is_file():  # of a Hub's repository only the folder was fetched
+            found = re.match(
+                rf"(hf://[^@]*)/{re.escape(folder.name)}(?:/[^@]*)?(@.+)?$", place.source
+            )
+            if not found:
+                return None
+            path = assets.fetch(f"{found[1]}/{RUN_CONFIG_NAME}{found[2] or ''}")
+        return configs.read(path)
+    except (ValueError, OSError, assets.AssetError) as error:
+        logging.info("no run's config beside %s: %s", place.source, error)
+        return None
+
+
+def _hookpoint(place: Place) -> Path:
+    """The folder named for the module; several SAEs of it lie in folders `seed0`, `seed1` below."""
+    return place.folder.parent if re.fullmatch(r"seed[0-9]+", place.folder.name) else place.folder
+
+
+def _sites(place: Place, is_transcoder: bool) -> tuple[Site | None, Site | None]:
+    """The module whose output is read (of a transcoder: whose input), and the one whose is written."""
+    name = _hookpoint(place).name
+    output = hook_site(name, "sparsify")
+    return (hook_site(name, "sparsify", "input") if is_transcoder else output), output

@@ -98,7 +98,8 @@ def _rows(data: bytes, end: bytes, where: str) -> Iterator[tuple[int, list[str]]
     """Pairs (first line, fields) of the rows that are not blank, each as wide as the first."""
     # Only line feeds end a line, as in editors: prompts hold carriage returns. Files without any
     # line feed come from old Macs.
-    reader, width = csv.reader(_lines(data, end, where), strict=True), 0
+    lines = _lines(_without_blank_end(data, end), end, where)
+    reader, width = csv.reader(lines, strict=True), 0
     while batch := _batch(reader, where):
         for first, row in batch:
             width = width or len(row)
@@ -109,6 +110,12 @@ def _rows(data: bytes, end: bytes, where: str) -> Iterator[tuple[int, list[str]]
                 )
             if row:
                 yield first, row
+
+
+def _without_blank_end(data: bytes, end: bytes) -> bytes:
+    """The file without a last line of blanks alone, which an editor left: it is no row."""
+    start = data.rfind(end, 0, len(data) - len(end)) + 1
+    return data if not start or data[start:].strip() else data[:start]
 
 
 def _batch(reader, where: str) -> list[tuple[int, list[str]]]:

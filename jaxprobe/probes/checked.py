@@ -1,10 +1,35 @@
 """What `fit_grid` is asked to fit, checked against the features before anything is compiled."""
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxprobe import arguments, base, checks
+
+
+def sequence(name: str, found: Iterable, of: str) -> tuple:
+    """Any iterable as a tuple; raises ValueError for what is none, or is one of them."""
+    if isinstance(found, base.Split | str) or not isinstance(found, Iterable):
+        raise ValueError(f"`{name}` must be a sequence of {of}, got {type(found).__name__}")
+    return tuple(found)
+
+
+def settings(is_host: bool, dtype: str, memory_gib: Any, mesh: Any, default_gib: float) -> None:
+    """Raises ValueError for settings of the computation that are none, or have no effect."""
+    is_number = isinstance(memory_gib, numbers.Real) and not isinstance(memory_gib, bool)
+    if not (is_number and 0 < memory_gib < float("inf")):
+        raise ValueError(f"`memory_gib` must be a finite number above 0, got {memory_gib!r}")
+    if not isinstance(mesh, Mesh | None):
+        raise ValueError(
+            f"`mesh` must be a jax.sharding.Mesh or None, got {mesh!r:.80}; make one with jax.make_mesh"
+        )
+    given = {"dtype": dtype != "auto", "memory_gib": memory_gib != default_gib}
+    for name, is_given in {**given, "mesh": mesh is not None}.items():
+        if is_host and is_given:
+            raise ValueError(f"`{name}` has no effect on a method of a host library; leave it out")
 
 
 def splits(found: Sequence[base.Split], num_rows: int, num_shifted: int | None) -> None:
@@ -15,7 +40,7 @@ def splits(found: Sequence[base.Split], num_rows: int, num_shifted: int | None) 
         num_rows: Rows of the dataset's features.
         num_shifted: Rows of the shifted set's; None without them.
     """
-    if isinstance(found, base.Split) or not all(isinstance(s, base.Split) for s in found):
+    if not all(isinstance(s, base.Split) for s in found):
         raise ValueError("`splits` must be a sequence of Split, as jaxprobe.splits gives")
     if not len(found):
         raise ValueError(
@@ -52,7 +77,7 @@ def _split(split: base.Split, num_rows: int, num_tested: int) -> None:
 
 
 def columns(
-    found: Sequence[np.ndarray] | None, num_latents: Sequence[int], num_splits: int, width: int
+    found: Sequence[np.ndarray] | None, num_latents, num_splits: int, width: int
 ) -> tuple[int, ...]:
     """The values of k; `(0,)` where all columns are read.
 
@@ -60,6 +85,8 @@ def columns(
         ValueError: Not one list of columns a split, columns that are not there, values of k without
             columns or the other way round.
     """
+    num_latents = num_latents if isinstance(num_latents, Iterable) else (num_latents,)
+    num_latents = tuple(num_latents)
     if found is None:
         if len(num_latents):
             raise ValueError("`num_latents` has no effect without `columns`; give both or neither")

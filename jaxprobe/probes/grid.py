@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +36,11 @@ MAX_LANES = 64
 def fit_grid(
     probe: Probe | HostProbe | str,
     x_ND,
-    splits: Sequence[base.Split],
+    splits: Iterable[base.Split],
     *,
     x_shift_MD=None,
-    columns: Sequence[np.ndarray] | None = None,
-    num_latents: Sequence[int] = (),
+    columns: Iterable[np.ndarray] | None = None,
+    num_latents: int | Sequence[int] = (),
     dtype: str = "auto",
     memory_gib: float = MEMORY_GIB,
     mesh: Mesh | None = None,
@@ -54,12 +54,13 @@ def fit_grid(
         splits: Rows, labels and folds.
         x_shift_MD: Features of the shifted set, whose rows `covariate_shift` splits test.
         columns: Per split, the columns to read (an SAE's latents, best first); None reads all.
-        num_latents: Values of k: the probe reads the first k columns; one beyond their number reads
+        num_latents: Values of k, or one: the probe reads the first k columns; one beyond their number reads
             all that are there.
         dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs (traced, `auto` follows
             `jax_enable_x64`).
         memory_gib: What all lanes of a program may take together, in GiB a device.
         mesh: Devices to spread the lanes over, whatever its axes; the numbers do not depend on it.
+            Methods of host libraries take the defaults of these three only.
 
     Returns:
         Scores with arrays [splits], or [splits, k] with `columns`.
@@ -80,9 +81,12 @@ def fit_grid(
         >>> scores.test_auroc.shape, bool(scores.test_auroc[0] > 0.95)
         ((11,), True)
     """
-    if isinstance(probe, str):
+    if not isinstance(probe, Probe | HostProbe):
         checks.check_choice("method", probe, table.PROBES)
         probe = table.PROBES[probe]
+    checked.settings(isinstance(probe, HostProbe), dtype, memory_gib, mesh, MEMORY_GIB)
+    splits = checked.sequence("splits", splits, "Split, as jaxprobe.splits gives")
+    columns = None if columns is None else checked.sequence("columns", columns, "lists of columns")
     x_ND = arguments.features("x_ND", x_ND)
     if x_shift_MD is not None:
         x_shift_MD = arguments.features("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))

@@ -143,7 +143,7 @@ def dataset_splits(config: EncodeConfig, dataset: base.TextDataset) -> tuple[bas
                 protocol=protocol,
                 seed=config.seed,
                 shifted=shifted,
-                dedup_by=config.dedup_by,
+                dedup_by=config.dedup_by if protocol == "dedup" else "exact",
             )
     return tuple(found)
 

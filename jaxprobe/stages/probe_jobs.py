@@ -13,6 +13,7 @@ import numpy as np
 from jaxprobe import base, regimes
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.probes import PROBES, Scores, grid
+from jaxprobe.probes.host import HostProbe
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import latents as kept
 from jaxprobe.stages.arrows import Arrow, FitConfig, arrows
@@ -119,15 +120,16 @@ class Planner:
 
         def run() -> Scores:
             x_ND, x_shift_MD, columns = read(features, arrow, numbers, splits)
+            probe = PROBES[arrow.probe]
+            own = {"dtype": self.config.dtype, "memory_gib": self.config.memory_gib}
             return grid.fit_grid(
-                PROBES[arrow.probe],
+                probe,
                 x_ND,
                 splits,
                 x_shift_MD=x_shift_MD,
                 columns=columns,
                 num_latents=() if columns is None else arrow.counts,
-                dtype=self.config.dtype,
-                memory_gib=self.config.memory_gib,
+                **({} if isinstance(probe, HostProbe) else own),
             )
 
         rows = functools.partial(self._rows, arrow, features, splits, read.digests(splits))

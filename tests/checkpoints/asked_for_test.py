@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import checkpoints, saes, sealed
+from jaxprobe.base import Site
 from jaxprobe.boundary import FileError
 from jaxprobe.checkpoints import native
 from tests.checkpoints.formats_test import (
@@ -149,7 +150,6 @@ def changed(folder, file, **changes):
         ("llama", {"use_glu_encoder": True}),
         ("llama", {"d_model": 12}),
         ("llama", {"d_sae": 35}),
-        ("llama", {"top_k": "50"}),
         ("r1", {"expansion_factor": 2}),
         ("r1", {"apply_decoder_bias_to_pre_encoder": True}),
         ("r1", {"top_k": 0}),
@@ -166,8 +166,6 @@ def changed(folder, file, **changes):
         ("sparsify", {"transcode": 1}),
         ("sparsify", {"num_latents": 36.0}),
         ("sparsify", {"d_in": 0}),
-        ("gemma_2", {"width": 16384}),
-        ("gemma_2", {"l0": 0}),
         ("gemma_2", {"affine_connection": True}),
         ("gemma_2", {"affine_connection": "no"}),
         ("gemma_2", {"architecture": "JumpReLU"}),
@@ -201,7 +199,47 @@ def test_config_entries_that_mean_nothing(tmp_path, layout, changes):
         checkpoints.load_sae(folder)
 
 
-def test_group_sizes_and_sparsity(tmp_path):
+def test_what_no_latent_depends_on_stops_no_load(tmp_path, caplog):
+    """Wrong words for L0, width or layer are left out with a warning that names the file."""
+    arrays, config = dictionary("JumpReluAutoEncoder")
+    folder = put(tmp_path / "dictionary", "ae.pt", arrays, config=config)
+    for wrong in (0, [20], "many"):
+        changed(folder, "config.json", trainer__target_l0=wrong)
+        assert checkpoints.load_sae(folder).expected_l0 is None
+        assert "must have as 'target_l0' a finite number" in caplog.text
+        caplog.clear()
+    changed(folder, "config.json", trainer__target_l0=20, trainer__submodule_name="resid_post")
+    for layer, site in (
+        ("3", 3),
+        (3.0, 3),
+        ([3], 3),
+        ("unknown", None),
+        (-1, None),
+        ([3, 4], None),
+    ):
+        changed(folder, "config.json", trainer__layer=layer)
+        loaded = checkpoints.load_sae(folder)
+        assert (loaded.site and loaded.site.block, loaded.expected_l0) == (site, 20), layer
+        assert ("must have as 'layer' a whole number" in caplog.text) == (site is None), layer
+        caplog.clear()
+        assert checkpoints.load_sae(folder, site="blocks.1.resid_post").site.block == 1
+        assert "layer" not in caplog.text
+    gemma = {"architecture": "jump_relu", "type": "sae"}
+    for changes in ({"l0": "small"}, {"l0": 0}, {"width": "16k"}, {"width": 16000}):
+        folder = put(
+            *(tmp_path / "gemma", "params.safetensors", gemma_2_arrays()),
+            config={**gemma, **changes},
+        )
+        assert checkpoints.load_sae(folder).expected_l0 is None
+        assert "config.json" in caplog.text, changes
+        caplog.clear()
+    lens, _ = sae_lens_folder(tmp_path / "lens")
+    (lens / "sparsity.safetensors").write_bytes(b"damaged")
+    assert checkpoints.load_sae(lens).expected_l0 is None
+    assert "sparsity.safetensors" in caplog.text
+
+
+def test_group_sizes_and_sparsity(tmp_path, caplog):
     for sizes in ([10, 12, 15], [36, 0], [-1, 37], [2**62, 36 - 2**62], [12.0, 24.0], []):
         arrays, config = dictionary("MatryoshkaBatchTopKSAE", group_sizes=np.array(sizes))
         put(tmp_path, "ae.safetensors", arrays, config=config)
@@ -214,8 +252,9 @@ def test_group_sizes_and_sparsity(tmp_path):
     assert checkpoints.load_sae(folder).expected_l0 == pytest.approx(0.5)
     for wrong in (never[1:], np.where(never < -1, np.nan, never), -never):
         put(folder, "sparsity.safetensors", {"sparsity": wrong})
-        with pytest.raises(FileError, match=r"sparsity.safetensors must hold 36 logarithms"):
-            checkpoints.load_sae(folder)
+        caplog.clear()
+        assert checkpoints.load_sae(folder).expected_l0 is None
+        assert "sparsity.safetensors must hold 36 logarithms" in caplog.text
 
 
 def test_whole_numbers_that_float32_rounds(tmp_path):
@@ -259,6 +298,42 @@ def test_saved_metadata_come_back(tmp_path):
         ):
             checkpoints.save_sae(tmp_path / "c", sae, {}, layout=layout)
     assert not (tmp_path / "c").exists()
+
+
+def test_arguments_of_loading_and_saving_may_be_objects_and_numpys_numbers(tmp_path):
+    site = Site.parse("blocks.1.resid_post")
+    about = {"site": site, "expected_l0": np.float32(3), "prepend_bos": np.True_}
+    loaded = checkpoints.load_sae(checkpoints.save_sae(tmp_path / "a", make_sae(), about))
+    assert (loaded.site, loaded.expected_l0, loaded.bos) == (site, 3.0, "on")
+    bare = checkpoints.save_sae(tmp_path / "b", make_sae(), None)
+    assert checkpoints.load_sae(bare).site is None
+    assert checkpoints.load_sae(bare, site=site).site == site
+    arrays, config = dictionary("MatryoshkaBatchTopKSAE")
+    folder = put(tmp_path / "groups", "ae.pt", arrays, config=config)
+    assert checkpoints.load_sae(folder, active_groups=np.int64(2)).sae.core.active_groups == 2
+    lens, _ = sae_lens_folder(tmp_path / "lens", normalize_activations="expected_average_only_in")
+    one, two = (checkpoints.load_sae(lens, norm_scaling_factor=f) for f in (0.5, np.float32(0.5)))
+    assert one == two
+    with pytest.raises(ValueError, match="`site` must be a Site or its text, got 5"):
+        checkpoints.load_sae(bare, site=5)
+    with pytest.raises(ValueError, match="`metadata` must be a mapping or None, got str"):
+        checkpoints.save_sae(tmp_path / "c", make_sae(), "x")
+    with pytest.raises(ValueError, match=r"'expected_l0' a finite number .*got -3; give another"):
+        checkpoints.save_sae(tmp_path / "c", make_sae(), {"expected_l0": -3})
+    with pytest.raises(TypeError, match=r"an SAE is one of .*got str"):
+        checkpoints.save_sae(tmp_path / "c", "x", {})
+
+
+def test_metadata_that_a_layout_has_no_place_for_are_told(tmp_path, caplog):
+    about = {"id": "a", "site": "blocks.1.resid_post", "model": None, "d_sae": 10}
+    for layout, lost in (("jaxprobe", None), ("sae_lens", "`id`"), ("gemma_scope", "`id`, `site`")):
+        caplog.clear()
+        checkpoints.save_sae(tmp_path / layout, make_sae(), about, layout=layout)
+        told = f"the layout {layout} has no place for {lost}, which"
+        assert (told in caplog.text) == (lost is not None)
+        caplog.clear()
+        checkpoints.save_sae(tmp_path / layout, make_sae(), {}, layout=layout)
+        assert not caplog.text
 
 
 def test_loaded_saes_can_be_shown_and_compared(tmp_path):

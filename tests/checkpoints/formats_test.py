@@ -571,6 +571,53 @@ def test_sparsify(tmp_path, activation, transcode):
         assert str(checkpoints.load_sae(other).site) == site
 
 
+def test_sparsify_before_its_config_said_transcode(tmp_path, monkeypatch, caplog):
+    """Transcoders of November 2024 to February 2025, told by the run's config or a skip connection."""
+    config = {"num_latents": S, "k": 6, "d_in": D, "normalize_decoder": True}
+    arrays = sparsify_arrays()
+    w = wide(arrays)
+    # Installed sparsify subtracts the bias of these: it asks `transcode`, which is not there.
+    z_NS = top(np.maximum((X_ND - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"], 0), 6)
+    run = tmp_path / "run"
+    there = [run / "layers.3.mlp", run / "layers.3.mlp" / "seed1", tmp_path / "x" / "layers.3.mlp"]
+    for folder in there:
+        put(folder, "sae.safetensors", arrays, cfg=config)
+
+    def sites(folder):
+        loaded = checkpoints.load_sae(folder)
+        return str(loaded.site), loaded.metadata.get("output_site")
+
+    plain = ("blocks.3.mlp_module_out", None)
+    transcoder = ("blocks.3.mlp_in", "blocks.3.mlp_module_out")
+    assert [sites(folder) for folder in there] == [plain] * 3
+    assert "does not say whether it is a transcoder" in caplog.text
+    for text, wanted in (
+        ('{"transcode": true}', transcoder),
+        ('{"transcode": 1}', plain),
+        ("]", plain),
+    ):
+        (run / "config.json").write_text(text)
+        assert [sites(folder) for folder in there] == [wanted, wanted, plain]
+    (run / "config.json").write_text('{"transcode": true}')
+    loaded = checkpoints.load_sae(there[0])
+    check(loaded, z_NS, z_NS @ w["W_dec"] + w["b_dec"])
+    skips = put(
+        tmp_path / "y" / "layers.3.mlp",
+        *("sae.safetensors", {**arrays, "W_skip": draw(D, D, seed=4)}),
+        cfg={**config, "skip_connection": True},
+    )
+    assert sites(skips) == transcoder
+    asked = []
+
+    def fetch(uri):
+        asked.append(uri)
+        return run / "config.json" if uri.partition("@")[0].endswith(".json") else there[2]
+
+    monkeypatch.setattr(assets, "fetch", fetch)
+    assert sites("hf://E/tc/run/layers.3.mlp@main") == transcoder
+    assert asked[1:] == ["hf://E/tc/run/config.json@main"]
+
+
 def test_sparsify_refusals(tmp_path):
     config = {"k": 6, "d_in": D, "num_latents": S}
     put(tmp_path, "sae.safetensors", sparsify_arrays(), cfg={**config, "activation": "relu"})

@@ -130,10 +130,38 @@ def test_features_of_another_number_of_rows_are_refused(num_rows):
         ({}, {"columns": [[0, 4]], "num_latents": (1,)}, "`columns` must lie between 0 and 3"),
         ({}, {"columns": [[0]], "num_latents": (0,)}, "`num_latents` must be a whole number"),
         ({}, {"splits": []}, "`splits` must hold at least one split"),
+        ({}, {"splits": None}, "`splits` must be a sequence of Split, .* got NoneType"),
+        ({}, {"splits": 3}, "`splits` must be a sequence of Split, .* got int"),
+        ({}, {"probe": None}, "unknown method None; known: "),
+        ({}, {"columns": 3, "num_latents": 1}, "`columns` must be a sequence of lists of columns"),
+        ({}, {"num_latents": None}, "`num_latents` has no effect without `columns`"),
+        ({}, {"columns": [[0]], "num_latents": 2.5}, "`num_latents` must be a whole number"),
+        ({}, {"memory_gib": float("nan")}, "`memory_gib` must be a finite number above 0, got nan"),
+        ({}, {"memory_gib": "4"}, "`memory_gib` must be a finite number above 0, got '4'"),
+        ({}, {"mesh": 1}, "`mesh` must be a jax.sharding.Mesh or None, got 1"),
+        (
+            {},
+            {"probe": "xgboost", "dtype": "float32"},
+            "`dtype` has no effect on a method of a host",
+        ),
+        ({}, {"probe": "xgboost", "memory_gib": 2}, "`memory_gib` has no effect"),
         ({}, {"splits": ["standard"]}, "`splits` must be a sequence of Split"),
     ],
 )
 def test_fit_grid_refuses_what_cannot_be_meant(changes, others, said):
     x_ND, split = grid_of(**changes)
     with pytest.raises(ValueError, match=said):
-        fit_grid(METHOD, **({"x_ND": x_ND, "splits": [split]} | others))
+        fit_grid(**({"probe": METHOD, "x_ND": x_ND, "splits": [split]} | others))
+
+
+def test_fit_grid_takes_splits_columns_and_numbers_of_latents_of_every_kind():
+    x_ND, split = grid_of()
+    columns = [np.array([2, 0, 1])]
+    wanted = fit_grid(METHOD, x_ND, [split], columns=columns, num_latents=(2,))
+    for splits, given, num_latents in (
+        ((s for s in [split]), (c for c in columns), 2),
+        ((split,), columns, np.array([2])),
+        ([split], [[2, 0, 1]], np.int64(2)),
+    ):
+        got = fit_grid(METHOD, x_ND, splits, columns=given, num_latents=num_latents)
+        np.testing.assert_array_equal(got.test_auroc, wanted.test_auroc)
