@@ -11,14 +11,14 @@ from typing import Any
 import jax
 from absl import logging
 
-from jaxprobe import base, checks, datasets, models, sealed, stopping, table, tokens
+from jaxprobe import base, boundary, checks, datasets, models, sealed, stopping, table, tokens
 from jaxprobe.checkpoints import LoadedSae, bos_setting, load_sae, native
 from jaxprobe.checkpoints.training_settings import agreed_bos
 from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
-from jaxprobe.stages import names, preflight, settings
+from jaxprobe.stages import names, preflight, run_file, settings
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
@@ -303,7 +303,7 @@ class Record:
 
     def _done(self, stage: str, start: float) -> None:
         with stopping.held():
-            times = self._content.setdefault("times", {})
+            times = self._content.setdefault(run_file.TIMES, {})
             times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
             if stage == "fit":
                 self._results()
@@ -337,9 +337,11 @@ class Record:
 def _earlier(path: Path) -> dict[str, Any]:
     """What earlier starts recorded; nothing where it is damaged, since it is written anew then."""
     try:
-        return sealed.read_json(path, "it is written anew", needed=False) if path.exists() else {}
-    except sealed.FileError as error:
-        logging.warning("%s: the times of earlier starts are lost", error)
+        return run_file.read(path)
+    except FileNotFoundError:
+        return {}
+    except boundary.FileError as error:
+        logging.warning("%s: it is written anew, the times of earlier starts are lost", error)
         return {}
 
 
