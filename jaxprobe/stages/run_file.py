@@ -1,15 +1,20 @@
 """`run.json`, read and checked: what a run was, and what it took."""
 
+import importlib.metadata
 import json
 import math
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from jaxprobe import boundary, sealed
 
 RESULTS = "results"  # whose results the table holds: dataset -> features -> fingerprints
 TIMES = "times"  # stage -> seconds over all starts
+PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
 _MAPPINGS = ("config", "versions", "seeds", "fingerprints", "sae_quality")
 _DEPTH = 64  # of mappings and lists in each other
 _BITS = 1024  # of a whole number: no float holds more
@@ -36,6 +41,28 @@ def read(path: Path) -> dict[str, Any]:
         sealed.verify(path, record.pop(sealed.KEY, None), remedy, needed="versions" in record)
         _check(record)
     return record
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """What earlier starts recorded; nothing where it is damaged, since it is written anew then."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return {}
+    except boundary.FileError as error:
+        logging.warning("%s: it is written anew, the times of earlier starts are lost", error)
+        return {}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what makes the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def positive(value: object, *, zero: bool = False) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import boundary, sealed, table
-from jaxprobe.stages import report, run
+from jaxprobe.stages import report, run_file
 from tests import fake_results
 from tests.fake_results import ALL_REGIMES
 
@@ -195,20 +195,20 @@ def test_a_record_of_another_shape_is_one_sentence_in_the_report_and_the_run(tmp
         path.write_text(content)
         with pytest.raises(boundary.FileError, match=rf"^{path} .*{told}.*delete it to report"):
             _report(tmp_path)
-        assert run._earlier(path) == {}
+        assert run_file.earlier(path) == {}
     path.unlink()
     for make in (os.mkdir, os.mkfifo):
         make(path)
         with pytest.raises(boundary.FileError, match=rf"{path} must be a regular file, got a "):
             _report(tmp_path)
-        assert run._earlier(path) == {}
+        assert run_file.earlier(path) == {}
         os.rmdir(path) if path.is_dir() else path.unlink()
     # What a person wrote needs no digest, and what a run wrote is a record.
     path.write_text('{"times": {"fit": 0, "encode": 2.5}, "note": [1, {"a": null}]}')
-    assert run._earlier(path)["times"] == {"fit": 0, "encode": 2.5}
+    assert run_file.earlier(path)["times"] == {"fit": 0, "encode": 2.5}
     assert _report(tmp_path)
     path.write_bytes(sealed.to_json(fake_results.run_record()))
-    assert run._earlier(path) == fake_results.run_record()
+    assert run_file.earlier(path) == fake_results.run_record()
 
 
 def test_names_that_others_chose_neither_run_in_a_spreadsheet_nor_move_the_cursor(tmp_path):
