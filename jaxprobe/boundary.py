@@ -75,6 +75,35 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
         raise
 
 
+def check_regular_below(folder: str | os.PathLike, depth: int) -> None:
+    """Refuses a folder that holds devices, pipes or sockets, before a library opens what lies there.
+
+    Links count as what they lead to. What cannot be looked at is left to whoever opens it.
+
+    Args:
+        folder: Where to look; nothing may be there.
+        depth: How many levels of folders the library opens below it.
+
+    Raises:
+        FileError: Something is neither a regular file nor a folder; its path is named.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    for entry in entries:
+        # What a folder's own table says of an entry costs no look at the entry.
+        if entry.is_file() or (entry.is_dir() and depth == 0):
+            continue
+        if entry.is_dir():
+            check_regular_below(entry.path, depth - 1)
+            continue
+        with contextlib.suppress(OSError):  # a writer's file that has gone, a link to nothing
+            kind = _kind(os.stat(entry.path).st_mode)
+            raise FileError(f"{entry.path} must be a regular file, got {kind}")
+
+
 def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
     """A whole regular file of at most `limit` bytes.
 

@@ -26,7 +26,17 @@ ROOMS = (
 STAGES = (
     *("sae_training", "reporting", "sparsity", "extract", "in_memory"),
     *("train_sae", "latents", "encode"),
-    *("names", "arrows", "probe_jobs", "fit", "report", "shards", "settings", "preflight"),
+    *(
+        "names",
+        "arrows",
+        "probe_jobs",
+        "fit",
+        "run_file",
+        "report",
+        "shards",
+        "settings",
+        "preflight",
+    ),
     *("run", "estimate"),
 )
 

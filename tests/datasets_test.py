@@ -185,6 +185,22 @@ GOOD = "prompt,target\na,0\nb,1\n"
         ),
         (GOOD + "c" * 17_000_000 + ",1\n", r"line 4: field larger than field limit .*too long"),
         (zstandard.ZstdCompressor().compress(GOOD.encode())[:-4], r"data ends early; copy"),
+        (
+            "prompt,target" + ",x" * 10_000 + "\n",
+            r"line 1: more than 10,000 fields in a row; leave",
+        ),
+        (GOOD + "a" + ",x" * 11_000 + "\n", r"line 4: more than 10,000 fields in a row"),
+        (GOOD + 'a",' * 11_001 + "\n", r"line 4: more than 10,000 fields in a row"),
+        (GOOD + '"",' * 11_001 + "\n", r"line 4: more than 10,000 fields in a row"),
+        ('"prompt\n",' + '"\n",' * 11_001, r"line 11001: more than 10,000 fields in a row"),
+        (
+            f"prompt,target{',' * 9_000}\n" + f"a,1{',' * 9_000}\n" * 2_300,
+            r"line 2222: more than 20,000,000 fields in all; leave out columns",
+        ),
+        (
+            zstandard.ZstdCompressor().compress(b"") * 10_001,
+            r"more than 10,000 Zstandard frames; compress it as one",
+        ),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 40, r"broken Zstandard data"),
     ],
 )
@@ -227,6 +243,24 @@ def test_prompts_of_any_length_are_read_and_csvs_own_limit_is_put_back(tmp_path)
     assert csv.field_size_limit() == limit
 
 
+def test_commas_inside_quotes_are_no_fields(tmp_path):
+    prose = {
+        '"' + "a, " * 20_000 + '"': "a, " * 20_000,
+        '"' + 'say ""x,"" ' * 20_000 + '"': 'say "x," ' * 20_000,
+        '"' + "one, two,\n" * 20_000 + '"': "one, two,\n" * 20_000,
+        '"' + '""x,""\n' * 20_000 + '"': '"x,"\n' * 20_000,
+    }
+    wide = ",".join(f"column {index}" for index in range(9_998))
+    rows = "".join(f"{text},{index % 2}{',' * 9_998}\n" for index, text in enumerate(prose))
+    data = datasets.load(write(tmp_path, f"prompt,target,{wide}\n{rows}"))
+    assert data.texts == tuple(prose.values())
+    # Frames without content, among them those that readers skip.
+    packed = zstandard.ZstdCompressor().compress(GOOD.encode())
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
+    ends = skipped * 3 + zstandard.ZstdCompressor().compress(b"")
+    assert datasets.load(write(tmp_path, packed + ends, "z.csv.zst")).texts == ("a", "b")
+
+
 def _bomb(size: int) -> bytes:
     packer = zstandard.ZstdCompressor(level=19).compressobj()
     block = b"a" * (1 << 20)
@@ -239,6 +273,22 @@ HOSTILE = {
         zstandard.ZstdCompressor().compress(GOOD.encode()) + _bomb(1 << 30)
     ),
     "many frames": lambda path: path.write_bytes(_bomb(1 << 22) * 200),
+    "empty frames": lambda path: path.write_bytes(
+        zstandard.ZstdCompressor().compress(b"") * 1_000_000
+    ),
+    "empty columns": lambda path: path.write_bytes(
+        zstandard.ZstdCompressor().compress(
+            b"prompt,target" + b"," * 120 + b"\n" + (b"a,1" + b"," * 120 + b"\n") * 900_000
+        )
+    ),
+    "wide rows with commas in quotes": lambda path: path.write_bytes(
+        zstandard.ZstdCompressor().compress(
+            b"prompt,target" + b"," * 9_000 + b"\n" + (b"a,1" + b',","' * 9_000 + b"\n") * 3_000
+        )
+    ),
+    "columns of two letters": lambda path: path.write_bytes(
+        b"prompt,target\n" + b"ab," * (20 << 20) + b"\n"
+    ),
     "sparse": lambda path: (path.write_bytes(b"p"), os.truncate(path, 1 << 36)),
     "device": lambda path: path.symlink_to("/dev/zero"),
     "pipe": os.mkfifo,

@@ -1,11 +1,10 @@
 """Seeded result rows and a run record that look like a real run's."""
 
-import json
 import math
 
 import numpy as np
 
-from jaxprobe import base, table
+from jaxprobe import base, sealed, table
 from jaxprobe.stages import report
 
 DATASETS = (
@@ -125,7 +124,7 @@ def reported(root, rows, **config):
     """
     root.mkdir(parents=True, exist_ok=True)
     table.append(root / "results.parquet", rows)
-    (root / "run.json").write_text(json.dumps(run_record()))
+    (root / "run.json").write_bytes(sealed.to_json(run_record()))
     return root, report.report(report.ReportConfig(**config), root)
 
 

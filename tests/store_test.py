@@ -1,6 +1,7 @@
 """The activation store on its own: order of rows, refusals, the lock, full disks, bounded reads."""
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -232,6 +233,24 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     (tmp_path / "s" / "segments" / "000000.npy").write_bytes(b"")
     with pytest.raises(StoreError, match=r"000000\.npy .* missing or damaged"):
         ActivationStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("place", ["zarr.json", "c/0/0", "c/0", "c"])
+def test_a_pipe_in_place_of_an_arrays_file_is_refused_not_waited_for(tmp_path, place):
+    root, texts = tmp_path / "s", names("a", 30)
+    fill(root, texts, [1] * 30)
+    path = root / "blocks.12.resid_post" / "tokens" / place
+    path.rename(tmp_path / "whole")
+    os.mkfifo(path)
+    told = rf"tokens/{place} must be a regular file, got a pipe; restore it"
+    with pytest.raises(StoreError, match=told):
+        ActivationStore.open(root).read_tokens(SITE, slice(0, 30))
+    segment = segment_for(names("b", 4), [1] * 4)
+    with pytest.raises(StoreError, match=told), StoreWriter(root, FINGERPRINT) as writer:
+        writer.begin(segment)
+    path.unlink()
+    path.symlink_to(tmp_path / "whole")  # on another disk, say
+    assert ActivationStore.open(root).read_tokens(SITE, slice(0, 30)).shape == (30, 24)
 
 
 def test_reading_few_rows_reads_few_bytes(tmp_path):

@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import logging
 
-from jaxprobe import base, datasets, models, table
+from jaxprobe import base, boundary, datasets, models, table
 from jaxprobe.assets import cache_dir
 from jaxprobe.checkpoints import native
 from jaxprobe.stages import encode as encoding
@@ -23,6 +24,7 @@ from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
 from jaxprobe.stages import latents as kept
 from jaxprobe.stages import run as running
+from jaxprobe.stages import run_file
 from jaxprobe.store import MANIFEST, ActivationStore, replace_file
 
 RATES = "rates.json"  # in the cache folder
@@ -88,7 +90,7 @@ class Plan:
     def learn(self) -> None:
         """Keeps this run's rates for the next estimate on such a device."""
         path, device = cache_dir() / RATES, running.device()
-        known, times = _read(path), _times(self.workdir)
+        known, times = _rates(path), _times(self.workdir)
         for stage, part in self.parts.items():
             seconds = times.get(stage, 0.0) - self.before.get(stage, 0.0)
             if part.work and seconds >= LEARN_SECONDS:
@@ -112,7 +114,7 @@ def plan(config: running.RunConfig, workdir: Path | str) -> Plan:
         "train_sae": _train(config, d_model, root),
         **_encode_and_fit(config, d_model, workdir),
     }
-    known = _read(cache_dir() / RATES).get(running.device(), {})
+    known = _rates(cache_dir() / RATES).get(running.device(), {})
     guessed = [stage for stage, part in parts.items() if part.work and stage not in known]
     gflops = _product_gflops() if guessed else 1.0
     rates = {stage: known.get(stage, PER_GFLOPS[stage] * gflops) for stage in parts}
@@ -216,13 +218,19 @@ def _product_gflops(size: int = 1024) -> float:
 
 
 def _times(workdir: Path) -> Mapping[str, float]:
-    return _read(workdir / running.RECORD).get("times", {})
+    return run_file.positive(_read(workdir / running.RECORD).get(run_file.TIMES))
 
 
-def _read(path: Path) -> dict:
+def _rates(path: Path) -> dict[str, dict[str, float]]:
+    """Work per second by kind of device and stage."""
+    return {device: run_file.positive(rates) for device, rates in _read(path).items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
     """A JSON file's object; empty where it is not there or damaged, since it only informs."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = boundary.read_json(path)
+    except (OSError, boundary.FileError) as error:
+        logging.debug("the estimate goes without %s: %s", path, error)
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import importlib.metadata
-import json
 import os
 import pathlib
 import time
@@ -12,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from absl import logging
 
 from jaxprobe import base, published, sealed, table
+from jaxprobe.stages import run_file
 from jaxprobe.stages.reporting import csv_files, findings, leaks, page, terminal
 from jaxprobe.store.files import replace_file
 
-RESULTS = "results"  # key of run.json: whose results the table holds
+RESULTS = run_file.RESULTS
 PUBLISHED_SOLVER = "saga, stopped early, as published"
 
 
@@ -55,7 +55,7 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
     Raises:
         table.TableError: No `results.parquet`, a damaged one, or one of another run than `run.json`.
         ValueError: It holds no row of that model, site, dataset, regime or baseline, or rows of two
-            runs mixed, or `run.json` is not a JSON object.
+            runs mixed, or `run.json` is not a run's record.
     """
     root = pathlib.Path(workdir)
     path = root / "results.parquet"
@@ -211,22 +211,15 @@ def _version(package: str) -> str:
 
 
 def run_record(path: pathlib.Path) -> dict[str, object]:
-    """The record of a run; one that a person wrote or edited has no digest."""
-    if not path.is_file():
-        return {}
+    """The record of a run; empty where there is none.
+
+    Raises:
+        ValueError: Something else lies there; the sentence names the file and says what to do.
+    """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} must be JSON, got {error}; delete it to report without"
-        ) from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} must be a JSON object, got a {type(record).__name__}; delete it")
-    remedy = (
-        f"if you edited it, take out its {sealed.KEY!r}, else restore it from a copy, or delete it"
-    )
-    sealed.verify(path, record.pop(sealed.KEY, None), f"{remedy} to report without", needed=False)
-    return record
+        return run_file.read(path)
+    except FileNotFoundError:
+        return {}
 
 
 def _solver(record: Mapping[str, object]) -> str:

@@ -1,15 +1,12 @@
 """The main job: extract, train_sae, encode, fit, report, each resuming what is there."""
 
 import dataclasses
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 
 from jaxprobe import base, checks, datasets, models, sealed, stopping, table, tokens
 from jaxprobe.checkpoints import LoadedSae, bos_setting, load_sae, native
@@ -18,7 +15,7 @@ from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
-from jaxprobe.stages import names, preflight, settings
+from jaxprobe.stages import names, preflight, run_file, settings
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
@@ -30,7 +27,6 @@ STAGES = ("extract", "train_sae", "encode", "fit", "report")
 SHARDED = ("extract", "encode", "fit")  # what a shard does alone
 RECORD = "run.json"
 SAES = "saes"  # folder below the work directory
-PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -274,10 +270,10 @@ class Record:
     def __init__(self, workdir: Path, config: RunConfig):
         """Reads what earlier starts wrote and brings config, versions and device up to date."""
         self._path = workdir / RECORD
-        self._content = _earlier(self._path)
+        self._content = run_file.earlier(self._path)
         self._content |= {
             "config": dataclasses.asdict(config),
-            "versions": _versions(),
+            "versions": run_file.versions(),
             "device": device(),
             "solver": config.fit.solver,
             "seeds": {"splits": config.encode.seed},
@@ -303,7 +299,7 @@ class Record:
 
     def _done(self, stage: str, start: float) -> None:
         with stopping.held():
-            times = self._content.setdefault("times", {})
+            times = self._content.setdefault(run_file.TIMES, {})
             times[stage] = round(times.get(stage, 0.0) + time.monotonic() - start, 3)
             if stage == "fit":
                 self._results()
@@ -332,15 +328,6 @@ class Record:
 
     def _write(self) -> None:
         replace_file(self._path, sealed.to_json(self._content))
-
-
-def _earlier(path: Path) -> dict[str, Any]:
-    """What earlier starts recorded; nothing where it is damaged, since it is written anew then."""
-    try:
-        return sealed.read_json(path, "it is written anew", needed=False) if path.exists() else {}
-    except sealed.FileError as error:
-        logging.warning("%s: the times of earlier starts are lost", error)
-        return {}
 
 
 def _train(config: RunConfig, store: ActivationStore, workdir: Path) -> LoadedSae | None:
@@ -396,16 +383,6 @@ def _section(name: str, value: object) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"`config.{name}` must hold keys and values, got {value!r}")
     return dict(value or {})
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def device() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tensorstore as ts
 
+from jaxprobe import boundary
 from jaxprobe.store.layout import StoreError, Tap, tap_name, width_of
 
 _SHARD_BYTES = {"last": 4 << 20, "tokens": 16 << 20}
@@ -20,6 +21,7 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 # Zeros are stored as they are, so that what is not there cannot pass for them.
 _STRICT = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
+_DEPTH = 2  # folders below an array's own: c/ROWS/COLUMNS
 _CHECKED = [_LITTLE_ENDIAN, {"name": "crc32c"}]
 
 
@@ -34,6 +36,7 @@ def open_array(root: Path, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
     Raises:
         StoreError: It is missing, damaged, or another than the store's.
     """
+    _check_files(root, tap)
     metadata = _metadata(tap, fingerprint)
     del metadata["chunk_grid"]  # an earlier version's files may have been larger
     spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
@@ -52,6 +55,7 @@ def sized_array(root: Path, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts
     Rows that are cut off are zeroed first: those that share a file with kept rows would stay in it.
     """
     if not (root / tap_name(tap) / "zarr.json").exists():
+        _check_files(root, tap)
         metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, width_of(tap, fingerprint)]}
         spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
         return ts.open(spec | _STRICT, create=True).result()
@@ -67,6 +71,16 @@ def sized_array(root: Path, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts
 def shard_rows(array: ts.TensorStore) -> int:
     """Rows of one file."""
     return array.spec().to_json()["metadata"]["chunk_grid"]["configuration"]["chunk_shape"][0]
+
+
+def _check_files(root: Path, tap: Tap) -> None:
+    """Refuses what TensorStore would wait on for ever: a pipe in place of a file."""
+    try:
+        boundary.check_regular_below(root / tap_name(tap), _DEPTH)
+    except boundary.FileError as error:
+        raise StoreError(
+            f"{error}; restore it from a copy, or delete {root} to extract again"
+        ) from error
 
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:

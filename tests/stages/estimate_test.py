@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 
 import pytest
 
@@ -76,6 +77,36 @@ def test_a_finished_run_teaches_the_next_estimate(job, tmp_path):
     assert again.learned == {"extract"}  # half a second of fits says nothing
     (tmp_path / "cache" / stage.RATES).write_text("{")
     assert stage.plan(job, tmp_path / "elsewhere").learned == frozenset()
+
+
+BAD_FILES = (
+    *("[" * 200_000, "[]", "[1]", "3", "null", '{"times": [1]}', '{"times": {"extract": "x"}}'),
+    *('{"times": {"extract": null, "fit": -1}}', '{"DEVICE": 3}', '{"DEVICE": ["extract"]}'),
+    *('{"DEVICE": {"extract": 0, "fit": true}}', '{"DEVICE": {"extract": "1", "fit": []}}'),
+    *('{"DEVICE": {"extract": -2.5, "fit": NaN}}', '{"DEVICE": {"fit": 1' + "0" * 400 + "}}"),
+)
+
+
+def test_files_that_only_inform_count_as_absent_where_they_are_bad(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "_product_gflops", lambda: 10.0)
+    wanted = stage.plan(job, tmp_path)
+    rates, record = tmp_path / "cache" / stage.RATES, tmp_path / "run.json"
+    rates.parent.mkdir(exist_ok=True)
+    for content in BAD_FILES:
+        for path in (rates, record):
+            path.write_text(content.replace("DEVICE", run.device()))
+        found = stage.plan(job, tmp_path)
+        assert (found.rates, found.learned, found.before) == (wanted.rates, frozenset(), {})
+        found.describe()
+        found.learn()
+    for path in (rates, record):
+        path.unlink()
+        os.mkfifo(path)
+    assert stage.plan(job, tmp_path).learned == frozenset()
+    # One bad entry does not take the good ones with it.
+    rates.unlink()
+    rates.write_text(json.dumps({run.device(): {"extract": None, "fit": 2.0}, "other": 1}))
+    assert stage.plan(job, tmp_path).learned == {"fit"}
 
 
 def test_a_shards_estimate_is_of_its_datasets(job, tmp_path):

@@ -2,13 +2,13 @@
 
 import csv
 import dataclasses
-import json
+import os
 
 import numpy as np
 import pytest
 
-from jaxprobe import table
-from jaxprobe.stages import report
+from jaxprobe import boundary, sealed, table
+from jaxprobe.stages import report, run_file
 from tests import fake_results
 from tests.fake_results import ALL_REGIMES
 
@@ -19,7 +19,7 @@ def _workdir(root, rows, run=None):
     root.mkdir(parents=True, exist_ok=True)
     table.append(root / "results.parquet", rows)
     if run is not None:
-        (root / "run.json").write_text(json.dumps(run))
+        (root / "run.json").write_bytes(sealed.to_json(run))
     return root
 
 
@@ -166,12 +166,49 @@ def test_bad_input_is_refused_by_name(tmp_path):
     with pytest.raises(table.TableError, match="there are no results"):
         _report(tmp_path)
     _workdir(tmp_path, fake_results.rows(datasets=("a",)))
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json must be JSON"):
-        _report(tmp_path)
-    (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"run\.json must be a JSON object, got a list"):
-        _report(tmp_path)
+
+
+DEEP = "[" * 200_000
+NOT_RECORDS = {
+    "{": r"Expecting property name",
+    "[]": "it must hold a JSON object, got a list",
+    DEEP: "nested too deep",
+    '{"x": ' + DEEP[:900] + "]" * 900 + "}": "nested deeper than 64 levels",
+    '{"x": 1' + "0" * 400 + "}": "a number of 1329 bits",
+    '{"times": [1]}': "its `times` must be an object, got a list",
+    '{"times": {"fit": "x"}}': "the `times` of 'fit' must be a number of seconds",
+    '{"times": {"fit": null}}': "the `times` of 'fit'",
+    '{"times": {"fit": -1}}': "the `times` of 'fit'",
+    '{"times": {"fit": Infinity}}': "the `times` of 'fit'",
+    '{"config": [1]}': "its `config` must be an object, got a list",
+    '{"results": 3}': "its `results` must be an object, got a int",
+    '{"results": {"a": 3}}': "the `results` of 'a' must be lists of fingerprints",
+    '{"results": {"a": {"activations": "x"}}}': "the `results` of 'a'",
+    '{"versions": {}}': "must hold a digest of its content",
+}
+
+
+def test_a_record_of_another_shape_is_one_sentence_in_the_report_and_the_run(tmp_path):
+    _workdir(tmp_path, fake_results.rows(datasets=("a",)))
+    path = tmp_path / "run.json"
+    for content, told in NOT_RECORDS.items():
+        path.write_text(content)
+        with pytest.raises(boundary.FileError, match=rf"^{path} .*{told}.*delete it to report"):
+            _report(tmp_path)
+        assert run_file.earlier(path) == {}
+    path.unlink()
+    for make in (os.mkdir, os.mkfifo):
+        make(path)
+        with pytest.raises(boundary.FileError, match=rf"{path} must be a regular file, got a "):
+            _report(tmp_path)
+        assert run_file.earlier(path) == {}
+        os.rmdir(path) if path.is_dir() else path.unlink()
+    # What a person wrote needs no digest, and what a run wrote is a record.
+    path.write_text('{"times": {"fit": 0, "encode": 2.5}, "note": [1, {"a": null}]}')
+    assert run_file.earlier(path)["times"] == {"fit": 0, "encode": 2.5}
+    assert _report(tmp_path)
+    path.write_bytes(sealed.to_json(fake_results.run_record()))
+    assert run_file.earlier(path) == fake_results.run_record()
 
 
 def test_names_that_others_chose_neither_run_in_a_spreadsheet_nor_move_the_cursor(tmp_path):
