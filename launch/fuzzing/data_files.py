@@ -137,7 +137,10 @@ READERS = {
     "zst": Reader(makes={"words": make_zst}, read=read_dataset),
     "source": Reader(makes={"wheel": make_source}, read=read_source),
     "store": Reader(
-        makes={"last": make_store}, read=read_store, files=("**/*.json", "**/*.npy", "**/c/**/*")
+        makes={"last": make_store},
+        read=read_store,
+        files=("**/*.json", "**/*.npy", "**/*.rows", "**/c/**/*"),
+        mend=seal_again,
     ),
     "latents": Reader(makes={"columns": make_latents}, read=read_latents, mend=seal_again),
     "parquet": Reader(

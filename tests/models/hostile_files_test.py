@@ -333,7 +333,7 @@ def survives(path, contents, read):
             assert {path.name, path.parent.name} & set(re.split(r"[/\s:]", str(error))), str(error)
             assert "\n" not in str(error)
             counts["refused"] += 1
-        assert time.process_time() - start < 2
+        assert time.process_time() - start < 10  # 2 on a quiet machine
     assert counts["refused"] > 10, counts
 
 

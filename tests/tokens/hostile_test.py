@@ -183,7 +183,7 @@ def test_files_without_measure_end_in_one_named_error(name, tmp_path):
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
-    assert seconds < 2
+    assert seconds < 10  # 2 on a quiet machine; what is unbounded takes far longer
     if before is not None:
         assert after - before < 300 * MIB
 
