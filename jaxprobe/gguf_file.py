@@ -49,7 +49,7 @@ class GgufFile:
             ValueError: The file has no such key.
         """
         if key not in self.metadata:
-            raise ValueError(f"{self.path.name} has no metadata `{key}`; is it a whole model file?")
+            raise ValueError(f"{self.path} has no metadata `{key}`; is it a whole model file?")
         return self.metadata[key]
 
     def fetch(self, name: str, start: int, count: int) -> np.ndarray:

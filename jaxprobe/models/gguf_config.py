@@ -94,7 +94,7 @@ def read_config(file: GgufFile) -> TransformerConfig:
         name = file.value("general.architecture")
         if not isinstance(name, str) or name not in ARCHITECTURES:
             raise ValueError(
-                f"{file.path.name} must hold one of the architectures {', '.join(ARCHITECTURES)}, got"
+                f"{file.path} must hold one of the architectures {', '.join(ARCHITECTURES)}, got"
                 f" {fields.shown(name)}"
             )
         return _Reader(file, name).config()
@@ -280,6 +280,6 @@ class _Reader:
                 continue
             if not known or short not in _NEUTRAL or value not in _NEUTRAL[short]:
                 raise ValueError(
-                    f"`{fields.shown(key)[1:-1]}` = {fields.shown(value)} in {self.file.path.name} may"
+                    f"`{fields.shown(key)[1:-1]}` = {fields.shown(value)} in {self.file.path} may"
                     " change the mathematics and is not supported"
                 )

@@ -99,7 +99,7 @@ def sources(file: GgufFile, config: TransformerConfig) -> dict[str, Source]:
     unknown = sorted(set(file.tensors) - wanted - _UNREAD)
     if missing or unknown:
         raise ValueError(
-            f"{file.path.name} must hold the tensors of {name}: missing {missing[:4]},"
+            f"{file.path} must hold the tensors of {name}: missing {missing[:4]},"
             f" not understood {unknown[:4]}"
         )
     return found

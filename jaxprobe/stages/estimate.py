@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from jaxprobe.stages import fit as fitting
 from jaxprobe.stages import latents as kept
 from jaxprobe.stages import run as running
 from jaxprobe.stages import run_file
+from jaxprobe.stages.probe_jobs import Planner
 from jaxprobe.store import MANIFEST, ActivationStore, replace_file
 
 RATES = "rates.json"  # in the cache folder
@@ -108,11 +109,12 @@ def plan(config: running.RunConfig, workdir: Path | str) -> Plan:
     workdir = root
     if config.shard is not None:
         workdir, config = config.shard.folder(root), running.sharded(config, config.shard)
-    d_model = _width(config, root, workdir)
+    store = _store(workdir, root)
+    d_model = store.fingerprint["d_model"] if store else _width(config)
     parts = {
         "extract": _extract(config, d_model, root, workdir),
         "train_sae": _train(config, d_model, root),
-        **_encode_and_fit(config, d_model, workdir),
+        **_encode_and_fit(config, d_model, store, workdir),
     }
     known = _rates(cache_dir() / RATES).get(running.device(), {})
     guessed = [stage for stage, part in parts.items() if part.work and stage not in known]
@@ -155,7 +157,9 @@ def _train(config: running.RunConfig, d_model: int, root: Path) -> Part:
     return Part(count=tokens, work=tokens * 12.0 * d_model * d_sae, note=f"for {d_sae:,} latents")
 
 
-def _encode_and_fit(config: running.RunConfig, d_model: int, workdir: Path) -> dict[str, Part]:
+def _encode_and_fit(
+    config: running.RunConfig, d_model: int, store: ActivationStore | None, workdir: Path
+) -> dict[str, Part]:
     encode = config.encode
     trained = int(config.train_sae is not None)
     num_saes = trained + len(config.saes)
@@ -163,21 +167,30 @@ def _encode_and_fit(config: running.RunConfig, d_model: int, workdir: Path) -> d
     names = encode.datasets or datasets.names(encode.source)
     rows = splits = probes = 0
     asked: set[tuple] = set()  # what tells this job's rows from others' in the same table
+    refused: set[tuple] = set()  # of them, what the fit stage will not have beside its own
+    keys = _keys(config, workdir)
     for name in names:
         dataset = datasets.load(name, encode.source)
         found = encoding.dataset_splits(encode, dataset)
         rows += len(dataset.texts) if found else 0
         splits += len(found)
-        asked |= {(s.dataset, s.regime, _level(s.level), s.protocol, s.seed) for s in found}
+        asked |= set(map(_address, found))
+        if store is not None and keys:
+            refused |= _made_otherwise(config, store, dataset, found, keys)
         probes += sum(fitting.num_probes(config.fit, s.regime, num_saes, control) for s in found)
     have = len(list((workdir / kept.FOLDER).glob("*/*.safetensors")))
     files = (num_saes + control) * len(names)
     left = max(0.0, 1 - have / files) if files else 0.0
     widths = [config.train_sae.d_sae] if config.train_sae is not None else []
     latents = sum(widths + [UNKNOWN_WIDTH] * len(config.saes)) * (1 + control / max(num_saes, 1))
-    # A key is model, site, features, method, k, then the split's address, then the fingerprint.
-    keys = table.done_keys(workdir / fitting.FILE_NAME)
-    done = sum(key[1] == config.site and key[5:10] in asked for key in keys)
+    counted = asked - refused
+    done = sum(address in counted for address, _, _ in keys)
+    note = f"on {splits:,} splits of {len(names)} datasets"
+    if refused:
+        note += (
+            f"; {fitting.FILE_NAME} holds results of {len(refused):,} of them that were made in another"
+            " way, which the fit stage refuses"
+        )
     return {
         "encode": Part(
             count=latents * left,
@@ -187,20 +200,54 @@ def _encode_and_fit(config: running.RunConfig, d_model: int, workdir: Path) -> d
         "fit": Part(
             count=max(0, probes - done),
             work=max(0, probes - done),
-            note=f"on {splits:,} splits of {len(names)} datasets",
+            note=note,
         ),
     }
 
 
-def _level(level: float) -> float | None:
+def _keys(config: running.RunConfig, workdir: Path) -> list[tuple[tuple, str, str]]:
+    """Address of the split, features and fingerprint of each row that the table has of this site."""
+    # A key is model, site, features, method, k, then the split's address, then the fingerprint.
+    keys = table.done_keys(workdir / fitting.FILE_NAME)
+    return [(key[5:10], key[2], key[10]) for key in keys if key[1] == config.site]
+
+
+def _made_otherwise(
+    config: running.RunConfig,
+    store: ActivationStore,
+    dataset: base.TextDataset,
+    splits: Sequence[base.Split],
+    keys: Sequence[tuple[tuple, str, str]],
+) -> set[tuple]:
+    """Addresses of the splits whose baselines have another fingerprint than this run would give them.
+
+    Another SAE is not noticed here: its weights are not read for an estimate.
+    """
+    planner = Planner(config.fit, config.encode, store, base.Site.parse(config.site), {}, Path())
+    marks = planner.baseline_fingerprints(dataset, splits)
+    wanted = dict(zip(map(_address, splits), marks, strict=True))
+    return {
+        address
+        for address, features, mark in keys
+        if features == base.ACTIVATIONS and wanted.get(address, mark) != mark
+    }
+
+
+def _address(split: base.Split) -> tuple:
     """As `ResultRow.key` has it."""
-    return None if math.isnan(level) else round(level, 6)
+    level = None if math.isnan(split.level) else round(split.level, 6)
+    return split.dataset, split.regime, level, split.protocol, split.seed
 
 
-def _width(config: running.RunConfig, *workdirs: Path) -> int:
+def _store(*workdirs: Path) -> ActivationStore | None:
+    """The first store that is there."""
     for workdir in workdirs:
         if (workdir / extraction.FOLDER / MANIFEST).exists():
-            return ActivationStore.open(workdir / extraction.FOLDER).fingerprint["d_model"]
+            return ActivationStore.open(workdir / extraction.FOLDER)
+    return None
+
+
+def _width(config: running.RunConfig) -> int:
     return models.identify(config.extract.model, config.extract.dtype).d_model
 
 

@@ -71,6 +71,16 @@ class Planner:
                     for features in self._read_by(arrow):
                         yield self._job(arrow, features, part, read)
 
+    def baseline_fingerprints(
+        self, dataset: base.TextDataset, splits: Sequence[base.Split]
+    ) -> list[str]:
+        """Per split, the fingerprint of its rows on activations."""
+        digests = _Features(self, dataset, dataset.name).digests(splits)
+        return [
+            self.fingerprint(digest, None, split.protocol)
+            for digest, split in zip(digests, splits, strict=True)
+        ]
+
     def missing(self, dataset: base.TextDataset, name: str, done: set[tuple]) -> list[Job]:
         """The jobs of a dataset, cut down to the splits of which some row is not in the table."""
         found = []
@@ -167,12 +177,12 @@ class Planner:
             test_accuracy=got[3],
             best_c=got[4] if arrow.probe.startswith("logistic") else math.nan,
             converged=scores is not None and bool(np.ravel(scores.converged)[at]),
-            fingerprint=self._fingerprint(
+            fingerprint=self.fingerprint(
                 digest, None if not arrow.on_latents else features, split.protocol
             ),
         )
 
-    def _fingerprint(self, digest: str, sae: str | None, protocol: str) -> str:
+    def fingerprint(self, digest: str, sae: str | None, protocol: str) -> str:
         """Twelve hex digits of everything that decides a row's numbers and is not a column."""
         parts = {
             "version": VERSION,

@@ -1,4 +1,5 @@
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def test_demo_config(demo_path):
 def test_what_would_change_the_mathematics_is_refused_by_name(make_tiny, key, value):
     with pytest.raises(ValueError, match=f"gemma3.{key}"):
         gguf_config.read_config(open_gguf(make_tiny(metadata={key: value})))
+
+
+def test_another_architecture_is_refused_with_the_files_whole_path(tmp_path):
+    path = tmp_path / "other.gguf"
+    key, name = b"general.architecture", b"x" * 100_000
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(name)) + name
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry)
+    with pytest.raises(ValueError, match=rf"^{path} must hold one of the arch.*, got 'x+\.\.\.$"):
+        gguf_config.read_config(open_gguf(path))
 
 
 def test_neutral_values_and_other_patterns_are_read(make_tiny):

@@ -61,6 +61,14 @@ def test_the_estimate_counts_what_the_run_then_does(job, tmp_path):
     # Rows of another seed are not this job's.
     other = dataclasses.replace(job, encode=dataclasses.replace(job.encode, seed=8))
     assert stage.plan(other, tmp_path).parts["fit"].count == len(rows)
+    assert "another way" not in stage.plan(other, tmp_path).describe()
+    # Nor does "nothing left" stand before a refusal.
+    wrong = dataclasses.replace(job, fit=dataclasses.replace(job.fit, dtype="float32"))
+    told = stage.plan(wrong, tmp_path)
+    assert told.parts["fit"].count == len(rows)
+    assert "results of 3 of them that were made in another way, which the fit" in told.describe()
+    with pytest.raises(table.TableError, match="use another work directory"):
+        run.run(wrong, tmp_path, ("fit",))
     more = dataclasses.replace(job, fit=dataclasses.replace(job.fit, num_latents=(1, 2, 4)))
     assert stage.plan(more, tmp_path).parts["fit"].count == 2
 
