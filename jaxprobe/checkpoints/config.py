@@ -20,7 +20,8 @@ BYTES = 1 << 20  # a config's; the longest published ones have 30 KB
 DEPTH = 32  # of what lies in what
 MOST = 2**31 - 1  # of a count: of latents, of dimensions, of a layer
 _ABSENT: Any = object()
-Default, Value = TypeVar("Default"), TypeVar("Value")
+Default = TypeVar("Default")
+Value = TypeVar("Value")
 
 
 class Config(Mapping[str, Any]):
