@@ -204,6 +204,8 @@ def _layout(place: places.Place):
         if place.file is None:
             folders.check_alone(place, getattr(fits[0], "FILE_NAMES", (fits[0].FILE_NAME,)))
         return fits[0]
+    if not fits:
+        folders.check_not_several(place)
     there = sorted(entry.name for entry in place.folder.iterdir())
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
     known = "; ".join(layout.NAME for layout in LAYOUTS)

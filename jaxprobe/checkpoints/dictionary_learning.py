@@ -202,7 +202,7 @@ def _layer(trainer: Config) -> int | None:
         (said,) = said
     if isinstance(said, str) and re.fullmatch("[0-9]{1,4}", said):
         said = int(said)
-    if isinstance(said, float) and said.is_integer():
+    if isinstance(said, float) and said in range(10_000):
         said = int(said)
     return configs.told(Config({"layer": said}, trainer.path).layer, "layer", None)
 

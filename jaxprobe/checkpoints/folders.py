@@ -98,6 +98,18 @@ def check_alone(place: Place, file_names: Sequence[str]) -> None:
         )
 
 
+def check_not_several(place: Place) -> None:
+    """Raises FileError for a folder of several weight files, none of which names a layout."""
+    there = [path.name for path in place.folder.iterdir() if path.suffix in WEIGHTS]
+    if place.file is None and len(there) > 1:
+        there.sort(key=lambda name: (len(name), name))  # layer9 before layer10
+        more = f" and {len(there) - 8} more" if len(there) > 8 else ""
+        raise boundary.FileError(
+            f"{place.source} must hold the weights of one SAE, got a folder that holds"
+            f" {', '.join(there[:8])}{more}; name one of them, for example {place.source}/{there[0]}"
+        )
+
+
 def _others(known: Path) -> list[Path]:
     return [
         path

@@ -225,7 +225,8 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> Config:
         raise boundary.FileError(
             f"{path} must have a safetensors header entry {HEADER!r}, got"
             f" {sorted(metadata)!s:.200}; it was not written by jaxprobe, and its name and neighbours fit"
-            " no other layout that is read"
+            " no other layout that is read: make an SAE of jaxprobe.saes of its arrays, and save that with"
+            " save_sae"
         )
     header = config.parse(metadata[HEADER], path)
     if header.get("format_version") not in READABLE:

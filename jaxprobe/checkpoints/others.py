@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from jaxprobe import boundary
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays
 from jaxprobe.checkpoints.loaded import LoadedSae
@@ -38,6 +39,13 @@ def load(place: Place) -> LoadedSae:
     found = arrays.read_arrays(path)
     is_goodfire = "encoder_linear.weight" in found
     keys = GOODFIRE if is_goodfire else QWEN
+    if not {*keys} & {*found}:
+        raise boundary.FileError(
+            f"{path} must hold the arrays of Qwen Scope ({', '.join(QWEN)}) or Goodfire"
+            f" ({', '.join(GOODFIRE)}), whose files need no config, got {', '.join(found)!s:.200}; if a"
+            " config belongs to it, put both into a folder under the names of their library, those of"
+            " dictionary_learning as ae.pt and config.json"
+        )
     arrays.check_keys(found, keys, path)
     weights: dict[str, Any] = arrays.fields(found, keys, path, transposed=keys)
     if is_goodfire:

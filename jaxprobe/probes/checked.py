@@ -20,7 +20,7 @@ def sequence(name: str, found: Iterable, of: str) -> tuple:
 def settings(is_host: bool, dtype: str, memory_gib: Any, mesh: Any, default_gib: float) -> None:
     """Raises ValueError for settings of the computation that are none, or have no effect."""
     is_number = isinstance(memory_gib, numbers.Real) and not isinstance(memory_gib, bool)
-    if not (is_number and 0 < memory_gib < float("inf")):
+    if not (is_number and 0 < float(memory_gib) < float("inf")):
         raise ValueError(f"`memory_gib` must be a finite number above 0, got {memory_gib!r}")
     if not isinstance(mesh, Mesh | None):
         raise ValueError(

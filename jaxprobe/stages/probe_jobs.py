@@ -131,7 +131,7 @@ class Planner:
         def run() -> Scores:
             x_ND, x_shift_MD, columns = read(features, arrow, numbers, splits)
             probe = PROBES[arrow.probe]
-            own = {"dtype": self.config.dtype, "memory_gib": self.config.memory_gib}
+            is_host = isinstance(probe, HostProbe)  # a library's, which brings its own arithmetic
             return grid.fit_grid(
                 probe,
                 x_ND,
@@ -139,7 +139,8 @@ class Planner:
                 x_shift_MD=x_shift_MD,
                 columns=columns,
                 num_latents=() if columns is None else arrow.counts,
-                **({} if isinstance(probe, HostProbe) else own),
+                dtype="auto" if is_host else self.config.dtype,
+                memory_gib=grid.MEMORY_GIB if is_host else self.config.memory_gib,
             )
 
         rows = functools.partial(self._rows, arrow, features, splits, read.digests(splits))

@@ -336,6 +336,22 @@ def test_metadata_that_a_layout_has_no_place_for_are_told(tmp_path, caplog):
         assert not caplog.text
 
 
+def test_files_of_projects_that_are_not_read_say_what_to_do(tmp_path):
+    arrays, _ = dictionary("AutoEncoderNew")
+    put(tmp_path / "a" / "checkpoints", "ae_154.pt", arrays)
+    put(tmp_path / "b", "DeepSeek-R1-Distill-Llama-8B-SAE-l19.pt", arrays)
+    for path in (*tmp_path.glob("a/*/*.pt"), *tmp_path.glob("b/*.pt")):
+        with pytest.raises(FileError, match=r"got .*encoder\.weight.*as ae\.pt and config\.json"):
+            checkpoints.load_sae(path)
+    weights = {"W_enc": draw(S, D), "W_dec": draw(S, D), "b_enc": draw(S), "b_dec": draw(D)}
+    for number in range(12):
+        folder = put(tmp_path / "c", f"layer_{number}.safetensors", weights)
+    with pytest.raises(FileError, match=r"make an SAE of jaxprobe\.saes of its arrays"):
+        checkpoints.load_sae(folder / "layer_3.safetensors")
+    with pytest.raises(FileError, match=r"and 4 more; name one of them, .*c/layer_0\.safetensors"):
+        checkpoints.load_sae(folder)
+
+
 def test_loaded_saes_can_be_shown_and_compared(tmp_path):
     path = checkpoints.save_sae(tmp_path / "a", make_sae(), {"id": "a", "site": "blocks.1.mlp_out"})
     one, two = checkpoints.load_sae(path), checkpoints.load_sae(path)

@@ -649,7 +649,7 @@ def test_qwen_scope(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="does not say how many latents are kept"):
         checkpoints.load_sae(tmp_path / "layer9.sae.pt")
     torch_writer.write(folder / "layer10.sae.pt", arrays)
-    with pytest.raises(ValueError, match=r"holds layer10.sae.pt, layer9.sae.pt"):
+    with pytest.raises(ValueError, match=r"holds layer9.sae.pt, layer10.sae.pt; name one of them"):
         checkpoints.load_sae(folder)
     monkeypatch.setattr(assets, "fetch", lambda uri: tmp_path / "layer9.sae.pt")
     loaded = checkpoints.load_sae("hf://Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_7/layer9.sae.pt")
