@@ -1,10 +1,12 @@
 """What a run would refuse in the end is refused before hours of work."""
 
+import dataclasses
 from typing import Protocol
 
 from jaxprobe import base, checks, datasets, models, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.probes import PROBES
+from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
@@ -72,11 +74,18 @@ def check_inputs(job: Job) -> None:
     found = [(training.sae_id(trained), "the train_sae stage")] if trained is not None else []
     for entry in job.saes:
         sae = names.load_labelled(entry)
-        _check_sae(sae, site, width)
+        _check_sae(_as_stored(sae, identity), site, width)
         _check_counts(job, sae.d_sae, f"the SAE at {sae.source} has")
         found.append((sae.id, sae.source))
         del sae
     names.check_ids(found)
+
+
+def _as_stored(sae: LoadedSae, identity: models.ModelIdentity) -> LoadedSae:
+    """The SAE at the site under whose name its activations are kept."""
+    if sae.site is None or sae.site.stream not in MODULE_OUT:
+        return sae
+    return dataclasses.replace(sae, site=identity.stored(sae.site))
 
 
 def _check_some_split(config: encoding.EncodeConfig) -> None:

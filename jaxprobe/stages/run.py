@@ -108,10 +108,11 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     """
     for stage in stages:
         checks.check_choice("stage", stage, STAGES)
-    workdir = Path(workdir)
+    workdir, config = Path(workdir), with_stored_sites(config)
+    # Refuses SAEs that do not go together, by their headers alone.
+    request = None if set(stages) <= {"report"} else to_extract(config)
     if "extract" in stages:
         preflight.check_inputs(config)
-    config = with_stored_sites(config)
     if config.shard is not None:
         return _run_shard(config, config.shard, workdir, stages)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -121,12 +122,11 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     if set(stages) <= {"report"}:
         reporting.run_record(workdir / RECORD)  # the page is made of it: a damaged one is refused
     text = ""
-    if set(stages) <= {"report"}:
+    if request is None or set(stages) <= {"report"}:
         record = Record(workdir, config)
         return (
             record.timed("report", stages, lambda: reporting.report(config.report, workdir)) or ""
         )
-    request = to_extract(config)  # refuses SAEs that do not go together, before any work
     record = Record(workdir, config)
     store = record.timed("extract", stages, lambda: extraction.extract(request, workdir))
     store = store or ActivationStore.open(workdir / extraction.FOLDER)
