@@ -120,7 +120,7 @@ def random_encoder(width: int, d_sae: int, l0: float) -> checkpoints.JumpReluSae
     return checkpoints.JumpReluSae(
         W_enc_DS=jax.device_put(w_DS, may_alias=True),
         b_enc_S=jnp.zeros(d_sae),
-        W_dec_SD=jnp.zeros((d_sae, 0)),  # selection reads no decoder
-        b_dec_D=jnp.zeros(0),
+        W_dec_SD=jnp.zeros((d_sae, 1)),  # selection reads no decoder
+        b_dec_D=jnp.zeros(1),
         threshold_S=jnp.full(d_sae, rare, jnp.float32),
     )

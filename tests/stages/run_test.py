@@ -310,7 +310,7 @@ SMALL = {"encode": {"max_latents": 80, "random_latents": 8}}
         ({"train_sae": {"site": "blocks.2.resid_post"}}, r"`train_sae.site` must be among"),
         ({"train_sae": {"d_sae": 128, "architecture": 3}}, r"architecture` must be a text, got 3"),
         (
-            {"fit": {"num_latents": (65,)}, **SMALL},
+            {"fit": {"num_latents": (65,), "regime_num_latents": (4,)}, **SMALL},
             r"fit.num_latents` asks for 65 latents, the SAE",
         ),
         ({"fit": {"num_latents": 4}}, r"must be several values in brackets, got 4; write \(4,\)"),
@@ -368,11 +368,11 @@ def test_misspelt_keys_and_choices_name_the_known_ones(paths, changes, message):
         ),
         (
             {"saes": ("random_sae={sae}",)},
-            r"an id of its own, got 'random_sae', which the results use",
+            r"must be a short printable name of an SAE, got 'random_sae': it is what results call",
         ),
         (
             {"saes": ("activations={sae}",)},
-            r"an id of its own, got 'activations'.*saes=\('my_name=",
+            r"must be a short printable name of an SAE, got 'activations'",
         ),
         ({"saes": ("b={sae}", "b={sae}/")}, r"differ in their ids, got 'b' from"),
         ({"saes": ("{other}",)}, r"the SAE at .* reads blocks.2.resid_post, the baselines read"),
@@ -436,7 +436,7 @@ def test_names_sites_and_sizes_are_checked_before_extraction(
 def test_an_sae_has_the_id_that_the_config_gives_it(tmp_path):
     site = base.Site.parse("blocks.1.resid_post")
     checkpoints.save_sae(
-        tmp_path / "s", fakes.loaded_sae(site), {"id": "random_sae", "site": str(site)}
+        tmp_path / "s", fakes.loaded_sae(site), {"id": "its own", "site": str(site)}
     )
     assert preflight.names.load_labelled(f"mine={tmp_path / 's'}").id == "mine"
-    assert preflight.names.load_labelled(str(tmp_path / "s")).id == "random_sae"
+    assert preflight.names.load_labelled(str(tmp_path / "s")).id == "its own"
