@@ -107,15 +107,22 @@ def test_a_job_stopped_or_out_of_disk_in_every_stage_keeps_its_work_and_ends_the
     assert repr(one) == repr(other)
 
 
+# Becomes the program in its arguments, which a background job's ignored SIGINT would never reach.
+LISTENS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def test_a_signal_while_the_program_starts_is_one_sentence():
     for name in ("SIGINT", "SIGTERM"):
         process = subprocess.Popen(
-            [sys.executable, "launch/extract.py", "--config=configs/tiny.py"],
+            [sys.executable, "-c", LISTENS, "launch/extract.py", "--config=configs/tiny.py"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         # JAX's library is mapped after the handlers are there, and before the work.
         while process.poll() is None and b"jaxlib" not in _maps(process):
@@ -134,7 +141,15 @@ def _maps(process: subprocess.Popen) -> bytes:
         pytest.skip("needs /proc")
 
 
-def test_a_stop_waits_for_what_is_held_and_is_not_lost():
+@pytest.fixture
+def listening():
+    """SIGINT as in a terminal: it may have been ignored where the tests were started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_stop_waits_for_what_is_held_and_is_not_lost(listening):
     done = []
     with pytest.raises(stopping.Stopped) as caught, stopping.on_signals():
         with stopping.held():

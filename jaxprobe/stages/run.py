@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxprobe import base, checks, datasets, models, sealed, stopping, table, tokens
+from jaxprobe import assets, base, checks, datasets, models, sealed, stopping, table, tokens
 from jaxprobe.checkpoints import LoadedSae, bos_setting, load_sae, native
 from jaxprobe.checkpoints.training_settings import agreed_bos
 from jaxprobe.sites import MODULE_OUT
@@ -235,7 +235,8 @@ def to_extract(config: RunConfig) -> extraction.ExtractConfig:
         ValueError: `bos` is `auto`, and one SAE was trained with BOS, another without.
     """
     checks.check_choice("bos", config.extract.bos, tokens.BOS_SETTINGS)
-    said = {source: bos_setting(source) for source in config.saes}
+    sources = [assets.split_label(entry)[1] for entry in config.saes]
+    said = {source: bos_setting(source) for source in sources}
     extract = dataclasses.replace(config.extract, bos=agreed_bos(config.extract.bos, said))
     if "covariate_shift" not in config.encode.regimes:
         return extract
