@@ -56,6 +56,7 @@ __all__ = [
     "accuracy",
     "auroc",
     "average_precision",
+    "cache_compiled_programs",
     "class_weights",
     "datasets",
     "decode",

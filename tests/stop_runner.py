@@ -75,7 +75,9 @@ def _stop_at(step: str, call: int, fault: str, clock: pathlib.Path) -> None:
 
 def _scores(probe, x_ND, splits, *, num_latents, **_) -> Scores:
     """Numbers in place of fits: what is tried here is what becomes of them."""
-    value_SK = np.full((len(splits), max(1, len(num_latents))), float(np.abs(x_ND).mean() % 0.4 + 0.5))
+    value_SK = np.full(
+        (len(splits), max(1, len(num_latents))), float(np.abs(x_ND).mean() % 0.4 + 0.5)
+    )
     fields = dict.fromkeys(Scores._fields, value_SK)
     return Scores(**{**fields, "converged": np.ones_like(value_SK, bool)})
 
