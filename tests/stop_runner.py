@@ -134,8 +134,9 @@ def _run(order: dict, folder: pathlib.Path) -> dict:
 
 
 if __name__ == "__main__":
-    # A test run in the background would hand down an ignored SIGINT.
+    # A test run in the background, or by nohup, would hand down ignored signals.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as scratch:
         for line in sys.stdin:
             print(json.dumps(_run(json.loads(line), pathlib.Path(scratch))), flush=True)
