@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from absl import logging
 
-from jaxprobe import base, sealed
+from jaxprobe import base, boundary, sealed
 from jaxprobe.store import replace_file
 
 FOLDER = "latents"  # below the work directory
@@ -131,12 +131,30 @@ def read(path: Path, identity: Mapping[str, object]) -> DatasetLatents:
         raise ValueError(
             f"{path} was made with another SAE, dataset, activations or config; {_AGAIN}"
         )
-    rows, shifted = (
-        Columns(**{key: arrays[f"{name}.{key}"] for key in _STORED}, num_rows=int(count))
-        for name, count in zip(("rows", "shifted"), arrays["num_rows"], strict=True)
-    )
-    kept = {name: arrays[name] for name in ("top_PK", "random_PK", "latent_U")}
+    with boundary.reader(path, "a dataset's latents", _AGAIN):
+        rows, shifted = (
+            Columns(**{key: arrays[f"{name}.{key}"] for key in _STORED}, num_rows=int(count))
+            for name, count in zip(("rows", "shifted"), arrays["num_rows"], strict=True)
+        )
+        kept = {name: arrays[name] for name in ("top_PK", "random_PK", "latent_U")}
+        for columns in (rows, shifted):
+            _check_columns(columns, len(kept["latent_U"]))
     return DatasetLatents(rows=rows, shifted=shifted, **kept)
+
+
+def _check_columns(columns: Columns, num_columns: int) -> None:
+    """Raises ValueError unless every entry lies in a row and a column that there are."""
+    start_C, row_E = columns.start_C, columns.row_E
+    whole = (
+        start_C.ndim == 1
+        and len(start_C) in (1, num_columns + 1)  # without rows there may be no columns either
+        and start_C.dtype.kind == row_E.dtype.kind == "i"
+        and start_C[0] == 0
+        and (np.diff(start_C) >= 0).all()
+        and start_C[-1] == len(row_E) == len(columns.value_E)
+    )
+    if not whole or (len(row_E) and not (row_E.min() >= 0 and row_E.max() < columns.num_rows)):
+        raise ValueError("its entries leave the matrix that its header tells of")
 
 
 def write(path: Path, identity: Mapping[str, object], latents: DatasetLatents) -> None:

@@ -183,6 +183,9 @@ def _read_segment(path: Path, entry: Mapping, needed: bool) -> Segment:
     whole = Segment.decode(content, taps)
     # A segment is cut in two steps, its file last; the shorter of the two counts.
     segment = whole.first(entry["batches"])
+    committed, checked = entry["committed_batches"], entry.get("checked", False)
+    if type(committed) is not int or committed < 0 or type(checked) is not bool:
+        raise ValueError(f"wanted a count of batches and whether, got {committed!r}, {checked!r}")
     if len(segment.tokens_N) != entry["prompts"]:
         raise ValueError(f"wanted {entry['prompts']} prompts, got {len(segment.tokens_N)}")
     if needed and (segment.digest != entry["sha256"] or whole.encode() != content):

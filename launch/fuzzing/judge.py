@@ -18,7 +18,7 @@ MIB = 1 << 20
 SENTENCES = (ValueError, AssetError, StoreError, TableError, FileNotFoundError)
 _WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
 _RUNS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "socket.connect")
-_CODE = ("pickle.find_class", "marshal.loads")
+_CODE = ("pickle.find_class",)
 
 
 class Limits(NamedTuple):
