@@ -22,6 +22,11 @@ POOLINGS = ("last", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
 PROTOCOLS = ("paper", "dedup")
 ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents
+RANDOM_SAE = "random_sae"  # the control SAE's id, and its `features` in result rows
+CONTROLS = ("", "shuffled_labels", "random_latents", RANDOM_SAE)
+KINDS = ("baseline", "sae", "other")
+SAE_METHOD = "logistic_l1"  # the paper's probe of latents
+_IN_METHOD = ("shuffled_labels", "random_latents")  # controls that a row's `method` ends in
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -212,11 +217,47 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Arrow:
+    """A method as results know it: what it reads, how it is fitted, and what it counts as.
+
+    Attributes:
+        features: `activations`, or the id of an SAE; of an experiment's own features their name.
+        method: Which probe, without its control: `logistic_l1`.
+        k: How many latents it reads; 0 where it reads all there is.
+        control: One of `CONTROLS`.
+        kind: One of `KINDS`: what the comparison of baselines with SAE probes takes it for.
+        pooling: One of `POOLINGS`: how the tokens of a prompt become what it reads.
+    """
+
+    features: str
+    method: str
+    k: int = 0
+    control: str = ""
+    kind: str = "baseline"
+    pooling: str = "last"
+
+    def __str__(self) -> str:
+        """A baseline's method, or an SAE's id and k, its method where that is not the usual one, and its control."""
+        tail = f" ({self.control.replace('_', ' ')})" if self.control else ""
+        if self.kind == "baseline" or not self.k:
+            name = self.method if self.features == ACTIVATIONS else f"{self.features} {self.method}"
+            return name + tail
+        usual = "" if self.method == SAE_METHOD else f" {self.method}"
+        return f"{self.features} k={self.k}{usual}{tail}"
+
+    @property
+    def row_method(self) -> str:
+        """The `method` of its result rows, which names the controls of labels and latents as well."""
+        return f"{self.method}_{self.control}" if self.control in _IN_METHOD else self.method
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """One evaluated probe: a line of `results.parquet`.
+    """One evaluated probe on one test set: a line of `results.parquet`.
 
     `level` is NaN where the regime has none, `num_latents` 0 where the probe reads activations,
-    `best_c` NaN where the method has no C.
+    `best_c` NaN where the method has no C. `control` and `kind`, where they are not given, are what the
+    names of `features` and `method` say: that is how the published files tell them.
     """
 
     model: str
@@ -238,6 +279,30 @@ class ResultRow:
     best_c: float
     converged: bool
     fingerprint: str
+    pooling: str = "last"
+    control: str = ""
+    test_set: str = "test"
+    selection: str = "validation"
+    kind: str = ""
+
+    def __post_init__(self):
+        """Reads control and kind off the names where the row does not say them."""
+        control = self.control or _control_of(self.features, self.method)
+        kind = self.kind or _kind_of(self.features, control)
+        object.__setattr__(self, "control", control)
+        object.__setattr__(self, "kind", kind)
+
+    @property
+    def arrow(self) -> Arrow:
+        """The method that the row scores."""
+        return Arrow(
+            features=self.features,
+            method=self.method.removesuffix(f"_{self.control}") if self.control else self.method,
+            k=self.num_latents,
+            control=self.control,
+            kind=self.kind,
+            pooling=self.pooling,
+        )
 
     def key(self) -> tuple:
         """What makes a row unique: everything that names the probe, nothing that it scored."""
@@ -245,4 +310,17 @@ class ResultRow:
         return (
             *(self.model, self.site, self.features, self.method, self.num_latents),
             *(self.dataset, self.regime, level, self.protocol, self.seed, self.fingerprint),
+            *(self.pooling, self.test_set, self.selection),
         )
+
+
+def _control_of(features: str, method: str) -> str:
+    if features == RANDOM_SAE:
+        return RANDOM_SAE
+    return next((name for name in _IN_METHOD if method.endswith(f"_{name}")), "")
+
+
+def _kind_of(features: str, control: str) -> str:
+    if control:
+        return "other"
+    return "baseline" if features == ACTIVATIONS else "sae"

@@ -25,6 +25,7 @@ SCHEMA = pa.schema([pa.field(field.name, _ARROW[field.type], nullable=False) for
 KEY = (
     *("model", "site", "features", "method", "num_latents"),
     *("dataset", "regime", "level", "protocol", "seed", "fingerprint"),
+    *("pooling", "test_set", "selection"),
 )
 
 

@@ -18,7 +18,8 @@ from jaxprobe import assets
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = (
     "model, site, features, method, num_latents, dataset, regime, level, protocol, seed, num_train,"
-    " num_test, valid_auroc, test_auroc, test_f1, test_accuracy, best_c, converged, fingerprint"
+    " num_test, valid_auroc, test_auroc, test_f1, test_accuracy, best_c, converged, fingerprint,"
+    " pooling, control, test_set, selection, kind"
 ).split(", ")
 QUIVER = "regime,tie_rule,n,base,with_sae,delta,se,sae_chosen,wins,ties,losses"
 KILLS = 3

@@ -78,6 +78,7 @@ def test_round_trip_keeps_order_values_and_the_published_columns(tmp_path):
         "best_c",
         "converged",
         "fingerprint",
+        *("pooling", "control", "test_set", "selection", "kind"),
     ]
     assert table.append(path, []) == 0
     assert table.done_keys(tmp_path / "none.parquet") == set()
