@@ -18,7 +18,7 @@ from jaxprobe import arguments
 from jaxprobe.sites import STREAMS as STREAMS
 from jaxprobe.sites import Site as Site
 
-POOLINGS = ("last", "tokens")
+POOLINGS = ("last", "mean", "max", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
 PROTOCOLS = ("paper", "dedup")
 ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents

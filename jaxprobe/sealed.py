@@ -97,6 +97,45 @@ def read_safetensors(
     return {name: value for name, value in record.items() if name != KEY}, arrays
 
 
+def loads_json(name: object, data: bytes, remedy: str) -> dict[str, Any]:
+    """`read_json` of bytes that were read already; `name` is what errors call them."""
+    with boundary.reader(str(name), "a JSON object of ours", remedy):
+        record = json.loads(data)
+        if not isinstance(record, dict):
+            raise ValueError(f"it must hold a JSON object, got a {type(record).__name__}")
+    _verify_bytes(name, data, record.pop(KEY, None), remedy)
+    return record
+
+
+def loads_safetensors(
+    name: object, data: bytes, entry: str, remedy: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """`read_safetensors` of bytes that were read already; `name` is what errors call them."""
+    with boundary.reader(str(name), _WHAT, remedy):
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        record = json.loads(header.get("__metadata__", {}).get(entry, "{}"))
+        if not isinstance(record, dict):
+            raise ValueError(f"it must hold a JSON object in {entry!r}")
+    _verify_bytes(name, data, record.pop(KEY, None), remedy)
+    with boundary.reader(str(name), _WHAT, remedy):
+        return record, safetensors.numpy.load(data)
+
+
+def _verify_bytes(name: object, data: bytes, digest: object, remedy: str) -> None:
+    known = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
+    first = data[:_BLOCK]
+    if known and first.count(str(digest).encode()) == 1:
+        first = first.replace(str(digest).encode(), PLACEHOLDER.encode())
+        rest = [data[start : start + _BLOCK] for start in range(_BLOCK, len(data), _BLOCK)]
+        if _joined(hashlib.sha256, [first, *rest]) == digest:
+            return
+    raise FileError(
+        f"{name} does not hold what was written: its digest is another than the one it holds, or it holds"
+        f" none; it was changed, or damaged on the disk or on the way; {remedy}"
+    )
+
+
 def verify(path: Path, digest: object, remedy: str, *, needed: bool = True) -> bool:
     """Compares a file with the digest that it holds.
 

@@ -1,10 +1,13 @@
 """What loading an SAE file gives: the SAE and what the file says about it."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxprobe.base import Site
 from jaxprobe.saes import architecture
@@ -53,6 +56,17 @@ class LoadedSae:
     def __hash__(self) -> int:
         """By its name: weights are too many."""
         return hash(_Origin(self))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of the weights and settings, taken once: large dictionaries are gigabytes."""
+        arrays, structure = jax.tree.flatten(self.sae)
+        digest = hashlib.sha256(str(structure).encode())
+        for array in arrays:
+            rows = np.atleast_1d(array)
+            for start in range(0, len(rows), 256):  # in parts: a large encoder is not copied whole
+                digest.update(np.ascontiguousarray(rows[start : start + 256]).tobytes())
+        return digest.hexdigest()
 
     @property
     def architecture(self) -> str:

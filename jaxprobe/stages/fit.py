@@ -1,120 +1,206 @@
-"""Activations and latents to `results.parquet`: every probe of every split, resuming by row."""
+"""Jobs to results: what an experiment predicts, an object a finished job, resuming by job."""
 
 import concurrent.futures
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
-from jaxprobe import base, datasets, stopping, table
-from jaxprobe.checkpoints import LoadedSae
-from jaxprobe.stages import encode as encoding
-from jaxprobe.stages.arrows import FitConfig as FitConfig
-from jaxprobe.stages.arrows import check_config
-from jaxprobe.stages.arrows import num_probes as num_probes
-from jaxprobe.stages.probe_jobs import Job, Planner
-from jaxprobe.stages.probe_jobs import shuffled_labels as shuffled_labels
-from jaxprobe.store import ActivationStore
+from jaxprobe import base, results, stopping
+from jaxprobe.base import ResultRow, Split
+from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.jobs import COLUMN_METRICS, Job, Outcome
+from jaxprobe.place import Place
+from jaxprobe.results import Scored
+from jaxprobe.workspace import Workspace, digest, file_name
 
-FILE_NAME = "results.parquet"
-SAVE_SECONDS = 30.0  # so much work at most is lost when a run is killed
+VERSION = 4  # raised when a change to the code that all experiments share changes results
 
 
-def fit(
-    config: FitConfig,
-    encode_config: encoding.EncodeConfig,
-    store: ActivationStore,
-    site: base.Site,
-    saes: Mapping[str, LoadedSae],
-    workdir: Path | str,
-) -> int:
-    """Fits what `results.parquet` lacks, a dataset at a time.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A job and the object that its results become.
+
+    Attributes:
+        job: What to predict.
+        place: Where its object lies.
+        fingerprint: Twelve hex digits of what decides its rows and is not a column.
+    """
+
+    job: Job
+    place: Place
+    fingerprint: str
+
+    @property
+    def size(self) -> int:
+        """How many probes it fits."""
+        return len(self.job.splits) * len(self.job.arrows)
+
+
+def run(
+    experiment: Experiment, config: Any, workspace: Workspace, names: Sequence[str], record: str
+) -> list[Place]:
+    """Makes every job's object that is not there yet.
 
     Args:
-        config: Which probes.
-        encode_config: The datasets and splits, as the encode stage saw them.
-        store: Last-token activations.
-        site: Where baselines read.
-        saes: SAEs by id, as the encode stage returns them.
-        workdir: Holds `latents` and receives `results.parquet`.
+        experiment: Which predictions.
+        config: Its config.
+        workspace: What its jobs read.
+        names: The datasets, or a shard's part of them.
+        record: Name of the record that made them, see `records.keep`.
 
     Returns:
-        The number of rows added.
+        The objects of all jobs, in order.
 
     Raises:
-        TableError: The file holds results of the same probes made in another way.
-        ValueError: A config that cannot work, an SAE that reads another site, or latents that the
-            encode stage made in another way.
+        FileNotFoundError: Latents that the encode stage has not made.
+        StoreError: Activations that the extract stage has not made.
     """
-    check_config(config, encode_config)
-    _check_sites(site, saes)
-    path = Path(workdir) / FILE_NAME
-    done = table.done_keys(path)
-    names = encode_config.datasets or datasets.names(encode_config.source)
-    plan = Planner(config, encode_config, store, site, saes, Path(workdir))
-    added = 0
-    with tqdm(total=_count(plan, names, done, path), desc="fit", unit="probe") as bar:
-        for name in names:
-            bar.set_postfix_str(name)
-            todo = plan.missing(datasets.load(name, encode_config.source), name, done)
-            added += _run_all(todo, config.workers, done, path, bar)
-    return added
-
-
-def _count(plan: Planner, names: Sequence[str], done: set[tuple], path: Path) -> int:
-    """Probes to fit; refuses a table that holds the same probes made in another way."""
-    fingerprints = {key[:-1]: key[-1] for key in done}
-    total = 0
+    done = {*workspace.work.jobs.children()}
+    objects: list[Place] = []
+    left: dict[str, int] = {}
+    # The splits of all datasets together would fill the memory: they are drawn again where work is left.
     for name in names:
-        dataset = datasets.load(name, plan.encode_config.source)
-        for job in plan.jobs(dataset, name):
-            rows = job.rows(None)
-            _check_same_way(path, rows, fingerprints)
-            total += sum(row.key() not in done for row in rows)
-    return total
+        for planned in plan_of(experiment, config, workspace, name):
+            objects.append(planned.place)
+            if planned.place.name not in done:
+                left[name] = left.get(name, 0) + planned.size
+    with tqdm(total=sum(left.values()), desc="fit", unit="probe") as bar:
+        for name in left:
+            bar.set_postfix_str(name)
+            plan = plan_of(experiment, config, workspace, name)
+            todo = [planned for planned in plan if planned.place.name not in done]
+            _run_all(todo, experiment, workspace, config.fit.workers, record, bar)
+    return objects
 
 
-def _run_all(todo: list[Job], workers: int, done: set[tuple], path: Path, bar: tqdm) -> int:
-    """Runs jobs, a few at once, and appends their rows in order; those that ended are never lost."""
-    added, rows, saved = 0, [], time.monotonic()
+def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str) -> list[Planned]:
+    """The jobs of a dataset and where their results lie, from digests of what they are made from."""
+    planned = []
+    for job in experiment.jobs(config, workspace, name):
+        decides = _decides(experiment, workspace, job)
+        own = {
+            "arrows": [dataclasses.asdict(arrow) for arrow in job.arrows],
+            "splits": [split_digest(split) for split in job.splits],
+            "metrics": list(experiment.metrics),
+        }
+        key = digest(decides | own)[:16]
+        place = workspace.work.jobs / f"{file_name(job.dataset.name)}-{key}.parquet"
+        planned.append(Planned(job=job, place=place, fingerprint=digest(decides)[:12]))
+    return planned
+
+
+def _decides(experiment: Experiment, workspace: Workspace, job: Job) -> dict[str, Any]:
+    """What decides a job's numbers beside its arrows and splits: inputs, settings, versions of the code."""
+    decides: dict[str, Any] = {
+        "version": [VERSION, experiment.version],
+        "store": workspace.store.digest,
+        "site": str(job.site),
+        "dataset": job.dataset.digest,
+        "settings": dict(job.settings),
+    }
+    if job.ranking is not None:
+        decides["sae"] = workspace.sae_digest(job.arrow.features, job.site)
+        decides["ranking"] = dataclasses.asdict(job.ranking)
+    return decides
+
+
+def split_digest(split: Split) -> str:
+    """Hex SHA-256 of a split's rows, labels, weights, folds and names."""
+    found = hashlib.sha256(f"{split.address}".encode())
+    arrays = [split.train_N, split.y_train_N, split.weight_train_N]
+    arrays += [part for fold in split.folds for part in (fold.train, fold.valid)]
+    for test in split.tests:
+        found.update(test.name.encode())
+        arrays += [test.row_M, test.y_M, test.group_M]
+    for array in arrays:
+        content = b"none" if array is None else array.astype("<f8").tobytes()
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.hexdigest()
+
+
+def _run_all(
+    todo: Iterable[Planned],
+    experiment: Experiment,
+    workspace: Workspace,
+    workers: int,
+    record: str,
+    bar: tqdm,
+) -> None:
+    """Runs jobs, a few at once; an object is written as soon as its job ends."""
+
+    def one(planned: Planned) -> None:
+        outcomes = planned.job.predict(planned.job, workspace)
+        rows = rows_of(planned, outcomes, workspace)
+        chosen = [dict(entry) for found in outcomes for entry in found.chosen]
+        about = {"record": record} | ({"chosen": chosen} if chosen else {})
+        scored = Scored(rows=rows, metrics=_further(outcomes, experiment.metrics), about=about)
+        with stopping.held():
+            results.write_job(planned.place, scored)
+            bar.update(len(outcomes))
+
     pool = concurrent.futures.ThreadPoolExecutor(workers)
     try:
-        for job, scores in zip(todo, pool.map(lambda job: job.run(), todo), strict=True):
-            with stopping.held():
-                fresh = [row for row in job.rows(scores) if row.key() not in done]
-                rows += fresh
-                bar.update(len(fresh))
-                if time.monotonic() - saved > SAVE_SECONDS:
-                    added += table.append(path, rows)
-                    rows, saved = [], time.monotonic()
+        for _ in pool.map(one, todo):
+            stopping.check()
     finally:
         # Whatever ended the loop; a job under way in a thread is not waited for.
         pool.shutdown(wait=False, cancel_futures=True)
-        with stopping.held():
-            added += table.append(path, rows)
-    return added
 
 
-def _check_sites(site: base.Site, saes: Mapping[str, LoadedSae]) -> None:
-    for name, sae in saes.items():
-        if sae.site != site:
-            raise ValueError(
-                f"SAE {name} reads {sae.site}, the baselines read {site}: set config.site to the"
-                " SAE's, or leave the SAE out"
-            )
+def rows_of(
+    planned: Planned, outcomes: Sequence[Outcome], workspace: Workspace
+) -> list[ResultRow]:
+    """Result rows: split by split, arrow by arrow, test set by test set."""
+    job, model = planned.job, str(workspace.store.fingerprint["model"])
+    each = iter(outcomes)
+    return [
+        _row(planned, model, split, arrow, number, found)
+        for split in job.splits
+        for arrow in job.arrows
+        for found in [next(each)]
+        for number in range(len(split.tests))
+    ]
 
 
-def _check_same_way(
-    path: Path, rows: Sequence[base.ResultRow], fingerprints: Mapping[tuple, str]
-) -> None:
-    """Refuses to put results of the same probes, made in another way, beside each other."""
-    for row in rows:
-        *name, fingerprint = row.key()
-        other = fingerprints.get(tuple(name), fingerprint)
-        if other != fingerprint:
-            raise table.TableError(
-                f"{path} holds {row.method} on {row.dataset} with fingerprint {other}, this run"
-                f" would make {fingerprint}: the activations, the SAE, the dataset or the"
-                " settings of the fit differ; use another work directory, or delete that file"
-            )
+def _row(
+    planned: Planned, model: str, split: Split, arrow: base.Arrow, number: int, found: Outcome
+) -> ResultRow:
+    test, scores = split.tests[number], found.tests[number]
+    # Rounded, so that equal AUROCs summed in another order still tie.
+    auroc, f1, accuracy = (round(float(scores[name]), 12) for name in COLUMN_METRICS)
+    return ResultRow(
+        model=model,
+        site=str(planned.job.site),
+        features=arrow.features,
+        method=arrow.row_method,
+        num_latents=arrow.k,
+        dataset=split.dataset,
+        regime=split.regime,
+        level=split.level,
+        protocol=split.protocol,
+        seed=split.seed,
+        num_train=len(split.train_N),
+        num_test=len(test.row_M),
+        valid_auroc=round(float(found.valid_auroc), 12),
+        test_auroc=auroc,
+        test_f1=f1,
+        test_accuracy=accuracy,
+        best_c=round(float(found.best_value), 12),
+        converged=found.converged,
+        fingerprint=planned.fingerprint,
+        pooling=arrow.pooling,
+        control=arrow.control,
+        test_set=test.name,
+        kind=arrow.kind,
+    )
+
+
+def _further(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> Mapping[str, list[float]]:
+    """Metrics beyond the columns of a row, in the order of `rows_of`."""
+    return {
+        name: [float(test[name]) for found in outcomes for test in found.tests] for name in wanted
+    }
+

@@ -1,178 +1,126 @@
 """What a run would refuse in the end is refused before hours of work."""
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from jaxprobe import base, checks, datasets, models, regimes, selection
+from jaxprobe import checkpoints, checks, datasets, models
 from jaxprobe.checkpoints import LoadedSae
-from jaxprobe.probes import PROBES
+from jaxprobe.experiments.config import Common, saes_to_train, sites_of
+from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.results import TableError
 from jaxprobe.sites import MODULE_OUT
-from jaxprobe.stages import encode as encoding
-from jaxprobe.stages import extract as extraction
-from jaxprobe.stages import fit as fitting
-from jaxprobe.stages import names
-from jaxprobe.stages import report as reporting
-from jaxprobe.stages import train_sae as training
+from jaxprobe.stages import train_sae
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import Workspace
 
 
-class Job(Protocol):
-    """What `run.RunConfig` has."""
-
-    @property
-    def extract(self) -> extraction.ExtractConfig: ...  # noqa: D102
-    @property
-    def train_sae(self) -> training.TrainSaeConfig | None: ...  # noqa: D102
-    @property
-    def encode(self) -> encoding.EncodeConfig: ...  # noqa: D102
-    @property
-    def fit(self) -> fitting.FitConfig: ...  # noqa: D102
-    @property
-    def report(self) -> reporting.ReportConfig: ...  # noqa: D102
-    @property
-    def site(self) -> str: ...  # noqa: D102
-    @property
-    def saes(self) -> tuple[str, ...]: ...  # noqa: D102
-
-
-def check_config(job: Job) -> None:
+def check_config(job: Common) -> None:
     """Raises ValueError for choices that do not exist and for settings that contradict each other."""
-    for name in ("protocols", "regimes"):
-        known = {"protocols": base.PROTOCOLS, "regimes": base.REGIMES}[name]
-        chosen = getattr(job.encode, name)
-        if not chosen:
-            raise ValueError(f"`config.encode.{name}` must name at least one of {', '.join(known)}")
-        for value in chosen:
-            checks.check_choice(name[:-1], value, known)
-    checks.check_choice("dedup_by", job.encode.dedup_by, regimes.DEDUP_BY)
-    checks.check_choice("ranking", job.encode.ranking, selection.RANKINGS)
-    fitting.check_config(job.fit, job.encode)
-    _check_extract(job)
-    if job.train_sae is not None:
-        _check_trained(job, job.train_sae)
-    _check_report(job)
-
-
-def check_inputs(job: Job) -> None:
-    """Looks at the model and at the named SAEs before anything is computed; their weights are let go again.
-
-    Raises:
-        ValueError: A site that the model lacks, an SAE for another site or width, with fewer latents
-            than probes read, or a name that is taken.
-    """
-    names.check_datasets(job.encode.datasets, job.encode.source)
-    _check_some_split(job.encode)
-    identity = models.identify(job.extract.model, job.extract.dtype)
-    for text in (*job.extract.sites, *job.extract.token_sites):
-        site = base.Site.parse(text)
-        if site.block >= identity.num_blocks:
-            raise ValueError(
-                f"`{site}` is not in {identity.name}: its blocks are 0 to {identity.num_blocks - 1}"
-            )
-    site = base.Site.parse(job.site)
-    width = identity.widths.get(site.stream, identity.d_model)
-    trained = job.train_sae
-    found = [(training.sae_id(trained), "the train_sae stage")] if trained is not None else []
-    for entry in job.saes:
-        sae = names.load_labelled(entry)
-        _check_sae(_as_stored(sae, identity), site, width)
-        _check_counts(job, sae.d_sae, f"the SAE at {sae.source} has")
-        found.append((sae.id, sae.source))
-        del sae
-    names.check_ids(found)
-
-
-def _as_stored(sae: LoadedSae, identity: models.ModelIdentity) -> LoadedSae:
-    """The SAE at the site under whose name its activations are kept."""
-    if sae.site is None or sae.site.stream not in MODULE_OUT:
-        return sae
-    return dataclasses.replace(sae, site=identity.stored(sae.site))
-
-
-def _check_some_split(config: encoding.EncodeConfig) -> None:
-    """Raises ValueError where every dataset is too small for every split; the first that is not ends it."""
-    chosen = config.datasets or datasets.names(config.source)
-    if any(encoding.dataset_splits(config, datasets.load(name, config.source)) for name in chosen):
-        return
-    sizes = [len(datasets.load(name, config.source).texts) for name in chosen[:3]]
-    raise ValueError(
-        f"no dataset has a split in {', '.join(config.regimes)}: {', '.join(map(str, chosen[:3]))} with"
-        f" {', '.join(map(str, sizes))} rows are too small; the standard regime needs"
-        f" {(regimes.MIN_TEST + 2) // 2} distinct rows of each class"
-    )
-
-
-def _check_extract(job: Job) -> None:
     extract = job.extract
-    checks.check_choice("extract.dtype", extract.dtype, ("bfloat16", "float32"))
+    checks.check_choice("dtype", job.dtype, ("bfloat16", "float32"))
     checks.check_choice("extract.token_dtype", extract.token_dtype, ("bfloat16", "float32"))
     for name in ("model", "source"):
-        if not getattr(extract, name).strip():
+        if not getattr(job, name).strip():
             raise ValueError(f"`{name}` must name a file, folder or asset, got an empty text")
     if not extract.buckets or extract.max_length > max(extract.buckets):
         raise ValueError(
             f"`extract.max_length` must not exceed the largest of `extract.buckets`, got"
             f" {extract.max_length} and {extract.buckets}; add a bucket of {extract.max_length}"
         )
-    sites = {base.Site.parse(text) for text in extract.sites}
-    if base.Site.parse(job.site) not in sites:
-        raise ValueError(
-            f"`extract.sites` must hold the site that probes read, {job.site}, got"
-            f" {', '.join(extract.sites) or 'none'}"
+    sites_of(job)
+    for one in saes_to_train(job):
+        train_sae.check_config(train_sae.TrainSaeConfig.of(job.train_sae, one))
+    names = [train_sae.sae_id(one) for one in saes_to_train(job)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"`config.train_sae` asks for {twice[0]} twice; name it once")
+
+
+def check_directory(work: Workdir) -> None:
+    """Raises TableError for a work directory of an earlier version, which is never mixed with today's."""
+    if work.root.exists() and not work.results.exists():
+        return
+    begun = work.jobs.children() or work.plans.children()
+    if work.results.exists() and not begun:
+        raise TableError(
+            f"{work} holds a results.parquet without the folder results that this version writes: it is"
+            " of an earlier version, or of published files; use another work directory"
         )
-    tokens = [base.Site.parse(text) for text in extract.token_sites]
-    trained = job.train_sae
-    if trained is not None and base.Site.parse(trained.site) not in tokens:
-        raise ValueError(
-            f"`train_sae.site` must be among `extract.token_sites`, got {trained.site} and"
-            f" {', '.join(extract.token_sites) or 'none'}; set config.site alone"
-        )
 
 
-def _check_trained(job: Job, config: training.TrainSaeConfig) -> None:
-    training.check_config(config)
-    if base.Site.parse(config.site) != base.Site.parse(job.site):
-        raise ValueError(
-            f"`train_sae.site` must be the site that the baselines read, {job.site}, got"
-            f" {config.site}; set config.site alone"
-        )
-    _check_counts(job, config.d_sae, "the SAE that train_sae makes has")
+def load_saes(job: Common) -> tuple[LoadedSae, ...]:
+    """The SAEs that a job names, at the sites under whose names their activations are kept."""
+    found = tuple(checkpoints.load_labelled(entry) for entry in job.saes)
+    if not any(sae.site is not None and sae.site.stream in MODULE_OUT for sae in found):
+        return found
+    identity = models.identify(job.model, job.dtype)
+    return tuple(
+        dataclasses.replace(sae, site=identity.stored(sae.site)) if sae.site else sae
+        for sae in found
+    )
 
 
-def _check_counts(job: Job, d_sae: int, owner: str) -> None:
-    """More latents than there are would be fewer under the name of more."""
-    for name in ("num_latents", "regime_num_latents"):
-        most = max(getattr(job.fit, name), default=0)
-        if most > d_sae:
+def check_inputs(experiment: Experiment, job: Common, named: Sequence[LoadedSae]) -> None:
+    """Looks at datasets, the model and the named SAEs before anything is computed.
+
+    Raises:
+        ValueError: A dataset too small for any split, a site that the model lacks, an SAE for another
+            width, with fewer latents than probes read, or a name that is taken.
+    """
+    names = experiment.names(job)
+    datasets.check_names(names, job.source)
+    identity = models.identify(job.model, job.dtype)
+    trained = saes_to_train(job)
+    for site in (*sites_of(job), *(one.site for one in trained)):
+        if site.block >= identity.num_blocks:
             raise ValueError(
-                f"`fit.{name}` asks for {most:,} latents, {owner} {d_sae:,}; ask for fewer"
+                f"`{site}` is not in {identity.name}: its blocks are 0 to {identity.num_blocks - 1}"
             )
+    taken: dict[str, Any] = {}
+    for one in trained:
+        checkpoints.check_id(train_sae.sae_id(one), "the train_sae stage", taken)
+        taken[train_sae.sae_id(one)] = one
+    for sae in named:
+        checkpoints.check_id(sae.id, sae.source, taken)
+        taken[sae.id] = sae
+        _check_sae(sae, identity)
+    experiment.check(job, {name: sae.d_sae for name, sae in taken.items()})
 
 
-def _check_sae(sae: LoadedSae, site: base.Site, width: int) -> None:
+def _check_sae(sae: LoadedSae, identity: models.ModelIdentity) -> None:
     if sae.site is None:
         raise ValueError(
             f"the SAE at {sae.source} does not say which site it reads; name a folder that follows the"
             " published layout, or save it with a site"
         )
-    if sae.site != site:
+    if sae.site.block >= identity.num_blocks:
         raise ValueError(
-            f"the SAE at {sae.source} reads {sae.site}, the baselines read {site}: set config.site to"
-            " the SAE's, or leave the SAE out"
+            f"the SAE at {sae.source} reads {sae.site}, which is not in {identity.name}: its blocks are 0"
+            f" to {identity.num_blocks - 1}"
         )
+    width = identity.widths.get(sae.site.stream, identity.d_model)
     if sae.d_model != width:
         raise ValueError(
-            f"the SAE at {sae.source} reads activations {sae.d_model:,} wide, the model's at {site} are"
-            f" {width:,}; was it trained on another model?"
+            f"the SAE at {sae.source} reads activations {sae.d_model:,} wide, the model's at {sae.site}"
+            f" are {width:,}; was it trained on another model?"
         )
 
 
-def _check_report(job: Job) -> None:
-    for regime in job.report.regimes:
-        checks.check_choice("regime of config.report.regimes", regime, base.REGIMES)
-    for method in job.report.baselines:
-        checks.check_choice("method of config.report.baselines", method, PROBES)
-    if job.report.site:
-        base.Site.parse(job.report.site)
-    known = [datasets.name_of(entry) for entry in job.encode.datasets]
-    for name in job.report.datasets if known else ():
-        checks.check_choice("dataset of config.report.datasets", name, known)
+def check_training(job: Common, workspace: Workspace) -> None:
+    """Raises ValueError where SAEs were trained on another kind of activations than the store's."""
+    store, saes = workspace.store, workspace.saes
+    has_bos = store.fingerprint.get("bos") is not None
+    other = [sae for sae in saes.values() if sae.bos == ("off" if has_bos else "on")]
+    if other and job.bos == "auto":
+        raise ValueError(
+            f"SAE {other[0].id} was trained with BOS {other[0].bos}, and the activations in {store.root}"
+            f" were made with BOS {'on' if has_bos else 'off'}; extract them into another work"
+            " directory, or set bos by hand"
+        )
+    centred = [sae for sae in saes.values() if sae.centred]
+    if centred and models.identify(job.model, job.dtype).norm == "rms":
+        raise ValueError(
+            f"SAE {centred[0].id} says center_writing_weights, which TransformerLens leaves out for models"
+            f" without LayerNorm as {job.model} is one; take the key out of its cfg.json"
+        )
+

@@ -1,23 +1,19 @@
-"""One job as n independent ones: each takes every n-th dataset, and the tables are merged.
+"""One job as n independent ones: each takes every n-th dataset.
 
-Shard i of n works in its own folder `shard-i-of-n` below the work directory: activations, latents,
-`results.parquet` and `run.json`, so no two processes write to one file and shards may run on
-machines that share nothing; copy their folders together before the report. Where the work directory
-itself holds activations already (as after training an SAE) shards read those.
+Results and latents are objects that are named by what they were made from, so shards write to one work
+directory and nothing is merged. Each shard extracts into a store of its own, except where the job's
+store holds all that it needs.
 """
 
 import dataclasses
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from absl import logging
+from jaxprobe.place import Place
+from jaxprobe.store import is_store
+from jaxprobe.workdir import Workdir
 
-from jaxprobe import sealed, table
-from jaxprobe.stages import fit as fitting
-from jaxprobe.store import replace_file
-
-DONE = "shard.json"  # written when all of a shard's rows are there
+STAGES = ("extract", "encode", "fit")  # what a shard does alone
 EXAMPLE = "write i/n, e.g. 0/4 for the first of four and 3/4 for the last"
 
 
@@ -47,10 +43,6 @@ class Shard:
         """The text that `parse` reads."""
         return f"{self.index}/{self.count}"
 
-    def folder(self, workdir: Path) -> Path:
-        """Where the shard works."""
-        return workdir / f"shard-{self.index}-of-{self.count}"
-
     def part(self, names: Sequence[str]) -> tuple[str, ...]:
         """The shard's datasets: every n-th, so that neighbours of one kind are spread.
 
@@ -65,81 +57,33 @@ class Shard:
         return tuple(names[self.index :: self.count])
 
 
-def finish(shard: Shard, workdir: Path, names: Sequence[str]) -> str:
-    """Marks a shard as done; returns what to do next."""
-    path = shard.folder(workdir) / fitting.FILE_NAME
-    rows = len(table.read(path)) if path.exists() else 0
-    content = {"shard": str(shard), "datasets": list(names), "rows": rows}
-    replace_file(shard.folder(workdir) / DONE, sealed.to_json(content))
+def check_stages(stages: set[str]) -> None:
+    """Raises ValueError for a stage that works on the whole job."""
+    if other := sorted(stages - {*STAGES}):
+        raise ValueError(
+            f"a shard runs {', '.join(STAGES)}; {' and '.join(other)} works on the whole job: leave"
+            " --shard out"
+        )
+
+
+def own_activations(shard: Shard | None, work: Workdir) -> Place:
+    """The store that the shard, or the whole job, writes to."""
+    if shard is None:
+        return work.activations
+    return work.root / f"shard-{shard.index}-of-{shard.count}" / "activations"
+
+
+def activations(shard: Shard | None, work: Workdir) -> Place:
+    """The store that it reads: its own, or the job's where it has none."""
+    own = own_activations(shard, work)
+    return own if shard is None or is_store(own) else work.activations
+
+
+def told(shard: Shard | None) -> str:
+    """What to do after a shard's fits."""
+    if shard is None:
+        return ""
     return (
-        f"Shard {shard} is done: {rows} rows in {path}.\n"
-        f"When all {shard.count} are, run.py or report.py without --shard merges them."
+        f"Shard {shard} is done. When all {shard.count} are, run.py or report.py without --shard"
+        " writes the report."
     )
-
-
-def found(workdir: Path) -> list[Shard]:
-    """The shards that have begun in a work directory."""
-    pattern = re.compile(r"shard-(\d+)-of-(\d+)")
-    matches = [pattern.fullmatch(path.name) for path in workdir.glob("shard-*-of-*")]
-    shards = [Shard(index=int(m[1]), count=int(m[2])) for m in matches if m]
-    return sorted(shards, key=lambda shard: (shard.count, shard.index))
-
-
-def merge(workdir: Path, names: Sequence[str]) -> int:
-    """Writes the rows of all shards, and of what is there, into the job's `results.parquet`.
-
-    Args:
-        workdir: The job's work directory.
-        names: Its datasets.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        ValueError: Shards that are missing or not done, each named, or shards of another job.
-        TableError: Two of them disagree about a row.
-    """
-    shards = found(workdir)
-    counts = sorted({shard.count for shard in shards})
-    if len(counts) != 1:
-        raise ValueError(
-            f"{workdir} holds shards of {' and of '.join(map(str, counts))}; delete the folders"
-            " of one kind"
-        )
-    everyone = [Shard(index=index, count=counts[0]) for index in range(counts[0])]
-    missing = [shard for shard in everyone if not (shard.folder(workdir) / DONE).exists()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {counts[0]} shards in {workdir} are missing or not done:"
-            f" {', '.join(map(str, missing))}; run each with --shard={missing[0]} and so on, or copy"
-            " its folder here"
-        )
-    paths = [workdir / fitting.FILE_NAME] if (workdir / fitting.FILE_NAME).exists() else []
-    for shard in everyone:
-        paths += _checked(shard, workdir, shard.part(names))
-    merged = table.merge(paths)
-    table.write(workdir / fitting.FILE_NAME, merged)
-    logging.info("%d shards merged: %d rows", counts[0], len(merged))
-    return len(merged)
-
-
-def _checked(shard: Shard, workdir: Path, names: Sequence[str]) -> list[Path]:
-    """The shard's table; none where its datasets were too small for any split."""
-    path = shard.folder(workdir) / fitting.FILE_NAME
-    again = (
-        f"run the shard again with --shard={shard}, which takes seconds where its rows are there"
-    )
-    mark = sealed.read_json(shard.folder(workdir) / DONE, again)
-    if tuple(mark["datasets"]) != tuple(names):
-        odd = sorted({*mark["datasets"]} ^ {*names})
-        raise ValueError(
-            f"shard {shard} in {workdir} is of a job with other datasets ({', '.join(odd[:5])}); give"
-            " the config that the shards were run with, or run it again"
-        )
-    rows = len(table.read(path)) if path.exists() else 0
-    if rows < mark["rows"]:
-        raise ValueError(
-            f"shard {shard} in {workdir} had {mark['rows']} rows when it was done and has {rows};"
-            f" copy its folder again, or run it again with --shard={shard}"
-        )
-    return [path] if path.exists() else []

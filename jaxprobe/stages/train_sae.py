@@ -19,10 +19,15 @@ from tqdm import tqdm
 from jaxprobe import checks, stopping
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import LoadedSae, load_sae, native, save_sae, training_state
+from jaxprobe.experiments.config import Common, SaeToTrain, TrainSae, saes_to_train
+from jaxprobe.place import Place
 from jaxprobe.saes import training
 from jaxprobe.saes.rules import RULES
 from jaxprobe.stages.sae_training.quality import Quality, measure_quality
 from jaxprobe.stages.sae_training.tokens import ShuffledTokens, TokenStore, held_out_prompts
+from jaxprobe.store import ActivationStore
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import digest
 
 STATE_NAME = "training_state.safetensors"  # beside the SAE while it is being trained
 SAMPLE_TOKENS = 16384  # on which the scaling and the first weights are measured
@@ -30,42 +35,69 @@ SAMPLE_TOKENS = 16384  # on which the scaling and the first weights are measured
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSaeConfig:
-    """What to train, on what and for how long.
+    """One SAE to train: on what and for how long. Attributes are those of `experiments.config.TrainSae`."""
 
-    Attributes:
-        site: Whose tokens.
-        architecture: One of `saes.rules.RULES`: jump_relu, relu, gated, topk, batch_topk.
-        d_sae: Number of latents.
-        target_l0: Mean number of active latents per token.
-        num_tokens: Tokens to train on, counting repeats.
-        batch_size: Tokens per step.
-        learning_rate: Adam's rate at its peak.
-        bandwidth: Width of the thresholds' straight-through kernel, relative to the threshold.
-        compute_dtype: Type of the factors of matrix products, `bfloat16` or `float32`.
-        seed: Decides initial weights, order and held-out prompts.
-        held_out: Fraction of prompts that are only for measuring the result.
-        max_gib: Most memory for activations; a larger set streams through it.
-        checkpoint_seconds: How often the state is saved.
-        num_devices: Devices that share a batch; 0 takes as many as divide it evenly.
+    site: str
+    architecture: str = TrainSae.architecture
+    d_sae: int = TrainSae.d_sae
+    target_l0: float = TrainSae.target_l0
+    num_tokens: int = TrainSae.num_tokens
+    batch_size: int = TrainSae.batch_size
+    learning_rate: float = TrainSae.learning_rate
+    bandwidth: float = TrainSae.bandwidth
+    compute_dtype: str = TrainSae.compute_dtype
+    seed: int = TrainSae.seed
+    held_out: float = TrainSae.held_out
+    max_gib: float = TrainSae.max_gib
+    checkpoint_seconds: float = TrainSae.checkpoint_seconds
+    num_devices: int = TrainSae.num_devices
+
+    @classmethod
+    def of(cls, section: TrainSae, one: SaeToTrain) -> "TrainSaeConfig":
+        """One of the SAEs that a config's section asks for."""
+        shared = {field.name for field in dataclasses.fields(cls)} & {*vars(section)}
+        own = {
+            "site": str(one.site),
+            "architecture": one.architecture,
+            "d_sae": one.d_sae,
+            "target_l0": one.target_l0,
+        }
+        return cls(**({name: getattr(section, name) for name in shared} | own))
+
+
+def run(job: Common, store: ActivationStore, work: Workdir) -> None:
+    """Trains every SAE that the job asks for and that is not there yet."""
+    for one in saes_to_train(job):
+        config = TrainSaeConfig.of(job.train_sae, one)
+        train_sae(config, store, _folder(config, store, work))
+
+
+def load(job: Common, work: Workdir, store: ActivationStore) -> list[LoadedSae]:
+    """The SAEs that the stage has trained for this job.
+
+    Raises:
+        FileNotFoundError: The stage has not been here.
     """
-
-    site: str = "blocks.12.resid_post"
-    architecture: str = "jump_relu"
-    d_sae: int = 4096
-    target_l0: float = 62.0
-    num_tokens: int = 400_000
-    batch_size: int = 512
-    learning_rate: float = 6e-3
-    bandwidth: float = 0.5
-    compute_dtype: str = "bfloat16"
-    seed: int = 0
-    held_out: float = 0.1
-    max_gib: float = 2.0
-    checkpoint_seconds: float = 30.0
-    num_devices: int = 0
+    found = []
+    for one in saes_to_train(job):
+        config = TrainSaeConfig.of(job.train_sae, one)
+        folder = _folder(config, store, work)
+        if not (folder / native.FILE_NAME).exists():
+            raise FileNotFoundError(
+                f"there is no SAE in {folder}; run the train_sae stage first (on the whole job, before"
+                " any shard)"
+            )
+        found.append(load_sae(folder))
+    return found
 
 
-def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) -> LoadedSae:
+def _folder(config: TrainSaeConfig, store: TokenStore, work: Workdir) -> Place:
+    """Where the SAE lies: another seed, or other tokens, make another one, which lies beside the first."""
+    identity = _identity(config, store, store.token_prompt(Site.parse(config.site)))
+    return work.saes / f"{sae_id(config).replace('/', '_')}-{digest(identity)[:8]}"
+
+
+def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Place | Path | str) -> LoadedSae:
     """Trains an SAE, resumes a run that was cut off, or loads a finished one.
 
     Args:
@@ -80,7 +112,7 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
         ValueError: A bad config, too few tokens, or a folder that belongs to another run.
     """
     check_config(config)
-    out_dir = Path(out_dir)
+    out_dir = out_dir if isinstance(out_dir, Place) else Place.parse(out_dir)
     final, unfinished = out_dir / native.FILE_NAME, out_dir / STATE_NAME
     site = Site.parse(config.site)
     prompt_N = store.token_prompt(site)
@@ -89,7 +121,7 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
         loaded = load_sae(final)
         run = loaded.metadata.get("training", {}).get("run", {})
         training_state.check_identity(run, identity, final)
-        unfinished.unlink(missing_ok=True)  # the last act of a run that was killed before it
+        unfinished.delete()  # the last act of a run that was killed before it
         return loaded
     is_held = _held_out_tokens(config, store, prompt_N)
     data = ShuffledTokens(
@@ -109,12 +141,12 @@ def train_sae(config: TrainSaeConfig, store: TokenStore, out_dir: Path | str) ->
             keep()
         raise
     save_sae(final, sae, _metadata(config, store, identity, quality))
-    unfinished.unlink(missing_ok=True)
+    unfinished.delete()
     logging.info("%s: %s", final, quality)
     return load_sae(final)
 
 
-def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Path, identity: dict):
+def _train(config: TrainSaeConfig, data: ShuffledTokens, unfinished: Place, identity: dict):
     """Runs the steps that are still to be run; the SAE on raw activations, and what saves its state."""
     recipe = training.Recipe(
         num_steps=max(1, config.num_tokens // config.batch_size),
@@ -230,7 +262,7 @@ def _metadata(
     }
 
 
-def sae_id(config: TrainSaeConfig) -> str:
+def sae_id(config: TrainSaeConfig | SaeToTrain) -> str:
     """What the `features` column of result rows will call the SAE."""
     return f"{config.architecture}/{config.site}/width_{config.d_sae}/l0_{config.target_l0:g}"
 

@@ -1,20 +1,29 @@
 """How far the published splits leak: prompts on two sides, prompts under both labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from jaxprobe import datasets, regimes
+from jaxprobe import regimes
+from jaxprobe.base import TextDataset
+from jaxprobe.experiments.probing.config import Config
+from jaxprobe.workspace import Workspace
 
 RATE, CONFLICTS = "leak rate", "prompts under both labels"
 
 
+def facts(config: Config, workspace: Workspace, names: Sequence[str]) -> dict[str, Any]:
+    """What the report tells of a job's datasets."""
+    loaded = (workspace.dataset(name) for name in names)
+    return {"leaks": measure(loaded, config.seed, config.encode.dedup_by)}
+
+
 def measure(
-    names: Sequence[str], source: str, seed: int, dedup_by: str = "exact"
+    datasets: Iterable[TextDataset], seed: int, dedup_by: str = "exact"
 ) -> dict[str, dict[str, float]]:
     """Leaks of the paper's standard split of each dataset.
 
     Args:
-        names: Datasets.
-        source: Where they come from, as for `datasets.load`.
+        datasets: The datasets.
         seed: Seed of the split.
         dedup_by: What makes two prompts one, see `regimes.splits`; leak rates are of equal prompts.
 
@@ -23,8 +32,7 @@ def measure(
         that the dedup split may use, and the share of test prompts that stand among the training rows.
     """
     leaks = {}
-    for name in names:
-        dataset = datasets.load(name, source)
+    for dataset in datasets:
         distinct = len(set(map(regimes.DEDUP_BY[dedup_by], dataset.texts)))
         for split in regimes.splits(dataset, seed=seed):
             usable = len(regimes.distinct_rows(dataset.texts, dataset.y_N, dedup_by))

@@ -5,20 +5,16 @@ SAE latents are mostly zeros, so columns are kept sparse: 113 datasets of a run 
 """
 
 import dataclasses
-import functools
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 from absl import logging
 
-from jaxprobe import base, boundary, sealed
-from jaxprobe.store import replace_file
+from jaxprobe import boundary, sealed
+from jaxprobe.place import Place
 
-FOLDER = "latents"  # below the work directory
 _ENTRY = "latents"  # the header entry that says what they were made from
 _AGAIN = "run the encode stage again"
 _STORED = ("value_E", "row_E", "start_C")  # of `Columns`
@@ -75,71 +71,44 @@ class DatasetLatents:
     """The latents of one dataset that some split kept.
 
     Attributes:
-        rows: Latents of the dataset's rows at the union of kept columns; `z_NU` makes them dense.
-        shifted: The same of its shifted test set's rows; no rows where there is no such set.
+        rows: Latents of the dataset's rows at the union of kept columns.
         top_PK: Columns per split, best latent first.
         random_PK: Columns per split: latents drawn from those active in training.
         latent_U: The SAE's latent in each column.
     """
 
     rows: Columns
-    shifted: Columns
     top_PK: np.ndarray
     random_PK: np.ndarray
     latent_U: np.ndarray
 
-    @functools.cached_property
-    def z_NU(self) -> np.ndarray:
-        """float32 latents of the dataset's rows, which every split's `train_N` numbers."""
-        return self.rows.dense(np.arange(len(self.latent_U)))
 
-    @functools.cached_property
-    def z_MU(self) -> np.ndarray:
-        """float32 latents of the shifted set's rows, which covariate shift's `test_N` numbers."""
-        return self.shifted.dense(np.arange(len(self.latent_U)))
-
-    def of_split(self, split: base.Split, column_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Dense columns that the split's `train_N` and those that its `test_N` numbers."""
-        z_NK = self.rows.dense(column_K)
-        shifts = split.regime == "covariate_shift"
-        return z_NK, self.shifted.dense(column_K) if shifts else z_NK
-
-
-def latents_path(workdir: Path | str, sae_id: str, dataset: str) -> Path:
-    """Where a dataset's latents lie; user files are told apart by a hash of their path."""
-    folder = hashlib.sha256(sae_id.encode()).hexdigest()[:12]
-    stem = Path(dataset).stem if dataset.endswith((".csv", ".zst")) else dataset
-    digest = hashlib.sha256(dataset.encode()).hexdigest()[:8]
-    return Path(workdir) / FOLDER / folder / f"{stem}-{digest}.safetensors"
-
-
-def read(path: Path, identity: Mapping[str, object]) -> DatasetLatents:
+def read(place: Place, identity: Mapping[str, object]) -> DatasetLatents:
     """Reads what `write` wrote.
 
     Args:
-        path: From `latents_path`.
+        place: Where it lies.
         identity: What the file must have been made from, or it is of no use.
 
     Raises:
         FileNotFoundError: The encode stage has not been here.
         ValueError: It has been here with another SAE, dataset or config, or the file is damaged.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no latents at {path}; run the encode stage first")
-    record, arrays = sealed.read_safetensors(path, _ENTRY, _AGAIN)
+    try:
+        data = place.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no latents at {place}; run the encode stage first") from None
+    record, arrays = sealed.loads_safetensors(place, data, _ENTRY, _AGAIN)
     if record != _record(identity):
         raise ValueError(
-            f"{path} was made with another SAE, dataset, activations or config; {_AGAIN}"
+            f"{place} was made from another SAE, dataset, activations or config; {_AGAIN}"
         )
-    with boundary.reader(path, "a dataset's latents", _AGAIN):
-        rows, shifted = (
-            Columns(**{key: arrays[f"{name}.{key}"] for key in _STORED}, num_rows=int(count))
-            for name, count in zip(("rows", "shifted"), arrays["num_rows"], strict=True)
-        )
+    with boundary.reader(str(place), "a dataset's latents", _AGAIN):
+        num_rows = int(arrays["num_rows"])
+        rows = Columns(**{key: arrays[f"rows.{key}"] for key in _STORED}, num_rows=num_rows)
         kept = {name: arrays[name] for name in ("top_PK", "random_PK", "latent_U")}
-        for columns in (rows, shifted):
-            _check_columns(columns, len(kept["latent_U"]))
-    return DatasetLatents(rows=rows, shifted=shifted, **kept)
+        _check_columns(rows, len(kept["latent_U"]))
+    return DatasetLatents(rows=rows, **kept)
 
 
 def _check_columns(columns: Columns, num_columns: int) -> None:
@@ -157,23 +126,21 @@ def _check_columns(columns: Columns, num_columns: int) -> None:
         raise ValueError("its entries leave the matrix that its header tells of")
 
 
-def write(path: Path, identity: Mapping[str, object], latents: DatasetLatents) -> None:
+def write(place: Place, identity: Mapping[str, object], latents: DatasetLatents) -> None:
     """Writes a file, whole or not at all."""
     arrays = {name: getattr(latents, name) for name in ("top_PK", "random_PK", "latent_U")}
-    for name in ("rows", "shifted"):
-        columns = getattr(latents, name)
-        arrays |= {f"{name}.{key}": getattr(columns, key) for key in _STORED}
-    arrays["num_rows"] = np.array([latents.rows.num_rows, latents.shifted.num_rows], np.int64)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, *sealed.to_safetensors(arrays, _ENTRY, _record(identity)))
+    arrays |= {f"rows.{key}": getattr(latents.rows, key) for key in _STORED}
+    arrays["num_rows"] = np.array(latents.rows.num_rows, np.int64)
+    place.replace(*sealed.to_safetensors(arrays, _ENTRY, _record(identity)))
 
 
-def is_done(path: Path, identity: Mapping[str, object]) -> bool:
+def is_done(place: Place, identity: Mapping[str, object]) -> bool:
     """Whether the file was made in this very way and is whole; any other is made again."""
-    if not path.exists():
-        return False
     try:
-        return sealed.read_safetensors(path, _ENTRY, _AGAIN)[0] == _record(identity)
+        data = place.read()
+        return sealed.loads_safetensors(place, data, _ENTRY, _AGAIN)[0] == _record(identity)
+    except FileNotFoundError:
+        return False
     except sealed.FileError as error:
         logging.warning("%s, which is done now", error)
         return False

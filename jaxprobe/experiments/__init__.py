@@ -1,0 +1,6 @@
+"""What is asked: an experiment is a file, and this is where they are listed."""
+
+from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.experiments.probing import EXPERIMENT as PROBING
+
+EXPERIMENTS: dict[str, Experiment] = {"probing": PROBING}

@@ -1,0 +1,72 @@
+"""What an experiment is: which predictions to make, and which questions to ask of them.
+
+An experiment is one file: a config, the prompts and places that it needs, its jobs, its metrics and its
+report. Stages, tables and renderers do not know it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxprobe.base import Arrow, Site, Split, TextDataset
+from jaxprobe.jobs import Job, Need, Outcome
+from jaxprobe.workspace import Workspace
+
+
+class Experiment(NamedTuple):
+    """An experiment, as functions of its config.
+
+    Attributes:
+        config: A frozen dataclass: the keys of a config file with their defaults.
+        names: `config -> names of the datasets`.
+        needs: `(config, workspace, names) -> what to extract` for these datasets.
+        jobs: `(config, workspace, name of a dataset) -> what to predict`.
+        metrics: Names of `metrics.METRICS` that are recorded beside the columns of a row.
+        report: `(config, results) -> a report of blocks`.
+        version: Raised when a change to the code changes results; part of every fingerprint.
+        check: `(config, d_sae by SAE id) -> None`: raises ValueError for what cannot work, before any work.
+        facts: `(config, workspace, names) -> JSON types`: what the report tells of the datasets, which it
+            does not read itself.
+    """
+
+    config: type
+    names: Callable[[Any], tuple[str, ...]]
+    needs: Callable[[Any, Workspace, Sequence[str]], Iterable[Need]]
+    jobs: Callable[[Any, Workspace, str], Iterable[Job]]
+    metrics: tuple[str, ...]
+    report: Callable[[Any, Any], Any]
+    version: int
+    check: Callable[[Any, Mapping[str, int]], None] = lambda config, d_sae: None
+    facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = lambda config, workspace, names: {}
+
+
+def product(
+    dataset: TextDataset,
+    splits: Iterable[Split],
+    arrows: Iterable[tuple[Arrow, ...]],
+    site: Site,
+    predict: Callable[[Job, Workspace], Sequence[Outcome]],
+    **more: Any,
+) -> Iterator[Job]:
+    """The ordinary jobs: every group of arrows on all of these splits, in one call each.
+
+    Args:
+        dataset: Whose rows the splits number.
+        splits: What is fitted.
+        arrows: Groups of arrows that differ in k alone.
+        site: Where activations are read.
+        predict: As of a job.
+        **more: Further fields of the jobs.
+    """
+    splits = tuple(splits)
+    for group in arrows if splits else ():
+        yield Job(
+            dataset=dataset, site=site, arrows=group, splits=splits, predict=predict, **more
+        )
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """Items in tuples of at most `size`."""
+    rest = iter(items)
+    while part := tuple(itertools.islice(rest, size)):
+        yield part

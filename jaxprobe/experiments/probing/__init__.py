@@ -1,0 +1,22 @@
+"""The paper's main grid: do probes of SAE latents help beside strong probes of activations?
+
+References:
+    Kantamneni et al., Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681.
+"""
+
+from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.experiments.probing import jobs, leaks
+from jaxprobe.experiments.probing.checking import check
+from jaxprobe.experiments.probing.config import Config
+
+EXPERIMENT = Experiment(
+    config=Config,
+    names=jobs.names,
+    needs=jobs.needs,
+    jobs=jobs.jobs,
+    metrics=jobs.METRICS,
+    report=None,
+    version=1,
+    check=check,
+    facts=leaks.facts,
+)

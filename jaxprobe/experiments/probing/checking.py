@@ -1,0 +1,77 @@
+"""What a config of the main grid may not ask, said before any work."""
+
+from collections.abc import Mapping
+
+from jaxprobe import base, checks, datasets, regimes, selection
+from jaxprobe.experiments.probing.config import Config
+from jaxprobe.probes import PROBES
+
+
+def check(config: Config, d_sae: Mapping[str, int]) -> None:
+    """Raises ValueError for a choice that does not exist, or more latents than there are.
+
+    Args:
+        config: The config.
+        d_sae: Latents of each SAE by its id, as far as they are known.
+    """
+    encode = config.encode
+    for name, known in (("protocols", base.PROTOCOLS), ("regimes", base.REGIMES)):
+        chosen = getattr(encode, name)
+        if not chosen:
+            raise ValueError(f"`config.encode.{name}` must name at least one of {', '.join(known)}")
+        for value in chosen:
+            checks.check_choice(name[:-1], value, known)
+    checks.check_choice("dedup_by", encode.dedup_by, regimes.DEDUP_BY)
+    checks.check_choice("ranking", encode.ranking, selection.RANKINGS)
+    _check_fit(config)
+    _check_counts(config, d_sae)
+    _check_report(config)
+
+
+def _check_fit(config: Config) -> None:
+    fit = config.fit
+    checks.check_choice("solver", fit.solver, ("converged", "saga"))
+    checks.check_choice("dtype", fit.dtype, ("auto", "float32", "float64"))
+    checks.check_positive("workers", fit.workers)
+    checks.check_positive("memory_gib", fit.memory_gib)
+    for penalty in fit.penalties:
+        checks.check_choice("penalty", penalty, ("l1", "l2"))
+    for method in (*fit.baselines, *fit.standard_only, *fit.latent_methods):
+        checks.check_choice("method", method, PROBES)
+
+
+def _check_counts(config: Config, d_sae: Mapping[str, int]) -> None:
+    """More latents than are ranked, or than there are, would be fewer under the name of more."""
+    fit, encode = config.fit, config.encode
+    for name in ("num_latents", "regime_num_latents"):
+        for count in getattr(fit, name):
+            if not 0 < count <= encode.max_latents:
+                raise ValueError(
+                    f"`{name}` must lie between 1 and encode.max_latents = {encode.max_latents}, got"
+                    f" {count}; encode more, or ask for fewer"
+                )
+            for sae, most in d_sae.items():
+                if count > most:
+                    raise ValueError(
+                        f"`fit.{name}` asks for {count:,} latents, SAE {sae} has {most:,}; ask for fewer"
+                    )
+    most = max(fit.regime_num_latents, default=0)
+    if fit.controls and most > encode.random_latents:
+        raise ValueError(
+            f"`regime_num_latents` asks the random-latents control for {most} latents, more than"
+            f" encode.random_latents = {encode.random_latents}; encode more, or set fit.controls to"
+            " False"
+        )
+
+
+def _check_report(config: Config) -> None:
+    report = config.report
+    for regime in report.regimes:
+        checks.check_choice("regime of config.report.regimes", regime, base.REGIMES)
+    for method in report.baselines:
+        checks.check_choice("method of config.report.baselines", method, PROBES)
+    if report.site:
+        base.Site.parse(report.site)
+    known = [datasets.name_of(entry) for entry in config.datasets]
+    for name in report.datasets if known else ():
+        checks.check_choice("dataset of config.report.datasets", name, known)

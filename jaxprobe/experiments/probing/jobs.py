@@ -1,0 +1,103 @@
+"""The paper's main grid: splits of every regime, and the jobs that fit them."""
+
+from collections.abc import Iterator, Sequence
+
+from jaxprobe import datasets, regimes
+from jaxprobe.base import Site, Split, TextDataset
+from jaxprobe.experiments.config import sites_of
+from jaxprobe.experiments.experiment import batched, product
+from jaxprobe.experiments.probing import methods
+from jaxprobe.experiments.probing.config import Config
+from jaxprobe.features.ranked import Ranking
+from jaxprobe.jobs import Job, Need
+from jaxprobe.methods.probes import Engine
+from jaxprobe.workspace import Workspace
+
+SPLITS_AT_ONCE = 16  # splits of a job: few enough that progress moves and little is lost at a kill
+METRICS = ("average_precision", "log_loss", "calibration_error", "recall_at_fpr_1")
+
+
+def names(config: Config) -> tuple[str, ...]:
+    """The datasets of a job, as its config names them."""
+    return config.datasets or datasets.names(config.source)
+
+
+def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterator[Need]:
+    """The last token of every prompt at every site that a probe reads."""
+    sites = dict.fromkeys((*sites_of(config), *workspace.sae_sites.values()))
+    taps = tuple((site, "last") for site in sites)
+    for name in chosen:
+        yield Need(texts=workspace.dataset(name).texts, taps=taps)
+    for name in chosen if "covariate_shift" in config.encode.regimes else ():
+        yield Need(texts=workspace.with_shifted(name).texts, taps=taps)
+
+
+def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
+    """Every job of a dataset: baselines at every site, each SAE at its own, controls."""
+    dataset, splits = draws(config, workspace, name)
+    engine = Engine(
+        dtype=workspace.fit_dtype(config.fit.dtype),
+        memory_gib=config.fit.memory_gib,
+        metrics=METRICS,
+    )
+    for standard in (True, False):
+        of_kind = [split for split in splits if (split.regime == "standard") == standard]
+        for part in batched(of_kind, SPLITS_AT_ONCE):
+            for site, groups, more in _groups(config, workspace, splits, standard):
+                yield from product(
+                    dataset, part, groups, site, engine, settings={"dtype": config.fit.dtype}, **more
+                )
+
+
+def _groups(
+    config: Config, workspace: Workspace, splits: tuple[Split, ...], standard: bool
+) -> Iterator[tuple[Site, list[methods.Group], dict]]:
+    """Per site and SAE the arrows to fit, and what their jobs read."""
+    fit, own = config.fit, sites_of(config)
+    read = {"latents": splits, "ranking": ranking(config)}
+    for site in own:
+        yield site, methods.baselines(fit, standard), {}
+    for sae, site in workspace.sae_sites.items():
+        yield site, methods.of_sae(fit, sae, standard), read
+    for site in dict.fromkeys(workspace.sae_sites.values()) if config.encode.random_sae else ():
+        yield site, methods.of_random_sae(fit), read
+
+
+def ranking(config: Config) -> Ranking:
+    """How the config's latents are ranked."""
+    encode = config.encode
+    return Ranking(
+        max_latents=encode.max_latents,
+        ranking=encode.ranking,
+        random_latents=encode.random_latents,
+        seed=config.seed,
+    )
+
+
+def draws(
+    config: Config, workspace: Workspace, name: str
+) -> tuple[TextDataset, tuple[Split, ...]]:
+    """A dataset's table and every split that the config asks of it, in a fixed order.
+
+    Levels that the dataset is too small for have none, nor has covariate shift where the source has no
+    shifted set.
+    """
+    dataset = workspace.dataset(name)
+    shifts = "covariate_shift" in config.encode.regimes
+    table = workspace.with_shifted(name) if shifts else dataset
+    found: list[Split] = []
+    for regime in config.encode.regimes:
+        shifted = workspace.shifted(name) if regime == "covariate_shift" else None
+        if regime == "covariate_shift" and shifted is None:
+            continue
+        for protocol in config.encode.protocols:
+            found += regimes.splits(
+                dataset,
+                regime,
+                protocol=protocol,
+                seed=config.seed,
+                shifted=shifted,
+                dedup_by=config.encode.dedup_by if protocol == "dedup" else "exact",
+            )
+    return table, tuple(found)
+

@@ -1,0 +1,1 @@
+"""What probes read: activations, and the latents, reconstructions and errors of SAEs."""

@@ -1,0 +1,115 @@
+"""What an experiment asks for: prompts to run through the model, and predictions to make."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxprobe import metrics
+from jaxprobe.base import Arrow, Prediction, Site, Split, TextDataset
+from jaxprobe.features.ranked import Ranking
+from jaxprobe.store import Tap, sha256_of
+from jaxprobe.workspace import Workspace
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Need:
+    """Prompts to run through the model, and where to read them.
+
+    Attributes:
+        texts: The prompts.
+        taps: Sites and poolings.
+    """
+
+    texts: Sequence[str]
+    taps: tuple[Tap, ...]
+
+    @property
+    def hashes(self) -> Sequence[bytes]:
+        """The SHA-256 of each prompt, computed once where the prompts are a dataset's."""
+        known = getattr(self.texts, "sha256", None)
+        return sha256_of(self.texts) if known is None else known
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Predictions that are made together: one method on several splits of one dataset, for several k.
+
+    Attributes:
+        dataset: The table whose rows the splits number.
+        site: Where activations are read.
+        arrows: The methods; they differ in k alone.
+        splits: What they are fitted on and tested on.
+        predict: `(job, workspace) -> outcomes`, split by split and in each arrow by arrow.
+        settings: What else decides the numbers; JSON types.
+        latents: All splits of the dataset whose latents are ranked together; `splits` are among them.
+            Empty where no latents are read.
+        ranking: How these latents are ranked.
+    """
+
+    dataset: TextDataset
+    site: Site
+    arrows: tuple[Arrow, ...]
+    splits: tuple[Split, ...]
+    predict: "Callable[[Job, Workspace], Sequence[Outcome]]"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    latents: tuple[Split, ...] = ()
+    ranking: Ranking | None = None
+
+    @property
+    def arrow(self) -> Arrow:
+        """The first arrow: features, method and control are those of all."""
+        return self.arrows[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one arrow achieved on one split.
+
+    Attributes:
+        valid_auroc: The score by which choices are made.
+        tests: Per test set, in the split's order, its metrics by name.
+        best_value: The chosen value of the hyperparameter; NaN where there is none.
+        converged: Whether every fit that it rests on reached its optimum.
+        chosen: What the probe weighs most, JSON types; empty where nothing is kept.
+    """
+
+    valid_auroc: float
+    tests: tuple[Mapping[str, float], ...]
+    best_value: float = math.nan
+    converged: bool = True
+    chosen: Sequence[Mapping[str, Any]] = ()
+
+
+COLUMN_METRICS = ("auroc", "f1", "accuracy")  # that every result row has
+
+
+def outcome(
+    prediction: Prediction,
+    split: Split,
+    wanted: Sequence[str] = (),
+    known: Mapping[str, metrics.Metric] = metrics.METRICS,
+) -> Outcome:
+    """A prediction, scored: for methods that do not go through the probe engine.
+
+    Args:
+        prediction: Log-odds of every test row.
+        split: What was predicted.
+        wanted: Metrics beyond the columns of a row.
+        known: Metrics by name.
+    """
+    tests = []
+    for test in split.tests:
+        score_M = np.asarray(prediction.score_M[test.name])
+        found = {}
+        for name in dict.fromkeys((*COLUMN_METRICS, *wanted)):
+            found[name] = metrics.evaluate(known[name], test, score_M, prediction, split)
+        tests.append(found)
+    return Outcome(
+        valid_auroc=float(prediction.valid_auroc),
+        tests=tuple(tests),
+        best_value=float(prediction.best_value),
+        converged=bool(prediction.converged),
+    )

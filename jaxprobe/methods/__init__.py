@@ -1,0 +1,1 @@
+"""How a job's predictions are made: by the probe engine, or by an experiment's own way."""

@@ -1,0 +1,92 @@
+"""Probes of activations and latents: a job is one call of the probe engine."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxprobe import base, regimes
+from jaxprobe.base import Split
+from jaxprobe.jobs import COLUMN_METRICS, Job, Outcome
+from jaxprobe.probes import PROBES, grid
+from jaxprobe.workspace import Workspace
+
+# Methods whose name in result rows is not their key in `PROBES`.
+_KEYS = {"logistic_l2": "logistic"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How the probe engine runs a job; call it as a job's `predict`.
+
+    Attributes:
+        dtype: Arithmetic of fits: `float64` or `float32`.
+        memory_gib: What the probes of one compiled program may take together on a device.
+        metrics: Names of metrics beyond the columns of a row.
+    """
+
+    dtype: str
+    memory_gib: float = grid.MEMORY_GIB
+    metrics: tuple[str, ...] = ()
+
+    def __call__(self, job: Job, workspace: Workspace) -> list[Outcome]:
+        """Fits and scores every split of the job with every arrow."""
+        splits = [with_control(split, job.arrow.control) for split in job.splits]
+        x_ND, columns = _features(job, workspace)
+        counts = [arrow.k for arrow in job.arrows]
+        method = probe_key(job.arrow.method)
+        scores = grid.fit_grid(
+            method,
+            x_ND,
+            splits,
+            columns=columns,
+            num_latents=() if columns is None else counts,
+            metrics=(*COLUMN_METRICS, *self.metrics),
+            # A library's probe brings its own arithmetic and memory.
+            **({} if PROBES[method].on_host else self._settings()),
+        )
+        return _outcomes(scores, splits, len(counts))
+
+    def _settings(self) -> dict:
+        return {"dtype": self.dtype, "memory_gib": self.memory_gib}
+
+
+def probe_key(method: str) -> str:
+    """The key of `PROBES` of a method as result rows name it."""
+    return _KEYS.get(method, method)
+
+
+def with_control(split: Split, control: str) -> Split:
+    """The split as a control fits it: with its own labels in an order that means nothing, or as it is."""
+    if control != "shuffled_labels":
+        return split
+    y_N = shuffled_labels(split)
+    folds = regimes.validation_folds(y_N, split.seed)
+    return dataclasses.replace(split, y_train_N=y_N, folds=folds)
+
+
+def shuffled_labels(split: Split) -> np.ndarray:
+    """The control's labels: the split's own in an order that has nothing to do with the texts."""
+    address = f"{split.seed}/{split.dataset}/{split.regime}/{split.level}/{split.protocol}/shuffle"
+    entropy = int.from_bytes(hashlib.sha256(address.encode()).digest()[:8], "little")
+    return np.random.default_rng(entropy).permutation(split.y_train_N)
+
+
+def _features(job: Job, workspace: Workspace) -> tuple[np.ndarray, list[np.ndarray] | None]:
+    """Features of the dataset's rows, and the columns of each split where latents are read."""
+    arrow = job.arrow
+    if arrow.features == base.ACTIVATIONS:
+        return workspace.activations(job.dataset, job.site, arrow.pooling), None
+    assert job.ranking is not None
+    latents = workspace.latents(job.dataset, arrow.features, job.site, job.latents, job.ranking)
+    table_PK = latents.random_PK if arrow.control == "random_latents" else latents.top_PK
+    number = {id(split): p for p, split in enumerate(job.latents)}
+    most = max(arrow.k for arrow in job.arrows)
+    columns = [table_PK[number[id(split)]][:most] for split in job.splits]
+    union_U = np.unique(np.concatenate(columns))
+    return latents.rows.dense(union_U), [np.searchsorted(union_U, one) for one in columns]
+
+
+def _outcomes(scores, splits: Sequence[Split], num_counts: int) -> list[Outcome]:
+    raise NotImplementedError

@@ -1,0 +1,118 @@
+"""What made a result: config, versions, processor, command. A file per run, named by its content.
+
+A result names the record of the run that made it, so a page tells of a result what was true when it was
+made, whatever ran in the directory since.
+"""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxprobe import sealed
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import digest
+
+PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
+_AGAIN = "restore it from a copy, or run the fit stage again in another work directory"
+
+
+def make(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The record of a run that is about to make results.
+
+    Args:
+        config: The experiment's config, every key.
+        **more: What else is known of it: fingerprints, the SAEs' quality.
+    """
+    return {
+        "config": config,
+        "versions": versions(),
+        "commit": commit(),
+        "device": device(),
+        "processor": processor(),
+        **more,
+    }
+
+
+def keep(work: Workdir, record: Mapping[str, Any]) -> str:
+    """Writes a record where it is not there yet; returns the name that results know it by."""
+    name = digest(record)[:16]
+    place = work.records / f"{name}.json"
+    if not place.exists():
+        place.create(sealed.to_json(record))
+    return name
+
+
+def read(work: Workdir, name: str) -> dict[str, Any]:
+    """The record of that name.
+
+    Raises:
+        FileNotFoundError: There is none.
+        FileError: It is not what was written.
+    """
+    place = work.records / f"{name}.json"
+    return sealed.loads_json(place, place.read(), _AGAIN)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what makes the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """The git commit of jaxprobe's own checkout, `+` behind it where files differ; empty without one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(root), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said[0][:12] + ("+" if said[1] else "")
+
+
+def device() -> str:
+    """How many devices of which kind the process sees."""
+    first = jax.devices()[0]
+    return f"{jax.device_count()} x {first.platform} ({first.device_kind})"
+
+
+def processor() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return f"{name}, {cores} cores"
+
+
+def command() -> str:
+    """What started this process."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

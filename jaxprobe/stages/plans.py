@@ -1,0 +1,152 @@
+"""Which jobs a config consists of: what the report reads in place of datasets and SAEs.
+
+A plan is written by the fit stage, a file per config. Jobs that differ in sites, SAEs or methods alone share
+a scope and stand on one page.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxprobe import sealed
+from jaxprobe.place import Place
+from jaxprobe.results import TableError
+from jaxprobe.stages.shards import Shard
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import digest
+
+_AGAIN = "run the fit stage again"
+# What two jobs on one page may differ in.
+_FREE = ("site", "sites", "saes", "train_sae", "fit", "report", "bos", "extract")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The objects of one config's jobs.
+
+    Attributes:
+        name: Of the config: `name_of`.
+        scope: What the config shares with others on one page: `scope_of`.
+        record: Name of the record of the run that completed it.
+        made: When that was, UTC, ISO 8601.
+        objects: Names of the result objects, in order.
+        facts: What the experiment's report tells of the datasets.
+    """
+
+    name: str
+    scope: str
+    record: str
+    made: str
+    objects: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+def name_of(config: Mapping[str, Any]) -> str:
+    """A digest of a config, less what only the page depends on."""
+    return digest({key: value for key, value in config.items() if key != "report"})[:16]
+
+
+def scope_of(config: Mapping[str, Any]) -> str:
+    """A digest of what two jobs must share to stand on one page: all but places, SAEs and methods."""
+    return digest({key: value for key, value in config.items() if key not in _FREE})[:16]
+
+
+def write(
+    work: Workdir,
+    config: Mapping[str, Any],
+    shard: Shard | None,
+    *,
+    record: str,
+    objects: Sequence[Place],
+    facts: Mapping[str, Any],
+) -> None:
+    """Keeps a finished job's plan; the same plan is not written again."""
+    part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+    place = work.plans / f"{name_of(config)}{part}.json"
+    content = {
+        "name": name_of(config),
+        "scope": scope_of(config),
+        "record": record,
+        "objects": [one.name for one in objects],
+        "facts": facts,
+    }
+    if place.exists():
+        held = sealed.loads_json(place, place.read(), _AGAIN)
+        if {key: held.get(key) for key in content if key != "record"} == {
+            key: value for key, value in content.items() if key != "record"
+        }:
+            return
+    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    place.replace(sealed.to_json(content | {"made": made}))
+
+
+def read_all(work: Workdir) -> list[Plan]:
+    """Every plan of a work directory, those of a job's shards as one; a job with shards missing is left out.
+
+    Raises:
+        FileError: A plan is not what was written.
+    """
+    parts: dict[str, dict[str, dict[str, Any]]] = {}
+    for file in work.plans.children():
+        place = work.plans / file
+        name, _, part = file.removesuffix(".json").partition("-")
+        parts.setdefault(name, {})[part] = sealed.loads_json(place, place.read(), _AGAIN)
+    found = []
+    for name, by_part in parts.items():
+        pieces = [by_part[""]] if "" in by_part else _all_shards(by_part)
+        if pieces:
+            found.append(_joined(name, pieces))
+    return sorted(found, key=lambda plan: plan.made)
+
+
+def _all_shards(by_part: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The plans of all shards of one count; none where some are missing."""
+    for part in sorted(by_part):
+        count = int(part.rpartition("-")[2])
+        names = [f"{index}-of-{count}" for index in range(count)]
+        if all(name in by_part for name in names):
+            return [by_part[name] for name in names]
+    return []
+
+
+def _joined(name: str, pieces: Sequence[Mapping[str, Any]]) -> Plan:
+    facts: dict[str, Any] = {}
+    for piece in pieces:
+        for key, value in piece["facts"].items():
+            facts[key] = {**facts.get(key, {}), **value} if isinstance(value, dict) else value
+    return Plan(
+        name=name,
+        scope=pieces[0]["scope"],
+        record=pieces[0]["record"],
+        made=max(piece["made"] for piece in pieces),
+        objects=tuple(one for piece in pieces for one in piece["objects"]),
+        facts=facts,
+    )
+
+
+def chosen(plans: Sequence[Plan], config: Mapping[str, Any] | None, work: Workdir) -> list[Plan]:
+    """The plans of one page: the config's first, then those that share its scope.
+
+    Args:
+        plans: All of the work directory.
+        config: Whose page; None where the directory holds one scope alone.
+        work: The directory, for messages.
+
+    Raises:
+        TableError: The config has no results here, or there are several to choose from.
+    """
+    if config is None:
+        scopes = {plan.scope for plan in plans}
+        if len(scopes) != 1:
+            what = "no results" if not scopes else f"the results of {len(scopes)} jobs"
+            raise TableError(f"{work} holds {what}; run the fit stage, or name the job's config")
+        return list(plans)
+    first = [plan for plan in plans if plan.name == name_of(config)]
+    if not first:
+        there = f" ({len(plans)} other jobs have some)" if plans else ""
+        raise TableError(
+            f"there are no results of this config in {work}{there}; run the fit stage first"
+        )
+    scope = scope_of(config)
+    return [*first, *(plan for plan in plans if plan.scope == scope and plan not in first)]

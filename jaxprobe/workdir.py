@@ -1,0 +1,83 @@
+"""What lies where in a work directory."""
+
+import dataclasses
+import os
+
+from jaxprobe.place import Place
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The names of a run's artefacts below its root.
+
+    Attributes:
+        root: The directory, or a bucket's folder.
+    """
+
+    root: Place
+
+    @classmethod
+    def parse(cls, text: "str | os.PathLike | Place | Workdir") -> "Workdir":
+        """A path, `memory://`, `gs://` or `s3://`."""
+        if isinstance(text, Workdir):
+            return text
+        return cls(text if isinstance(text, Place) else Place.parse(text))
+
+    def __str__(self) -> str:
+        """What was parsed."""
+        return str(self.root)
+
+    @property
+    def activations(self) -> Place:
+        """The activation store."""
+        return self.root / "activations"
+
+    @property
+    def saes(self) -> Place:
+        """Trained SAEs and drawn ones, a folder each."""
+        return self.root / "saes"
+
+    @property
+    def latents(self) -> Place:
+        """Kept latents, a file per SAE, dataset and way of making them."""
+        return self.root / "latents"
+
+    @property
+    def jobs(self) -> Place:
+        """One Parquet object a finished job of the fit stage."""
+        return self.root / "results"
+
+    @property
+    def plans(self) -> Place:
+        """Which jobs a config consists of, a file per config."""
+        return self.root / "plans"
+
+    @property
+    def records(self) -> Place:
+        """What runs were: config, versions, processor; a file each, named by its content."""
+        return self.root / "records"
+
+    @property
+    def begun(self) -> Place:
+        """What `auto` was resolved to when the directory was begun."""
+        return self.root / "begun.json"
+
+    @property
+    def run_file(self) -> Place:
+        """The record of the last run."""
+        return self.root / "run.json"
+
+    @property
+    def results(self) -> Place:
+        """The rows of the report, in one table."""
+        return self.root / "results.parquet"
+
+    @property
+    def metrics(self) -> Place:
+        """Further metrics of these rows, in long form."""
+        return self.root / "metrics.parquet"
+
+    @property
+    def report(self) -> Place:
+        """The page and the numbers behind it."""
+        return self.root / "report"
