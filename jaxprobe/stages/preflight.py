@@ -1,7 +1,10 @@
 """What a run would refuse in the end is refused before hours of work."""
 
 import dataclasses
+import importlib.util
 from typing import Protocol
+
+from absl import logging
 
 from jaxprobe import base, checks, datasets, models, regimes, selection
 from jaxprobe.checkpoints import LoadedSae
@@ -50,6 +53,26 @@ def check_config(job: Job) -> None:
     if job.train_sae is not None:
         _check_trained(job, job.train_sae)
     _check_report(job)
+
+
+def with_installed(config: fitting.FitConfig) -> fitting.FitConfig:
+    """The probes without those that need an extra that is not installed; a warning says so.
+
+    Raises:
+        ValueError: Without them no baseline is left.
+    """
+    methods = {*config.baselines, *config.latent_methods}
+    if "xgboost" not in methods or importlib.util.find_spec("xgboost") is not None:
+        return config
+    install = "pip install 'jaxprobe[xgboost]'"
+    if config.baselines == ("xgboost",):
+        raise ValueError(f"`fit.baselines` names xgboost alone, which is not installed: {install}")
+    logging.warning("xgboost is not installed, so the job runs without it; to add it: %s", install)
+    return dataclasses.replace(
+        config,
+        baselines=tuple(name for name in config.baselines if name != "xgboost"),
+        latent_methods=tuple(name for name in config.latent_methods if name != "xgboost"),
+    )
 
 
 def check_inputs(job: Job) -> None:

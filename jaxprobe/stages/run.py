@@ -11,16 +11,17 @@ import jax
 from jaxprobe import assets, base, checks, datasets, models, sealed, stopping, table, tokens
 from jaxprobe.checkpoints import LoadedSae, bos_setting, load_sae, native
 from jaxprobe.checkpoints.training_settings import agreed_bos
+from jaxprobe.experiments import schemas
+from jaxprobe.experiments.config import sites_of
 from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
 from jaxprobe.stages import fit as fitting
-from jaxprobe.stages import names, preflight, run_file, settings
+from jaxprobe.stages import names, preflight, run_file, stage_configs
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
 from jaxprobe.stages.reporting import leaks
-from jaxprobe.stages.settings import build
 from jaxprobe.store import ActivationStore, replace_file
 
 STAGES = ("extract", "train_sae", "encode", "fit", "report")
@@ -55,37 +56,14 @@ class RunConfig:
     def from_mapping(cls, config: Mapping[str, Any]) -> "RunConfig":
         """Builds the stages' configs from a config file's content.
 
-        What stages share (model, dtype, bos, site, source, datasets, seed) is said once at the top;
-        a section `extract`, `train_sae`, `encode`, `fit` or `report` sets the rest.
+        The keys and their defaults are those of `experiments.probing.config`; what stages share (model,
+        sites, source, datasets, seed) is said once at the top.
 
         Raises:
             ValueError: An unknown key or choice; the message names the known ones.
         """
-        shared = ("model", "dtype", "bos", "site", "source", "datasets", "seed", "saes")
-        for key in config:
-            checks.check_choice("config key", key, (*shared, *STAGES))
-        given = {key: config[key] for key in shared if key in config}
-        sections = {key: _section(key, config.get(key)) for key in STAGES}
-        site = str(base.Site.parse(str(given.get("site", training.TrainSaeConfig.site))))
-        common = {key: given[key] for key in ("source", "datasets") if key in given}
-        trains = bool(sections["train_sae"])
-        extract = {key: given[key] for key in ("model", "dtype", "bos") if key in given}
-        extract |= common
-        extract |= {"sites": (site,), "token_sites": (site,) if trains else ()}
-        seeded = common | ({"seed": given["seed"]} if "seed" in given else {})
-        built = cls(
-            extract=build(extraction.ExtractConfig, "extract", extract | sections["extract"]),
-            train_sae=build(
-                training.TrainSaeConfig, "train_sae", {"site": site} | sections["train_sae"]
-            )
-            if trains
-            else None,
-            encode=build(encoding.EncodeConfig, "encode", seeded | sections["encode"]),
-            fit=build(fitting.FitConfig, "fit", sections["fit"]),
-            report=build(reporting.ReportConfig, "report", sections["report"]),
-            site=site,
-            saes=settings.checked("config.saes", given.get("saes", ()), tuple[str, ...]),
-        )
+        job = schemas.read(config)
+        built = cls(**stage_configs.of_job(job), site=str(sites_of(job)[0]), saes=job.saes)
         preflight.check_config(built)
         return built
 
@@ -111,6 +89,8 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
     workdir, config = Path(workdir), with_stored_sites(config)
     # Refuses SAEs that do not go together, by their headers alone.
     request = None if set(stages) <= {"report"} else to_extract(config)
+    if {"extract", "fit"} & {*stages}:
+        config = dataclasses.replace(config, fit=preflight.with_installed(config.fit))
     if "extract" in stages:
         preflight.check_inputs(config)
     if config.shard is not None:
@@ -378,12 +358,6 @@ def _with_stored_site(sae: LoadedSae, config: RunConfig) -> LoadedSae:
 def _quality(sae: LoadedSae) -> Mapping[str, object] | None:
     trained = sae.metadata.get("training")
     return trained.get("held_out") if isinstance(trained, Mapping) else None
-
-
-def _section(name: str, value: object) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"`config.{name}` must hold keys and values, got {value!r}")
-    return dict(value or {})
 
 
 def device() -> str:
