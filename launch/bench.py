@@ -9,8 +9,7 @@ of 4 GB and reads it; `memory` says what a model takes on a device. `--helpfull`
 from absl import app, flags
 from benchmarks import encode, fit, forward, grid, models, train_sae
 from benchmarks.ranking import select_suite
-from job import config_and_workdir, finish
-from overrides import parse_flags
+from flags import config_and_workdir, finish, parse_flags
 
 from jaxprobe.stages import run
 

@@ -2,7 +2,14 @@
 
 import errno
 import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
+import signals
+from absl import logging
+
+from jaxprobe import stopping
 from jaxprobe.assets import AssetError
 from jaxprobe.outgoing import printable
 from jaxprobe.store import StoreError
@@ -11,6 +18,7 @@ from jaxprobe.table import TableError
 # What files, disks, networks and users bring about. TypeError, KeyError and the like are mistakes of
 # the program: they stay tracebacks.
 FAILURES = (AssetError, StoreError, TableError, ValueError, OSError, MemoryError)
+Result = TypeVar("Result")
 _GO_ON = "then run the same command again to go on"
 _REMEDIES = {
     (errno.ENOSPC, errno.EDQUOT): f"free space, {_GO_ON}",
@@ -27,6 +35,29 @@ _REMEDIES = {
     (errno.EMFILE, errno.ENFILE): f"allow more open files (`ulimit -n`), {_GO_ON}",
     (errno.ENOMEM,): f"free memory, {_GO_ON}",
 }
+
+
+def finish(work: Callable[[], Result]) -> Result:
+    """Does the work; an error that says what to do ends the program without a traceback.
+
+    What a user, a disk or another program can bring about is a sentence (`FAILURES`); anything
+    else is a mistake of jaxprobe and stays a traceback. A signal ends the program with 128 and its
+    number, after what was done is committed.
+    """
+    try:
+        with stopping.on_signals():
+            return work()
+    except stopping.Stopped as stop:
+        signals.leave(stop.number, "what was done is kept, and the same command goes on from here")
+    except BrokenPipeError:
+        os._exit(141)  # whoever read our output has gone: as SIGPIPE ends other programs
+    except FAILURES as error:
+        _explain(error)
+
+
+def _explain(error: BaseException) -> NoReturn:
+    logging.debug("where it came from", exc_info=True)
+    sys.exit(f"error: {sentence(error)}")
 
 
 def sentence(error: BaseException) -> str:

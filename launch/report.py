@@ -7,8 +7,7 @@ python launch/report.py --published=DIR --published_model=gemma-2-9b --workdir=O
 import sys
 
 from absl import app, flags
-from job import config_and_workdir, finish, set_limits
-from overrides import FLAGS, parse_flags
+from flags import FLAGS, config_and_workdir, finish, parse_flags, set_limits
 
 from jaxprobe import published
 from jaxprobe.stages import report, run

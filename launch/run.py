@@ -5,8 +5,7 @@ same command without --shard merges their tables and writes the report.
 """
 
 from absl import app
-from job import config_and_workdir, finish
-from overrides import parse_flags
+from flags import config_and_workdir, finish, parse_flags
 
 from jaxprobe.stages import estimate, run
 

@@ -1,8 +1,7 @@
 """Runs the train_sae stage alone: python launch/train_sae.py --config=FILE [--workdir=DIR]."""
 
 from absl import app
-from job import config_and_workdir, finish
-from overrides import parse_flags
+from flags import config_and_workdir, finish, parse_flags
 
 from jaxprobe.stages import run
 

@@ -7,7 +7,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "arguments", "boundary", "outgoing", "sealed", "stopping", "sites", "base"),
+    *(
+        "checks",
+        "settings",
+        "arguments",
+        "boundary",
+        "outgoing",
+        "sealed",
+        "stopping",
+        "sites",
+        "base",
+    ),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(
         "assets",
@@ -21,6 +31,7 @@ ROOMS = (
         "checkpoints",
     ),
     *("store", "table", "published"),
+    "experiments",
     "stages",
 )
 STAGES = (
@@ -34,7 +45,7 @@ STAGES = (
         "run_file",
         "report",
         "shards",
-        "settings",
+        "stage_configs",
         "preflight",
     ),
     *("run", "estimate"),

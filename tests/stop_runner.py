@@ -24,8 +24,8 @@ import tempfile
 import time
 import traceback
 
+import flags
 import jax
-import job
 import numpy as np
 
 from jaxprobe import models
@@ -104,7 +104,7 @@ def _child(order: dict, clock: pathlib.Path) -> None:
             "fit": {"num_latents": (4,), "regime_num_latents": (4,), "controls": False},
         }
     )
-    print(job.finish(lambda: run.run(config, order["workdir"])))
+    print(flags.finish(lambda: run.run(config, order["workdir"])))
 
 
 def _run(order: dict, folder: pathlib.Path) -> dict:
