@@ -9,6 +9,8 @@ Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
 """
 
 import dataclasses
+import functools
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -188,6 +190,21 @@ class Split:
     def y_test_N(self) -> np.ndarray:
         """Labels of the first test set."""
         return self.tests[0].y_M
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of what the split draws: rows, labels, weights, folds, test sets and names."""
+        named = (self.dataset, self.regime, self.level, self.protocol, self.seed)
+        found = hashlib.sha256(repr(named).encode())
+        arrays = [self.train_N, self.y_train_N, self.weight_train_N]
+        arrays += [part for fold in self.folds for part in (fold.train, fold.valid)]
+        for test in self.tests:
+            found.update(test.name.encode())
+            arrays += [test.row_M, test.y_M, test.group_M]
+        for array in arrays:
+            content = b"none" if array is None else np.asarray(array).astype("<f8").tobytes()
+            found.update(len(content).to_bytes(8, "little") + content)
+        return found.hexdigest()
 
     def __repr__(self) -> str:
         """Sizes, not the rows."""

@@ -5,11 +5,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from jaxprobe import metrics
 from jaxprobe.base import Arrow, Prediction, Site, Split, TextDataset
 from jaxprobe.features.ranked import Ranking
+from jaxprobe.probes.scores import metrics_of
 from jaxprobe.store import Tap, sha256_of
 from jaxprobe.workspace import Workspace
 
@@ -42,7 +40,7 @@ class Job:
         site: Where activations are read.
         arrows: The methods; they differ in k alone.
         splits: What they are fitted on and tested on.
-        predict: `(job, workspace) -> outcomes`, split by split and in each arrow by arrow.
+        predict: `(job, workspace) -> evaluations`, split by split and in each arrow by arrow.
         settings: What else decides the numbers; JSON types.
         latents: All splits of the dataset whose latents are ranked together; `splits` are among them.
             Empty where no latents are read.
@@ -53,7 +51,7 @@ class Job:
     site: Site
     arrows: tuple[Arrow, ...]
     splits: tuple[Split, ...]
-    predict: "Callable[[Job, Workspace], Sequence[Outcome]]"
+    predict: "Callable[[Job, Workspace], Sequence[Evaluation]]"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     latents: tuple[Split, ...] = ()
     ranking: Ranking | None = None
@@ -65,13 +63,13 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Evaluation:
     """What one arrow achieved on one split.
 
     Attributes:
         valid_auroc: The score by which choices are made.
         tests: Per test set, in the split's order, its metrics by name.
-        best_value: The chosen value of the hyperparameter; NaN where there is none.
+        best_value: The chosen C of a logistic probe; NaN for other methods.
         converged: Whether every fit that it rests on reached its optimum.
         chosen: What the probe weighs most, JSON types; empty where nothing is kept.
     """
@@ -86,30 +84,21 @@ class Outcome:
 COLUMN_METRICS = ("auroc", "f1", "accuracy")  # that every result row has
 
 
-def outcome(
-    prediction: Prediction,
-    split: Split,
-    wanted: Sequence[str] = (),
-    known: Mapping[str, metrics.Metric] = metrics.METRICS,
-) -> Outcome:
-    """A prediction, scored: for methods that do not go through the probe engine.
+def evaluated(prediction: Prediction, split: Split, wanted: Sequence[str] = ()) -> Evaluation:
+    """A prediction with its metrics: for methods that do not go through the probe engine.
 
     Args:
         prediction: Log-odds of every test row.
         split: What was predicted.
         wanted: Metrics beyond the columns of a row.
-        known: Metrics by name.
     """
-    tests = []
-    for test in split.tests:
-        score_M = np.asarray(prediction.score_M[test.name])
-        found = {}
-        for name in dict.fromkeys((*COLUMN_METRICS, *wanted)):
-            found[name] = metrics.evaluate(known[name], test, score_M, prediction, split)
-        tests.append(found)
-    return Outcome(
+    found = metrics_of(dict.fromkeys((*COLUMN_METRICS, *wanted)), split, prediction)
+    return Evaluation(
         valid_auroc=float(prediction.valid_auroc),
-        tests=tuple(tests),
+        tests=tuple(
+            {name: float(values[at]) for name, values in found.items()}
+            for at in range(len(split.tests))
+        ),
         best_value=float(prediction.best_value),
         converged=bool(prediction.converged),
     )

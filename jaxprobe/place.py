@@ -41,6 +41,11 @@ class Place:
     def __str__(self) -> str:
         return f"{self.root}/{self.key}" if self.key else self.root
 
+    def __fspath__(self) -> str:
+        if self.local is None:
+            raise ValueError(f"{self} is not a path of this machine")
+        return str(self.local)
+
     @property
     def name(self) -> str:
         return str(self).rpartition("/")[2]
@@ -118,7 +123,9 @@ class Place:
             except FileNotFoundError:
                 return []
         prefix = f"{self.key}/" if self.key else ""
-        keys = self._store.list(ts.KvStore.KeyRange(prefix, prefix[:-1] + "0" if prefix else "")).result()
+        keys = self._store.list(
+            ts.KvStore.KeyRange(prefix, prefix[:-1] + "0" if prefix else "")
+        ).result()
         return sorted({key.decode().removeprefix(prefix).split("/")[0] for key in keys})
 
     def delete(self) -> None:

@@ -148,6 +148,15 @@ class TextDataset:
         texts: Texts = self.texts  # type: ignore[assignment]  # `__post_init__` has made it so
         return texts.sha256
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of all texts, labels and columns, without the dataset's name."""
+        found = hashlib.sha256(b"".join(self.sha256_N) + self.y_N.astype("<i4").tobytes())
+        for name, column in sorted(self.columns.items()):
+            found.update(repr((name, column.names)).encode())
+            found.update(column.code_N.astype("<i4").tobytes())
+        return found.hexdigest()
+
     def column(self, name: str) -> Column:
         """A column by name; `target` holds the labels.
 

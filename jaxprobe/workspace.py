@@ -1,5 +1,6 @@
 """What an experiment may read: each artefact is opened once, each digest is computed once."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -108,6 +109,11 @@ class Workspace:
         """
         return ActivationStore.open(self._activations)
 
+    def read_from(self, activations: Place) -> None:
+        """Reads another store from here on: a shard has its own once it has extracted."""
+        self._activations = activations
+        self.__dict__.pop("store", None)
+
     def activations(self, dataset: TextDataset, site: Site, pooling: str = "last") -> np.ndarray:
         """float32 [N, width] activations of a dataset's rows.
 
@@ -163,13 +169,14 @@ class Workspace:
 
     def _kept_twin(self, site: Site) -> LoadedSae:
         identity = self._twin_identity(site)
-        name = f"{base.RANDOM_SAE}-{digest(identity)[:12]}"
+        name = f"random-{digest(identity)[:12]}"
         folder = self.work.saes / name
         if not (folder / checkpoints.NATIVE_FILE).exists():
             x_ND = self.store.read(site, self.control_texts())
             drawn = twins.draw(self._first(site), x_ND, self._seed)
-            checkpoints.save_sae(folder, drawn.sae, {"id": drawn.id, "site": str(site)} | identity)
-        return checkpoints.load_sae(folder, id=base.RANDOM_SAE)
+            about = {"id": name, "site": str(site), "drawn_from": identity}
+            checkpoints.save_sae(folder, drawn.sae, about)
+        return dataclasses.replace(checkpoints.load_sae(folder), id=base.RANDOM_SAE)
 
     def _first(self, site: Site) -> LoadedSae:
         return next(sae for sae in self.saes.values() if sae.site == site)
@@ -229,7 +236,7 @@ class Workspace:
             "site": str(site),
             "sae": self.sae_digest(name, site),
             "dataset": dataset.digest,
-            "splits": hashlib.sha256(repr([s.address for s in splits]).encode()).hexdigest(),
+            "splits": hashlib.sha256("".join(s.digest for s in splits).encode()).hexdigest(),
             "ranking": ranking.ranking,
             "max_latents": ranking.max_latents,
             "random_latents": ranking.random_latents,
@@ -267,6 +274,5 @@ def digest(content: Mapping[str, object]) -> str:
 
 def file_name(name: str) -> str:
     """A dataset's name as part of a file's: short, and of letters that every file system takes."""
-    plain = "".join(c if c.isalnum() and c.isascii() or c in "-_." else "_" for c in name)
+    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in name)
     return plain[:60].lstrip(".") or "_"
-

@@ -24,8 +24,11 @@ from jaxprobe.checkpoints import (
     sparsify,
     training_settings,
 )
+from jaxprobe.checkpoints.ids import check_id as check_id
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.saes import JumpReluSae as JumpReluSae
+
+NATIVE_FILE = native.FILE_NAME  # of an SAE of ours in its folder
 
 # The first that fits is taken: those that ask for more files stand first.
 LAYOUTS = (
@@ -88,6 +91,12 @@ def load_sae(
         # What is folded into weights may leave float32 where the weights did not.
         saes.check_finite(loaded.sae, f"{name} and its config do not belong together")
         return dataclasses.replace(loaded, id=names.id_of(place, loaded.id))
+
+
+def load_labelled(entry: str) -> LoadedSae:
+    """The SAE of an entry of a config's `saes`: a source, or NAME=SOURCE, which makes NAME its id."""
+    label, source = assets.split_label(entry)
+    return load_sae(source, id=label or None)
 
 
 def bos_setting(source: str | Path) -> str:

@@ -8,11 +8,10 @@ that text, where pandas would make it a missing value (no published file holds o
 
 import dataclasses
 import functools
-import hashlib
 import heapq
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from jaxprobe import assets, boundary
@@ -37,10 +36,39 @@ def names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
     return tuple(_master(_Layout.open(source)))
 
 
-def sample_texts(names: Iterable[str], source: str, count: int) -> list[str]:
+def lowest_hashes(loaded: Iterable[TextDataset], count: int) -> list[str]:
     """At most `count` distinct prompts, lowest SHA-256 first: whatever the datasets' order."""
-    texts = {text for name in names for text in load(name, source).texts}
-    return heapq.nsmallest(count, texts, key=lambda text: hashlib.sha256(text.encode()).digest())
+    by_hash = {
+        sha: text for data in loaded for sha, text in zip(data.sha256_N, data.texts, strict=True)
+    }
+    return [by_hash[sha] for sha in heapq.nsmallest(count, by_hash)]
+
+
+def check_names(entries: Sequence[str], source: str = DEFAULT_SOURCE) -> None:
+    """Raises ValueError for two datasets of one name, or a user's file with a published one's.
+
+    Args:
+        entries: Published names, files, or NAME=FILE.
+        source: Where published datasets come from; looked at only where some are named.
+    """
+    seen: dict[str, str] = {}
+    for entry in entries:
+        name = name_of(entry)
+        if name in seen:
+            raise ValueError(
+                f"datasets must differ in their names, got {name!r} from {seen[name]!r} and"
+                f" {entry!r}; give a file another name in the config: datasets=('my_name=FILE.csv',)"
+            )
+        seen[name] = entry
+    own = {name: entry for name, entry in seen.items() if is_file(entry)}
+    if not own or len(own) == len(seen):
+        return
+    for name in names(source):
+        if name in own:
+            raise ValueError(
+                f"the dataset {own[name]!r} has the name of a published one, {name!r}; give it"
+                " another in the config: datasets=('my_name=FILE.csv',)"
+            )
 
 
 def shifted_names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:

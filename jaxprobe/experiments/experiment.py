@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxprobe.base import Arrow, Site, Split, TextDataset
-from jaxprobe.jobs import Job, Need, Outcome
+from jaxprobe.jobs import Evaluation, Job, Need
 from jaxprobe.workspace import Workspace
 
 
@@ -37,7 +37,9 @@ class Experiment(NamedTuple):
     report: Callable[[Any, Any], Any]
     version: int
     check: Callable[[Any, Mapping[str, int]], None] = lambda config, d_sae: None
-    facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = lambda config, workspace, names: {}
+    facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (
+        lambda config, workspace, names: {}
+    )
 
 
 def product(
@@ -45,7 +47,7 @@ def product(
     splits: Iterable[Split],
     arrows: Iterable[tuple[Arrow, ...]],
     site: Site,
-    predict: Callable[[Job, Workspace], Sequence[Outcome]],
+    predict: Callable[[Job, Workspace], Sequence[Evaluation]],
     **more: Any,
 ) -> Iterator[Job]:
     """The ordinary jobs: every group of arrows on all of these splits, in one call each.
@@ -60,9 +62,7 @@ def product(
     """
     splits = tuple(splits)
     for group in arrows if splits else ():
-        yield Job(
-            dataset=dataset, site=site, arrows=group, splits=splits, predict=predict, **more
-        )
+        yield Job(dataset=dataset, site=site, arrows=group, splits=splits, predict=predict, **more)
 
 
 def batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:

@@ -5,11 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxprobe import checks, settings
-from jaxprobe.experiments import config
-from jaxprobe.experiments.probing import config as probing_config
-
-# Name of an experiment -> its config: a dataclass of `config.Common` whose fields all have defaults.
-SCHEMAS: dict[str, type[config.Common]] = {"probing": probing_config.Config}
+from jaxprobe.experiments import EXPERIMENTS, config
 
 
 def schema_of(content: Any) -> type[config.Common]:
@@ -19,8 +15,8 @@ def schema_of(content: Any) -> type[config.Common]:
         ValueError: An unknown experiment.
     """
     name = content.get("experiment", config.Common.experiment)
-    checks.check_choice("config.experiment", name, SCHEMAS)
-    return SCHEMAS[name]
+    checks.check_choice("config.experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name].config
 
 
 def read(content: Mapping[str, Any]) -> config.Common:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from jaxprobe import base, regimes
 from jaxprobe.base import Split
-from jaxprobe.jobs import COLUMN_METRICS, Job, Outcome
-from jaxprobe.probes import PROBES, grid
+from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
+from jaxprobe.probes import PROBES, Scores, grid
 from jaxprobe.workspace import Workspace
 
 # Methods whose name in result rows is not their key in `PROBES`.
@@ -30,7 +31,7 @@ class Engine:
     memory_gib: float = grid.MEMORY_GIB
     metrics: tuple[str, ...] = ()
 
-    def __call__(self, job: Job, workspace: Workspace) -> list[Outcome]:
+    def __call__(self, job: Job, workspace: Workspace) -> list[Evaluation]:
         """Fits and scores every split of the job with every arrow."""
         splits = [with_control(split, job.arrow.control) for split in job.splits]
         x_ND, columns = _features(job, workspace)
@@ -46,7 +47,7 @@ class Engine:
             # A library's probe brings its own arithmetic and memory.
             **({} if PROBES[method].on_host else self._settings()),
         )
-        return _outcomes(scores, splits, len(counts))
+        return _evaluations(method, scores, splits, len(counts))
 
     def _settings(self) -> dict:
         return {"dtype": self.dtype, "memory_gib": self.memory_gib}
@@ -88,5 +89,26 @@ def _features(job: Job, workspace: Workspace) -> tuple[np.ndarray, list[np.ndarr
     return latents.rows.dense(union_U), [np.searchsorted(union_U, one) for one in columns]
 
 
-def _outcomes(scores, splits: Sequence[Split], num_counts: int) -> list[Outcome]:
-    raise NotImplementedError
+def _evaluations(
+    method: str, scores: Scores, splits: Sequence[Split], counts: int
+) -> list[Evaluation]:
+    """The engine's scores, split by split and k by k."""
+    shape = (len(splits), counts)
+    fields = {
+        name: np.asarray(getattr(scores, name)).reshape(shape)
+        for name in ("valid_auroc", "best_value", "converged")
+    }
+    metrics = {name: np.asarray(v).reshape(*shape, -1) for name, v in scores.metrics.items()}
+    has_c = method.startswith("logistic")
+    return [
+        Evaluation(
+            valid_auroc=float(fields["valid_auroc"][at]),
+            tests=tuple(
+                {name: float(value[at][t]) for name, value in metrics.items()}
+                for t in range(len(splits[at[0]].tests))
+            ),
+            best_value=float(fields["best_value"][at]) if has_c else math.nan,
+            converged=bool(fields["converged"][at]),
+        )
+        for at in np.ndindex(*shape)
+    ]

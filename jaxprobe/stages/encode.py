@@ -11,9 +11,7 @@ from jaxprobe.jobs import Job
 from jaxprobe.workspace import Workspace
 
 
-def run(
-    experiment: Experiment, config: Any, workspace: Workspace, names: Sequence[str]
-) -> None:
+def run(experiment: Experiment, config: Any, workspace: Workspace, names: Sequence[str]) -> None:
     """Ranks and encodes what the jobs of these datasets read, skipping what is there.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jaxprobe.stages.probe_jobs import Planner
 
 from jaxprobe import base, boundary, datasets, models, table
 from jaxprobe.assets import cache_dir
@@ -25,7 +26,6 @@ from jaxprobe.stages import fit as fitting
 from jaxprobe.stages import latents as kept
 from jaxprobe.stages import run as running
 from jaxprobe.stages import run_file
-from jaxprobe.stages.probe_jobs import Planner
 from jaxprobe.store import MANIFEST, ActivationStore, replace_file
 
 RATES = "rates.json"  # in the cache folder

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from tqdm import tqdm
 from jaxprobe import base, results, stopping
 from jaxprobe.base import ResultRow, Split
 from jaxprobe.experiments.experiment import Experiment
-from jaxprobe.jobs import COLUMN_METRICS, Job, Outcome
+from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
 from jaxprobe.place import Place
 from jaxprobe.results import Scored
 from jaxprobe.workspace import Workspace, digest, file_name
@@ -83,7 +82,7 @@ def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str
         decides = _decides(experiment, workspace, job)
         own = {
             "arrows": [dataclasses.asdict(arrow) for arrow in job.arrows],
-            "splits": [split_digest(split) for split in job.splits],
+            "splits": [split.digest for split in job.splits],
             "metrics": list(experiment.metrics),
         }
         key = digest(decides | own)[:16]
@@ -107,20 +106,6 @@ def _decides(experiment: Experiment, workspace: Workspace, job: Job) -> dict[str
     return decides
 
 
-def split_digest(split: Split) -> str:
-    """Hex SHA-256 of a split's rows, labels, weights, folds and names."""
-    found = hashlib.sha256(f"{split.address}".encode())
-    arrays = [split.train_N, split.y_train_N, split.weight_train_N]
-    arrays += [part for fold in split.folds for part in (fold.train, fold.valid)]
-    for test in split.tests:
-        found.update(test.name.encode())
-        arrays += [test.row_M, test.y_M, test.group_M]
-    for array in arrays:
-        content = b"none" if array is None else array.astype("<f8").tobytes()
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.hexdigest()
-
-
 def _run_all(
     todo: Iterable[Planned],
     experiment: Experiment,
@@ -132,14 +117,14 @@ def _run_all(
     """Runs jobs, a few at once; an object is written as soon as its job ends."""
 
     def one(planned: Planned) -> None:
-        outcomes = planned.job.predict(planned.job, workspace)
-        rows = rows_of(planned, outcomes, workspace)
-        chosen = [dict(entry) for found in outcomes for entry in found.chosen]
+        found_all = planned.job.predict(planned.job, workspace)
+        rows = rows_of(planned, found_all, workspace)
+        chosen = [dict(entry) for found in found_all for entry in found.chosen]
         about = {"record": record} | ({"chosen": chosen} if chosen else {})
-        scored = Scored(rows=rows, metrics=_further(outcomes, experiment.metrics), about=about)
+        scored = Scored(rows=rows, metrics=_further(found_all, experiment.metrics), about=about)
         with stopping.held():
             results.write_job(planned.place, scored)
-            bar.update(len(outcomes))
+            bar.update(len(found_all))
 
     pool = concurrent.futures.ThreadPoolExecutor(workers)
     try:
@@ -151,11 +136,11 @@ def _run_all(
 
 
 def rows_of(
-    planned: Planned, outcomes: Sequence[Outcome], workspace: Workspace
+    planned: Planned, found_all: Sequence[Evaluation], workspace: Workspace
 ) -> list[ResultRow]:
     """Result rows: split by split, arrow by arrow, test set by test set."""
     job, model = planned.job, str(workspace.store.fingerprint["model"])
-    each = iter(outcomes)
+    each = iter(found_all)
     return [
         _row(planned, model, split, arrow, number, found)
         for split in job.splits
@@ -166,7 +151,7 @@ def rows_of(
 
 
 def _row(
-    planned: Planned, model: str, split: Split, arrow: base.Arrow, number: int, found: Outcome
+    planned: Planned, model: str, split: Split, arrow: base.Arrow, number: int, found: Evaluation
 ) -> ResultRow:
     test, scores = split.tests[number], found.tests[number]
     # Rounded, so that equal AUROCs summed in another order still tie.
@@ -198,9 +183,8 @@ def _row(
     )
 
 
-def _further(outcomes: Sequence[Outcome], wanted: Sequence[str]) -> Mapping[str, list[float]]:
+def _further(found_all: Sequence[Evaluation], wanted: Sequence[str]) -> Mapping[str, list[float]]:
     """Metrics beyond the columns of a row, in the order of `rows_of`."""
     return {
-        name: [float(test[name]) for found in outcomes for test in found.tests] for name in wanted
+        name: [float(test[name]) for found in found_all for test in found.tests] for name in wanted
     }
-

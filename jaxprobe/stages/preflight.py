@@ -123,4 +123,3 @@ def check_training(job: Common, workspace: Workspace) -> None:
             f"SAE {centred[0].id} says center_writing_weights, which TransformerLens leaves out for models"
             f" without LayerNorm as {job.model} is one; take the key out of its cfg.json"
         )
-

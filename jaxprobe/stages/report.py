@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
-from jaxprobe import base, published, sealed, table
-from jaxprobe.stages import run_file
+from jaxprobe import base, published, results, sealed
+from jaxprobe import results as table
+from jaxprobe.experiments.config import Common
+from jaxprobe.place import Place
+from jaxprobe.stages.gathering import gather
 from jaxprobe.stages.reporting import csv_files, findings, leaks, page, terminal
 from jaxprobe.store.files import replace_file
+from jaxprobe.workdir import Workdir
 
-RESULTS = run_file.RESULTS
+RESULTS = "results"
 PUBLISHED_SOLVER = "saga, stopped early, as published"
 
 
@@ -57,11 +61,23 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
         ValueError: It holds no row of that model, site, dataset, regime or baseline, or rows of two
             runs mixed, or `run.json` is not a run's record.
     """
-    root = pathlib.Path(workdir)
-    path = root / "results.parquet"
-    rows, run = table.read_rows(path), run_record(root / "run.json")
-    _check_same_run(path, rows, run)
-    return _write(config, root, rows, run)
+    return _of(config, Workdir.parse(workdir), None)
+
+
+def run(experiment, job: Common, work: Workdir) -> str:
+    """The report of a job's results and of those that are comparable with them."""
+    return _of(ReportConfig(**vars(job.report)), work, dataclasses.asdict(job))
+
+
+def _of(config, work: Workdir, job) -> str:
+    found = gather(work, job)
+    rows = found.rows
+    results.write(work.results, rows)
+    results.write_metrics(work.metrics, found.parts)
+    first = found.records[found.record_of[rows[0].fingerprint]]
+    return _write(
+        config, pathlib.Path(str(work)), rows, {**first, **found.facts, "made": found.made}
+    )
 
 
 def _write(
@@ -118,7 +134,7 @@ def report_published(
     root.mkdir(parents=True, exist_ok=True)
     path = root / "results.parquet"
     _check_own(path, read.rows)
-    table.write(path, table.of_rows(read.rows))
+    table.write(Place.parse(path), read.rows)
     names = tuple(dict.fromkeys(row.dataset for row in read.rows))
     run: dict[str, object] = {
         "published": {"folder": str(folder), "model": model},
@@ -194,7 +210,7 @@ def _check_own(path: pathlib.Path, rows: Sequence[base.ResultRow]) -> None:
     """Refuses to write published results over others."""
     if not path.exists():
         return
-    there = {row.fingerprint for row in table.read_rows(path)}
+    there = {row.fingerprint for row in table.read_rows(Place.parse(path))}
     other = sorted(there - {row.fingerprint for row in rows})
     if other:
         raise table.TableError(
@@ -208,18 +224,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def run_record(path: pathlib.Path) -> dict[str, object]:
-    """The record of a run; empty where there is none.
-
-    Raises:
-        ValueError: Something else lies there; the sentence names the file and says what to do.
-    """
-    try:
-        return run_file.read(path)
-    except FileNotFoundError:
-        return {}
 
 
 def _solver(record: Mapping[str, object]) -> str:

@@ -50,9 +50,7 @@ class RunConfig:
         return cls(job=job)
 
 
-def run(
-    config: RunConfig, workdir: "str | Workdir | Any", stages: Sequence[str] = STAGES
-) -> str:
+def run(config: RunConfig, workdir: "str | Workdir | Any", stages: Sequence[str] = STAGES) -> str:
     """Runs stages in order; a stage that finds its work done takes seconds.
 
     Args:
@@ -142,7 +140,7 @@ class _Run:
         needs = needs_of(self.experiment, self.job, workspace, self._names())
         shared = self.work.activations if self.shard is not None else None
         extract.run(self.job, needs, place, shared=shared)
-        workspace.reopen(shards.activations(self.shard, self.work))
+        workspace.read_from(shards.activations(self.shard, self.work))
 
     def _train_sae(self, workspace: Workspace) -> None:
         train_sae.run(self.job, workspace.store, self.work)
@@ -231,4 +229,3 @@ def _quality(workspace: Workspace) -> dict[str, Any]:
         if quality is not None:
             found[name] = quality
     return found
-

@@ -13,7 +13,9 @@ from jaxprobe.stages.shards import Shard
 from jaxprobe.workdir import Workdir
 
 TIMES = "times"  # stage -> seconds over all starts
-_NO_WORK = 2.0  # seconds; a stage that found its work done is not counted, and the file stays as it is
+_NO_WORK = (
+    2.0  # seconds; a stage that found its work done is not counted, and the file stays as it is
+)
 
 
 class RunFile:

@@ -9,3 +9,8 @@ from jaxprobe.store.layout import Tap as Tap
 from jaxprobe.store.layout import sha256_of as sha256_of
 from jaxprobe.store.reading import ActivationStore as ActivationStore
 from jaxprobe.store.writing import StoreWriter as StoreWriter
+
+
+def is_store(place) -> bool:
+    """Whether a store was begun there."""
+    return (place / MANIFEST).exists()

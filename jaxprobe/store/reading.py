@@ -75,12 +75,20 @@ class ActivationStore:
         rows = self._rows(tap)
         return np.fromiter((key in rows for key in hashes), bool, len(hashes))
 
-    def read(self, site: Site, texts: Sequence[str]) -> np.ndarray:
-        """Activations at the last token of each prompt.
+    def read(
+        self,
+        site: Site,
+        texts: Sequence[str],
+        pooling: str = "last",
+        hashes: Sequence[bytes] | None = None,
+    ) -> np.ndarray:
+        """Activations of each prompt.
 
         Args:
             site: Where they were read.
             texts: N prompts, in any order and with repeats.
+            pooling: `last`, `mean` or `max`: how a prompt's tokens became one row.
+            hashes: The SHA-256 of each prompt, where it is known.
 
         Returns:
             float32 [N, width of the site], in the order of `texts`.
@@ -88,17 +96,17 @@ class ActivationStore:
         Raises:
             StoreError: Prompts that the store lacks: how many and the first one.
         """
-        rows = self._rows((site, "last"))
-        found = [rows.get(key, -1) for key in layout.sha256_of(texts)]
+        rows = self._rows((site, pooling))
+        found = [rows.get(key, -1) for key in hashes or layout.sha256_of(texts)]
         row_N = np.array(found, np.int64)
         missing_N = np.flatnonzero(row_N < 0)
         if len(missing_N):
             example = texts[int(missing_N[0])]
             raise StoreError(
-                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site}, the first"
-                f" is {example[:80]!r}; run the extract stage with their dataset and this site"
+                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site} ({pooling}), the"
+                f" first is {example[:80]!r}; run the extract stage with their dataset and this site"
             )
-        return self._gather((site, "last"), row_N)
+        return self._gather((site, pooling), row_N)
 
     def num_tokens(self, site: Site) -> int:
         """Rows of the site's `tokens` array; 0 where it has none."""

@@ -53,7 +53,7 @@ class Segment:
 
     def num_rows(self, pooling: str) -> int:
         """Rows that the segment takes in an array of this pooling."""
-        return len(self.tokens_N) if pooling == "last" else int(self.tokens_N.sum(dtype=np.int64))
+        return int(self.tokens_N.sum(dtype=np.int64)) if pooling == "tokens" else len(self.tokens_N)
 
     def same_as(self, other: "Segment") -> bool:
         """Whether both plan the same prompts in the same order, batches and arrays."""

@@ -5,7 +5,7 @@ References:
 """
 
 from jaxprobe.experiments.experiment import Experiment
-from jaxprobe.experiments.probing import jobs, leaks
+from jaxprobe.experiments.probing import jobs, leak_rates
 from jaxprobe.experiments.probing.checking import check
 from jaxprobe.experiments.probing.config import Config
 
@@ -18,5 +18,5 @@ EXPERIMENT = Experiment(
     report=None,
     version=1,
     check=check,
-    facts=leaks.facts,
+    facts=leak_rates.facts,
 )

@@ -1,5 +1,6 @@
 """The paper's main grid: splits of every regime, and the jobs that fit them."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from jaxprobe import datasets, regimes
@@ -14,7 +15,7 @@ from jaxprobe.methods.probes import Engine
 from jaxprobe.workspace import Workspace
 
 SPLITS_AT_ONCE = 16  # splits of a job: few enough that progress moves and little is lost at a kill
-METRICS = ("average_precision", "log_loss", "calibration_error", "recall_at_fpr_1")
+METRICS = ("average_precision", "log_loss", "calibration_error", "recall_at_fpr_05")
 
 
 def names(config: Config) -> tuple[str, ...]:
@@ -45,7 +46,13 @@ def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
         for part in batched(of_kind, SPLITS_AT_ONCE):
             for site, groups, more in _groups(config, workspace, splits, standard):
                 yield from product(
-                    dataset, part, groups, site, engine, settings={"dtype": config.fit.dtype}, **more
+                    dataset,
+                    part,
+                    groups,
+                    site,
+                    engine,
+                    settings={"dtype": config.fit.dtype},
+                    **more,
                 )
 
 
@@ -74,9 +81,7 @@ def ranking(config: Config) -> Ranking:
     )
 
 
-def draws(
-    config: Config, workspace: Workspace, name: str
-) -> tuple[TextDataset, tuple[Split, ...]]:
+def draws(config: Config, workspace: Workspace, name: str) -> tuple[TextDataset, tuple[Split, ...]]:
     """A dataset's table and every split that the config asks of it, in a fixed order.
 
     Levels that the dataset is too small for have none, nor has covariate shift where the source has no
@@ -99,5 +104,5 @@ def draws(
                 shifted=shifted,
                 dedup_by=config.encode.dedup_by if protocol == "dedup" else "exact",
             )
-    return table, tuple(found)
-
+    rows = len(table.texts)  # the splits of all regimes number the rows of one table
+    return table, tuple(dataclasses.replace(split, num_rows=rows) for split in found)

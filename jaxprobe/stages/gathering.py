@@ -1,0 +1,88 @@
+"""The results that stand on one page, from the objects of a work directory's jobs."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxprobe import records, results
+from jaxprobe.base import ResultRow
+from jaxprobe.results import Scored
+from jaxprobe.stages import plans
+from jaxprobe.stages.plans import Plan
+from jaxprobe.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Results and what made them.
+
+    Attributes:
+        parts: The jobs' results; no row of the same probe twice.
+        records: Per record's name, the record of the run that made results.
+        record_of: Per fingerprint of rows, the name of the record that made them.
+        facts: What the experiment tells of the datasets.
+        made: When the last of the runs was done, UTC, ISO 8601.
+    """
+
+    parts: Sequence[Scored]
+    records: Mapping[str, Mapping[str, Any]]
+    record_of: Mapping[str, str]
+    facts: Mapping[str, Any]
+    made: str
+
+    @property
+    def rows(self) -> list[ResultRow]:
+        """All rows, the asked config's first."""
+        return [row for part in self.parts for row in part.rows]
+
+
+def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
+    """Reads the results of a config's jobs, and of jobs that differ from it in sites, SAEs or methods.
+
+    Args:
+        work: The work directory.
+        config: The job's config; None where the directory holds comparable jobs alone.
+
+    Raises:
+        TableError: There are none, some are missing, or one is damaged.
+    """
+    page = plans.chosen(plans.read_all(work), config, work)
+    seen: set[tuple] = set()
+    parts: list[Scored] = []
+    facts: dict[str, Any] = {}
+    for plan in page:
+        parts += [part for one in _objects(plan, work) if (part := _fresh(one, seen)).rows]
+        for key, value in plan.facts.items():
+            facts.setdefault(key, value)
+    made_by = {row.fingerprint: str(p.about.get("record", "")) for p in parts for row in p.rows}
+    names = dict.fromkeys(made_by.values())
+    return Gathered(
+        parts=parts,
+        records={name: records.read(work, name) for name in names},
+        record_of=made_by,
+        facts=facts,
+        made=max(plan.made for plan in page),
+    )
+
+
+def _objects(plan: Plan, work: Workdir) -> list[Scored]:
+    there = {*work.jobs.children()}
+    missing = [name for name in plan.objects if name not in there]
+    if missing:
+        raise results.TableError(
+            f"{len(missing)} of {len(plan.objects)} jobs have no results in {work.jobs}, the first is"
+            f" {missing[0]}; run the fit stage again, which makes them"
+        )
+    return [results.read_job(work.jobs / name) for name in plan.objects]
+
+
+def _fresh(part: Scored, seen: set[tuple]) -> Scored:
+    """The part without probes that an earlier one has, made with other settings or not."""
+    keys = [dataclasses.replace(row, fingerprint="").key() for row in part.rows]
+    kept = [at for at, key in enumerate(keys) if key not in seen]
+    seen.update(keys)
+    return Scored(
+        rows=[part.rows[at] for at in kept],
+        metrics={name: [values[at] for at in kept] for name, values in part.metrics.items()},
+        about=part.about,
+    )

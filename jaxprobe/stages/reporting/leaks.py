@@ -1,0 +1,69 @@
+"""How far the published splits leak: prompts on two sides, prompts under both labels."""
+
+from collections.abc import Mapping, Sequence
+
+from jaxprobe import datasets, regimes
+
+RATE, CONFLICTS = "leak rate", "prompts under both labels"
+
+
+def measure(
+    names: Sequence[str], source: str, seed: int, dedup_by: str = "exact"
+) -> dict[str, dict[str, float]]:
+    """Leaks of the paper's standard split of each dataset.
+
+    Args:
+        names: Datasets.
+        source: Where they come from, as for `datasets.load`.
+        seed: Seed of the split.
+        dedup_by: What makes two prompts one, see `regimes.splits`; leak rates are of equal prompts.
+
+    Returns:
+        Per dataset its rows, the distinct prompts, the prompts that stand under both labels, the rows
+        that the dedup split may use, and the share of test prompts that stand among the training rows.
+    """
+    leaks = {}
+    for name in names:
+        dataset = datasets.load(name, source)
+        distinct = len(set(map(regimes.DEDUP_BY[dedup_by], dataset.texts)))
+        for split in regimes.splits(dataset, seed=seed):
+            usable = len(regimes.distinct_rows(dataset.texts, dataset.y_N, dedup_by))
+            leaks[dataset.name] = {
+                "rows": len(dataset.texts),
+                "distinct prompts": distinct,
+                CONFLICTS: distinct - usable,
+                "rows after dedup": usable,
+                RATE: regimes.leak_rate(dataset.texts, split),
+            }
+    return leaks
+
+
+def sentences(leaks: Mapping[str, object], wanted: Sequence[str] = ()) -> list[str]:
+    """What the records of a run say in all.
+
+    Args:
+        leaks: As `measure` returns them; other records are passed over.
+        wanted: The datasets to speak of; all where empty.
+    """
+    kept = [
+        record
+        for name, record in leaks.items()
+        if isinstance(record, Mapping) and (not wanted or name in wanted)
+    ]
+    rates = [float(r[RATE]) for r in kept if isinstance(r.get(RATE), int | float)]
+    conflicts = [r[CONFLICTS] for r in kept if isinstance(r.get(CONFLICTS), int)]
+    said = []
+    if rates:
+        leaking = sum(rate > 0 for rate in rates)
+        said.append(
+            f"In {leaking} of {len(rates)} datasets some test prompts also stand among the training"
+            f" rows of the paper's standard split; on average {100 * sum(rates) / len(rates):.1f} % of"
+            f" the test prompts do, at most {100 * max(rates):.1f} %."
+        )
+    if conflicts:
+        count = sum(count > 0 for count in conflicts)
+        said.append(
+            f"{count} of {len(conflicts)} datasets hold one prompt under both labels"
+            f" ({sum(conflicts):,} prompts in all)."
+        )
+    return said
