@@ -100,6 +100,16 @@ def test_a_users_error_is_one_line_that_names_the_way_out(arguments, message, tm
     assert not (tmp_path / "w").exists()
 
 
+def test_keys_that_the_file_leaves_out_are_overridden():
+    given = (
+        "--config.fit.baselines=('logistic','pca')",
+        "--config.saes=()",
+        "--config.extract.mesh=(1,1)",
+    )
+    got = launch("run.py", TINY, *given, "--only_check_args")
+    assert got.returncode == 0, got.stderr
+
+
 @pytest.mark.parametrize("shard", ["4/4", "first"])
 def test_a_bad_shard_is_refused_with_an_example(shard, tmp_path):
     got = launch("run.py", TINY, f"--shard={shard}", f"--workdir={tmp_path / 'w'}")

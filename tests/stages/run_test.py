@@ -439,6 +439,24 @@ def test_names_sites_and_sizes_are_checked_before_extraction(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_job_runs_without_an_extra_that_is_not_installed(monkeypatch, caplog):
+    def config(*baselines):
+        return stage.fitting.FitConfig(baselines=baselines, latent_methods=("knn", "xgboost"))
+
+    asked = config("logistic", "xgboost", "pca")
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: name)
+    assert preflight.with_installed(asked) == asked
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    with caplog.at_level("WARNING"):
+        left = preflight.with_installed(asked)
+    assert left.baselines == ("logistic", "pca") and left.latent_methods == ("knn",)
+    (record,) = caplog.records
+    assert "xgboost is not installed, so the job runs without it" in record.getMessage()
+    assert "pip install 'jaxprobe[xgboost]'" in record.getMessage()
+    with pytest.raises(ValueError, match=r"`fit.baselines` names xgboost alone, which is not"):
+        preflight.with_installed(config("xgboost"))
+
+
 def test_an_sae_has_the_id_that_the_config_gives_it(tmp_path):
     site = base.Site.parse("blocks.1.resid_post")
     checkpoints.save_sae(
