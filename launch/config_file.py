@@ -33,7 +33,7 @@ def load(text: str, overridden: Sequence[str] = ()) -> ConfigDict:
     """
     name, colon, variant = text.partition(":")
     try:
-        config = _executed(Path(name), [variant] if colon else [])
+        config = executed(Path(name), [variant] if colon else [])
         schema = schemas.schema_of(config)
         for path in overridden:
             settings.check_path(schema, path)
@@ -45,7 +45,7 @@ def load(text: str, overridden: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
-def _executed(path: Path, arguments: list[str]) -> ConfigDict:
+def executed(path: Path, arguments: list[str]) -> ConfigDict:
     """What the file's `get_config` returns."""
     if not path.exists():
         folder = path.parent if path.parent.is_dir() else Path("configs")
@@ -81,7 +81,7 @@ def _check_variant(path: Path, variants: Any, get_config: Any, arguments: list[s
             inspect.signature(get_config).bind(variant)
         except TypeError:
             raise ValueError(
-                f"{path} has no variants, got {variant!r}; leave out :{variant}"
+                f"{path} takes no variant, got {variant!r}; leave out :{variant}"
             ) from None
 
 
@@ -108,14 +108,19 @@ def _fill(config: ConfigDict, kind: type, root: type, name: str) -> None:
     for key in config:
         settings.check_key(root, kind, name, key)
     defaults = settings.defaults(kind)
-    with config.unlocked(), config.ignore_type():
+    with config.unlocked():
         for key, hint in settings.keys(kind).items():
             if settings.is_section(hint):
                 _fill_section(config, key, hint, root, f"{name}.{key}")
             elif key not in config:
                 config[key] = _typed(defaults[key], hint)
-            elif not _is_reference(config, key):
-                config[key] = _typed(settings.checked(f"{name}.{key}", config[key], hint), hint)
+            elif (reference := _reference(config, key)) is None:
+                value = settings.checked(f"{name}.{key}", config[key], hint)
+                del config[key]  # it would turn the new value into the old one's type
+                config[key] = _typed(value, hint)
+            elif _is_open(reference):  # ml_collections cannot override what has no value at all
+                del config[key]
+                config[key] = config_dict.placeholder(settings.plain(hint))
 
 
 def _fill_section(config: ConfigDict, key: str, kind: type, root: type, name: str) -> None:
@@ -135,8 +140,15 @@ def _typed(value: Any, hint: Any) -> Any:
     return reference
 
 
-def _is_reference(config: ConfigDict, key: str) -> bool:
-    """Whether the file left the value open or tied it to another key's."""
-    return isinstance(
-        dict(config.items(preserve_field_references=True))[key], config_dict.FieldReference
-    )
+def _reference(config: ConfigDict, key: str) -> config_dict.FieldReference | None:
+    """What stands at a key that the file left open or tied to another key's value."""
+    value = dict(config.items(preserve_field_references=True))[key]
+    return value if isinstance(value, config_dict.FieldReference) else None
+
+
+def _is_open(reference: config_dict.FieldReference) -> bool:
+    try:
+        reference.get()
+    except config_dict.RequiredValueError:
+        return True
+    return False

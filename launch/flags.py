@@ -76,13 +76,18 @@ class _FilledConfig(flags.ArgumentParser):
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Absl's own parser, with config files that have every key; exits with a message on an error."""
-    given = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
-    found = [re.match(r"--?(?:no)?config\.([^=]+)", part) for part in given]
-    flags.FLAGS["config"].parser = _FilledConfig([match[1] for match in found if match])
+    fill_config(flags.FLAGS, argv)
     try:
         return app.parse_flags_with_usage(argv)
     except ConfigFileError as error:
         sys.exit(f"error: {printable(str(error))}")
+
+
+def fill_config(values: flags.FlagValues, argv: list[str]) -> None:
+    """Lets the flag `config` read its file by `config_file.load`, with the overrides of a command line."""
+    given = values.read_flags_from_files(argv[1:], force_gnu=False)
+    found = [re.match(r"--?(?:no)?config\.([^=]+)", part) for part in given]
+    values["config"].parser = _FilledConfig([match[1] for match in found if match])
 
 
 def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
@@ -106,17 +111,8 @@ def _config_and_workdir() -> tuple[run.RunConfig, Path]:
 
 
 def job_content() -> dict:
-    """The config file's content with the command line's overrides.
-
-    Raises:
-        ValueError: The file leaves a key open that no override fills.
-    """
-    try:
-        return _without_wrapped_none(_CONFIG.value.to_dict())
-    except config_dict.RequiredValueError as error:
-        raise ValueError(
-            f"the config leaves a key open ({error}); set it by --config.KEY"
-        ) from None
+    """The config file's content with the command line's overrides."""
+    return _without_wrapped_none(_CONFIG.value.to_dict())
 
 
 def _without_wrapped_none(content: dict) -> dict:

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaxprobe import outgoing
-from jaxprobe.boundary import FileError
 
 ROOT = Path(__file__).resolve().parents[1]
-GOOD = "from ml_collections import ConfigDict\ndef get_config(which='a'):\n    return ConfigDict({'seed': 1, 's': {'x': 2}})\n"
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +42,21 @@ def launch():
 def test_a_config_file_that_gives_no_config_is_one_sentence(launch, tmp_path, content, message):
     path = tmp_path / "bad.py"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=message) as caught:
-        launch("overrides").check(["run.py", f"--config={path}"])
+    config_file = launch("config_file")
+    with pytest.raises(config_file.ConfigFileError, match=message) as caught:
+        config_file.load(str(path))
     said = str(caught.value)
     assert said.startswith(str(path)) or f"of {path}" in said
     assert "\n" not in said
 
 
-def test_what_is_no_config_file_and_which_keys_it_has(launch, tmp_path):
-    check = launch("overrides").check
-    with pytest.raises(FileError, match="must be a regular file, got a folder"):
-        check(["run.py", f"--config={tmp_path}"])
+def test_what_is_no_config_file(launch, tmp_path):
+    config_file = launch("config_file")
+    with pytest.raises(config_file.ConfigFileError, match="must be a regular file, got a folder"):
+        config_file.load(str(tmp_path))
     os.mkfifo(tmp_path / "pipe.py")
-    with pytest.raises(FileError, match="must be a regular file, got a pipe"):
-        check(["run.py", "--config", str(tmp_path / "pipe.py")])
-    (tmp_path / "good.py").write_text(GOOD)
-    good = f"--config={tmp_path / 'good.py'}"
-    check(["run.py", f"{good}:variant", "--config.seed=3", "--config.s.x=4"])
-    with pytest.raises(ValueError, match=r"unknown key of config.s 'y'; known: x"):
-        check(["run.py", good, "--config.s.y=4"])
+    with pytest.raises(config_file.ConfigFileError, match="must be a regular file, got a pipe"):
+        config_file.load(str(tmp_path / "pipe.py"))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +80,7 @@ def test_what_the_system_says_comes_with_the_file_and_a_remedy(launch, number, r
 
 
 def test_only_what_is_no_mistake_of_ours_is_a_sentence(launch, capsys):
-    finish = launch("job").finish
+    finish = launch("failures").finish
 
     def raises(error):
         def work():

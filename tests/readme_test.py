@@ -1,6 +1,5 @@
 """Every name in README.md is one that the program knows, and none that a user chooses from is left out."""
 
-import dataclasses
 import re
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import jaxprobe as jp
-from jaxprobe import base
+from jaxprobe import base, settings
+from jaxprobe.experiments.probing.config import Config, Fit
 from jaxprobe.stages import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,20 +42,14 @@ def test_methods_are_the_probes():
     named = set(re.findall(r"`(\w+)`", before))
     assert named == {*jp.PROBES}
     for key in re.findall(r"`fit\.(\w+)", before + after):
-        assert key in run.fitting.FitConfig.__dataclass_fields__
+        assert key in settings.keys(Fit)
 
 
 def test_keys_and_regimes_exist():
-    kinds = {
-        field.name: field.type
-        for field in dataclasses.fields(run.RunConfig)
-        if field.name != "shard"
-    }
-    sections = {name: getattr(kind, "__dataclass_fields__", {}) for name, kind in kinds.items()}
-    sections["train_sae"] = run.training.TrainSaeConfig.__dataclass_fields__
+    sections = settings.keys(Config)
     found = re.findall(r"\b(extract|train_sae|encode|fit|report)\.(\w+)", README)
     for section, key in found:
-        assert key in sections[section] or key == "py", f"{section}.{key}"
+        assert key in settings.keys(sections[section]) or key == "py", f"{section}.{key}"
     assert len(found) >= 8
     regimes = sentence("Regimes")
     for regime in base.REGIMES:

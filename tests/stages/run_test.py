@@ -269,10 +269,11 @@ def test_what_stages_share_is_said_once(paths):
     assert config.extract.source == config.encode.source == "elsewhere"
     assert config.extract.datasets == config.encode.datasets == tuple(paths)
     assert (config.encode.seed, config.train_sae.seed) == (7, 0)
-    # A section has the last word, and lists become tuples.
-    own = mapping(paths, encode={"seed": 8, "protocols": ["dedup"]}, fit=None, train_sae=None)
+    # Lists become tuples, and an absent section has its defaults.
+    own = mapping(paths, encode={"protocols": ["dedup"]}, fit=None, train_sae=None)
     config = stage.RunConfig.from_mapping(own)
-    assert (config.encode.seed, config.encode.protocols) == (8, ("dedup",))
+    assert (config.encode.seed, config.encode.protocols) == (7, ("dedup",))
+    assert config.train_sae is None
     assert config.fit == stage.fitting.FitConfig()
 
 
@@ -282,7 +283,7 @@ SMALL = {"encode": {"max_latents": 80, "random_latents": 8}}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trian_sae": {}}, "unknown config key 'trian_sae'; known: train_sae"),
+        ({"trian_sae": {}}, "unknown key of config 'trian_sae'; known: train_sae"),
         ({"train_sae": {"d_sea": 3}}, "unknown key of config.train_sae 'd_sea'; known: d_sae"),
         ({"fit": {"num_latent": 3}}, "unknown key of config.fit 'num_latent'; known: num_latents"),
         ({"site": "blocks.one"}, "a site is `embed` or"),
@@ -307,7 +308,12 @@ SMALL = {"encode": {"max_latents": 80, "random_latents": 8}}
         ({"train_sae": {"num_tokens": True}}, r"num_tokens` must be a whole number, got True"),
         ({"train_sae": {"d_sae": 10**400}}, r"d_sae` must lie between"),
         ({"train_sae": {"bandwidth": 10**400}}, r"bandwidth` must be a finite number"),
-        ({"train_sae": {"site": "blocks.2.resid_post"}}, r"`train_sae.site` must be among"),
+        (
+            {"train_sae": {"sites": ("blocks.2.resid_post",)}},
+            r"`config.train_sae.sites` must be among",
+        ),
+        ({"train_sae": {"d_saes": (64, 128)}}, r"`config.train_sae` asks for 2"),
+        ({"sites": ("embed", "blocks.1.resid_post")}, r"`config.sites` asks for 2"),
         ({"train_sae": {"d_sae": 128, "architecture": 3}}, r"architecture` must be a text, got 3"),
         (
             {"fit": {"num_latents": (65,), "regime_num_latents": (4,)}, **SMALL},
@@ -330,7 +336,7 @@ SMALL = {"encode": {"max_latents": 80, "random_latents": 8}}
         ({"extract": {"token_dtype": "float16"}}, "unknown extract.token_dtype 'float16'"),
         (
             {"extract": {"sites": ("embed",)}},
-            r"`extract.sites` must hold the site that probes read",
+            r"unknown key of config.extract 'sites'; known: .*; 'sites' is a key of config and of",
         ),
         ({"extract": 3}, r"`config.extract` must hold keys and values, got 3"),
         ({"encode": {"ranking": "row"}}, "unknown ranking 'row'; known: raw"),
@@ -431,6 +437,24 @@ def test_names_sites_and_sizes_are_checked_before_extraction(
         stage.run(job, tmp_path / "run")
     assert loads == []
     assert not (tmp_path / "run").exists()
+
+
+def test_a_job_runs_without_an_extra_that_is_not_installed(monkeypatch, caplog):
+    def config(*baselines):
+        return stage.fitting.FitConfig(baselines=baselines, latent_methods=("knn", "xgboost"))
+
+    asked = config("logistic", "xgboost", "pca")
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: name)
+    assert preflight.with_installed(asked) == asked
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    with caplog.at_level("WARNING"):
+        left = preflight.with_installed(asked)
+    assert left.baselines == ("logistic", "pca") and left.latent_methods == ("knn",)
+    (record,) = caplog.records
+    assert "xgboost is not installed, so the job runs without it" in record.getMessage()
+    assert "pip install 'jaxprobe[xgboost]'" in record.getMessage()
+    with pytest.raises(ValueError, match=r"`fit.baselines` names xgboost alone, which is not"):
+        preflight.with_installed(config("xgboost"))
 
 
 def test_an_sae_has_the_id_that_the_config_gives_it(tmp_path):
