@@ -200,6 +200,13 @@ class Workspace:
         identity = self._latents_identity(dataset, name, site, splits, ranking)
         return kept.is_done(self._latents_place(dataset, name, identity), identity)
 
+    def latents_there(
+        self, dataset: TextDataset, name: str, site: Site, splits: Sequence[Split], ranking: Ranking
+    ) -> bool:
+        """Whether there is a file of these latents; `has_latents` reads it."""
+        identity = self._latents_identity(dataset, name, site, splits, ranking)
+        return self._latents_place(dataset, name, identity).exists()
+
     def keep_latents(
         self, dataset: TextDataset, name: str, site: Site, splits: Sequence[Split], ranking: Ranking
     ) -> None:

@@ -4,10 +4,12 @@ With --shard=0/4 it does the first of four independent parts, by dataset; when a
 same command without --shard merges their tables and writes the report.
 """
 
+import functools
+
 from absl import app
 from flags import config_and_workdir, finish, parse_flags
 
-from jaxprobe.stages import estimate, run
+from jaxprobe.stages import run
 
 
 def main(argv: list[str]) -> None:
@@ -17,10 +19,7 @@ def main(argv: list[str]) -> None:
 
 
 def _whole_job(config: run.RunConfig, workdir) -> None:
-    plan = estimate.plan(config, workdir)
-    print(plan.describe(), flush=True)
-    print(run.run(config, workdir))
-    plan.learn()
+    print(run.run(config, workdir, tell=functools.partial(print, flush=True)))
     if config.shard is None:
         print(f"\nThe report is {workdir / 'report' / 'index.html'}", flush=True)
 

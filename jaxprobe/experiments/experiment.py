@@ -25,6 +25,7 @@ class Experiment(NamedTuple):
         report: `(config, results) -> a report of blocks`.
         version: Raised when a change to the code changes results; part of every fingerprint.
         check: `(config, d_sae by SAE id) -> None`: raises ValueError for what cannot work, before any work.
+        installed: `config -> config`: without what this machine lacks, with a warning.
         facts: `(config, workspace, names) -> JSON types`: what the report tells of the datasets, which it
             does not read itself.
     """
@@ -37,6 +38,7 @@ class Experiment(NamedTuple):
     report: Callable[[Any, Any], Any]
     version: int
     check: Callable[[Any, Mapping[str, int]], None] = lambda config, d_sae: None
+    installed: Callable[[Any], Any] = lambda config: config
     facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (
         lambda config, workspace, names: {}
     )

@@ -32,6 +32,25 @@ def run(experiment: Experiment, config: Any, workspace: Workspace, names: Sequen
             bar.update()
 
 
+def left(
+    experiment: Experiment, config: Any, workspace: Workspace, name: str, settled: bool
+) -> Iterator[tuple[int, str]]:
+    """Rows and SAE of each file of latents that is still to be made for a dataset.
+
+    Args:
+        experiment: Whose jobs.
+        config: Its config.
+        workspace: Where latents are kept.
+        name: The dataset.
+        settled: Whether activations and SAEs are there, without which no file is known.
+    """
+    for job in _wanted(experiment.jobs(config, workspace, name)):
+        assert job.ranking is not None
+        read = (job.dataset, job.arrow.features, job.site, job.latents, job.ranking)
+        if not settled or not workspace.latents_there(*read):
+            yield len(job.dataset.texts), job.arrow.features
+
+
 def _wanted(jobs: Iterator[Job]) -> Iterator[Job]:
     """One job of each SAE and site that reads latents: its other jobs read the same file."""
     seen = set()

@@ -55,15 +55,21 @@ class ExtractModel(Identity, Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Request:
-    """The distinct prompts of a run, and which of them each array wants."""
+class Request:
+    """The distinct prompts of a run, and which of them each array wants.
+
+    Attributes:
+        texts: The prompts.
+        hashes: Their SHA-256.
+        wanted_N: Per site and pooling, which prompts are wanted there.
+    """
 
     texts: tuple[str, ...]
     hashes: list[bytes]
     wanted_N: Mapping[Tap, np.ndarray]
 
     @classmethod
-    def of(cls, needs: Iterable[Need]) -> "_Request":
+    def of(cls, needs: Iterable[Need]) -> "Request":
         """Distinct prompts in the order in which they are first needed."""
         position: dict[str, int] = {}
         hashes: list[bytes] = []
@@ -83,7 +89,7 @@ class _Request:
             wanted_N[tap][list(members[tap])] = True
         return cls(texts=tuple(position), hashes=hashes, wanted_N=wanted_N)
 
-    def stored(self, model: "Identity") -> "_Request":
+    def stored(self, model: "Identity") -> "Request":
         """The request under the names that the model's activations are kept by."""
         named = {
             (model.stored(site) if site.stream in MODULE_OUT else site, pooling): wanted_N
@@ -111,7 +117,7 @@ class _Request:
 
 def run(
     config: Common,
-    needs: Iterable[Need],
+    request: Request,
     place: Place,
     *,
     shared: Place | None = None,
@@ -123,7 +129,7 @@ def run(
 
     Args:
         config: The model and how it is run.
-        needs: Prompts and where to read them.
+        request: Prompts and where to read them.
         place: Where the store lies.
         shared: Another store, which is taken as it is if it lacks nothing.
         model: A loaded model in place of `config.model`.
@@ -139,7 +145,6 @@ def run(
         ValueError: No prompts, a site that the model lacks, or activations that are not finite.
         StoreError: The store was made with different settings, is in use, or cannot be written.
     """
-    request = _Request.of(needs)
     if model is None:
         for there in (*((shared,) if shared else ()), place):
             if identify is not None and is_store(there):
@@ -155,16 +160,16 @@ def run(
         return writer.store()
 
 
-def outstanding(needs: Iterable[Need], *places: Place) -> tuple[int, list[str]]:
-    """How many distinct prompts are needed, and those that no place's store holds whole."""
-    request, missing = _Request.of(needs), None
+def outstanding(request: Request, *places: Place) -> list[str]:
+    """The prompts of a request that no place's store holds whole."""
+    missing: set[int] | None = None
     for place in places:
         if is_store(place):
             work = request.missing(ActivationStore.open(place))
             here = {int(index) for _, members in work for index in members}
             missing = here if missing is None else missing & here
     left = range(len(request.texts)) if missing is None else sorted(missing)
-    return len(request.texts), [request.texts[index] for index in left]
+    return [request.texts[index] for index in left]
 
 
 def check_same_way(config: Common, place: Place, identify: Identify = models.identify) -> None:
@@ -206,7 +211,7 @@ def _fingerprint(config: Common, model: Identity) -> dict[str, Any]:
 
 
 def _finished(
-    place: Place, config: Common, request: _Request, identity: Identity
+    place: Place, config: Common, request: Request, identity: Identity
 ) -> ActivationStore | None:
     store = _same_way(place, config, identity)
     return None if request.missing(store) else store
@@ -232,7 +237,7 @@ def _wanted_opening(have: Mapping[str, Any], bos: str) -> dict[str, Any]:
 
 
 def _fill(
-    writer: StoreWriter, request: _Request, config: Common, model, make_forward: MakeForward
+    writer: StoreWriter, request: Request, config: Common, model, make_forward: MakeForward
 ) -> None:
     work = request.missing(writer.store(settled=True))
     pending = np.unique(np.concatenate([members for _, members in work] or [[]])).astype(np.int64)

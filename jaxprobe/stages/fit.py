@@ -38,41 +38,53 @@ class Planned:
         return len(self.job.splits) * len(self.job.arrows)
 
 
+Outline = Mapping[str, Sequence[tuple[str, int]]]  # dataset -> (object's name, probes) of each job
+
+
+def outline(
+    experiment: Experiment, config: Any, workspace: Workspace, names: Sequence[str]
+) -> Outline:
+    """Every job's object, and how many probes it holds, without the splits, which would fill the memory."""
+    return {
+        name: [(p.place.name, p.size) for p in plan_of(experiment, config, workspace, name)]
+        for name in names
+    }
+
+
+def left(workspace: Workspace, planned: Outline) -> dict[str, int]:
+    """Probes per dataset whose objects are not there yet; datasets without any are left out."""
+    done = {*workspace.work.jobs.children()}
+    counts = {
+        name: sum(size for object_name, size in jobs if object_name not in done)
+        for name, jobs in planned.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
 def run(
-    experiment: Experiment, config: Any, workspace: Workspace, names: Sequence[str], record: str
-) -> list[Place]:
+    experiment: Experiment, config: Any, workspace: Workspace, planned: Outline, record: str
+) -> None:
     """Makes every job's object that is not there yet.
 
     Args:
         experiment: Which predictions.
         config: Its config.
         workspace: What its jobs read.
-        names: The datasets, or a shard's part of them.
+        planned: All jobs.
         record: Name of the record that made them, see `records.keep`.
-
-    Returns:
-        The objects of all jobs, in order.
 
     Raises:
         FileNotFoundError: Latents that the encode stage has not made.
         StoreError: Activations that the extract stage has not made.
     """
     done = {*workspace.work.jobs.children()}
-    objects: list[Place] = []
-    left: dict[str, int] = {}
-    # The splits of all datasets together would fill the memory: they are drawn again where work is left.
-    for name in names:
-        for planned in plan_of(experiment, config, workspace, name):
-            objects.append(planned.place)
-            if planned.place.name not in done:
-                left[name] = left.get(name, 0) + planned.size
-    with tqdm(total=sum(left.values()), desc="fit", unit="probe") as bar:
-        for name in left:
+    todo = left(workspace, planned)
+    with tqdm(total=sum(todo.values()), desc="fit", unit="probe") as bar:
+        for name in todo:
             bar.set_postfix_str(name)
             plan = plan_of(experiment, config, workspace, name)
-            todo = [planned for planned in plan if planned.place.name not in done]
-            _run_all(todo, experiment, workspace, config.fit.workers, record, bar)
-    return objects
+            jobs = [one for one in plan if one.place.name not in done]
+            _run_all(jobs, experiment, workspace, config.fit.workers, record, bar)
 
 
 def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str) -> list[Planned]:

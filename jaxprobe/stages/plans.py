@@ -6,11 +6,10 @@ a scope and stand on one page.
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxprobe import sealed
-from jaxprobe.place import Place
 from jaxprobe.results import TableError
 from jaxprobe.stages.shards import Shard
 from jaxprobe.workdir import Workdir
@@ -58,8 +57,8 @@ def write(
     shard: Shard | None,
     *,
     record: str,
-    objects: Sequence[Place],
-    facts: Mapping[str, Any],
+    objects: Sequence[str],
+    facts: Callable[[], Mapping[str, Any]],
 ) -> None:
     """Keeps a finished job's plan; the same plan is not written again."""
     part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
@@ -68,8 +67,7 @@ def write(
         "name": name_of(config),
         "scope": scope_of(config),
         "record": record,
-        "objects": [one.name for one in objects],
-        "facts": facts,
+        "objects": list(objects),
     }
     if place.exists():
         held = sealed.loads_json(place, place.read(), _AGAIN)
@@ -78,7 +76,7 @@ def write(
         }:
             return
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    place.replace(sealed.to_json(content | {"made": made}))
+    place.replace(sealed.to_json(content | {"facts": facts(), "made": made}))
 
 
 def read_all(work: Workdir) -> list[Plan]:

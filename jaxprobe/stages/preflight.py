@@ -38,8 +38,6 @@ def check_config(job: Common) -> None:
 
 def check_directory(work: Workdir) -> None:
     """Raises TableError for a work directory of an earlier version, which is never mixed with today's."""
-    if work.root.exists() and not work.results.exists():
-        return
     begun = work.jobs.children() or work.plans.children()
     if work.results.exists() and not begun:
         raise TableError(
@@ -123,3 +121,16 @@ def check_training(job: Common, workspace: Workspace) -> None:
             f"SAE {centred[0].id} says center_writing_weights, which TransformerLens leaves out for models"
             f" without LayerNorm as {job.model} is one; take the key out of its cfg.json"
         )
+
+
+def check_some_job(
+    experiment: Experiment, job: Common, workspace: Workspace, names: Sequence[str]
+) -> None:
+    """Raises ValueError where no dataset yields anything to predict; the first that does ends it."""
+    if any(next(iter(experiment.jobs(job, workspace, name)), None) for name in names):
+        return
+    sizes = ", ".join(f"{name} with {len(workspace.dataset(name).texts)}" for name in names[:3])
+    raise ValueError(
+        f"no dataset has a split in this job ({sizes} rows): they are too small for it, or the source has"
+        " no such test set"
+    )

@@ -1,7 +1,9 @@
 """The whole job: extract, train_sae, encode, fit, report, each resuming what is there."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxprobe import assets, checks, models, records, stopping, tokens
@@ -12,9 +14,21 @@ from jaxprobe.experiments import EXPERIMENTS, schemas
 from jaxprobe.experiments.config import Common, saes_to_train, sites_of
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.jobs import Need
+from jaxprobe.place import Place
 from jaxprobe.sites import MODULE_OUT
-from jaxprobe.stages import encode, extract, fit, plans, preflight, report, shards, train_sae
+from jaxprobe.stages import (
+    encode,
+    estimate,
+    extract,
+    fit,
+    plans,
+    preflight,
+    report,
+    shards,
+    train_sae,
+)
 from jaxprobe.stages.run_file import RunFile
+from jaxprobe.store import ActivationStore, is_store
 from jaxprobe.workdir import Workdir
 from jaxprobe.workspace import Workspace
 
@@ -50,13 +64,19 @@ class RunConfig:
         return cls(job=job)
 
 
-def run(config: RunConfig, workdir: "str | Workdir | Any", stages: Sequence[str] = STAGES) -> str:
+def run(
+    config: RunConfig,
+    workdir: "str | os.PathLike | Place",
+    stages: Sequence[str] = STAGES,
+    tell: Callable[[str], None] | None = None,
+) -> str:
     """Runs stages in order; a stage that finds its work done takes seconds.
 
     Args:
         config: The job.
         workdir: Everything is written below it: a path, or `memory://NAME`.
         stages: Some of `STAGES`; what an absent earlier stage makes must be there.
+        tell: Is given what is left to do and about how long it takes, before any work.
 
     Returns:
         The report's table for the terminal, or what to do next; empty where there is nothing to say.
@@ -70,110 +90,174 @@ def run(config: RunConfig, workdir: "str | Workdir | Any", stages: Sequence[str]
         checks.check_choice("stage", stage, STAGES)
     work = Workdir.parse(workdir)
     preflight.check_directory(work)
-    run_ = _Run(config, work, {*stages})
-    return run_.report() if {*stages} == {"report"} else run_.stages(stages)
+    job = _Job(config, work)
+    if {*stages} == {"report"}:
+        return job.run(stages)
+    job.prepare(stages)
+    if tell is None:
+        return job.run(stages)
+    found, before = job.left(), job.file.times()
+    tell(found.describe())
+    text = job.run(stages)
+    found.learn(before, job.file.times())
+    return text
 
 
-class _Run:
+class _Job:
     """One start of a job: what its stages share."""
 
-    def __init__(self, config: RunConfig, work: Workdir, stages: set[str]):
+    def __init__(self, config: RunConfig, work: Workdir):
         """Reads nothing yet."""
         self.shard, self.work = config.shard, work
-        self.asked = self.job = config.job
-        self.experiment: Experiment = EXPERIMENTS[self.job.experiment]
+        # The plan is named after what was asked, not after what the SAEs and the model made of it.
+        self.asked = self.config = config.job
+        self.experiment: Experiment = EXPERIMENTS[config.job.experiment]
         self.file = RunFile(work, self.shard)
-        if config.shard is not None:
-            shards.check_stages(stages)
 
-    def report(self) -> str:
-        """The report stage alone: needs neither datasets nor SAEs."""
-        with self.file.timing("report"):
-            return report.run(self.experiment, self.asked, self.work)
+    def prepare(self, stages: Sequence[str]) -> None:
+        """Refuses, before anything is written, what would be refused in the end."""
+        if self.shard is not None:
+            shards.check_stages({*stages})
+        config = self.experiment.installed(with_stored_sites(self.config))
+        self.config = dataclasses.replace(config, bos=_agreed_bos(config))
+        named = preflight.load_saes(self.config) if _READ_SAES & {*stages} else ()
+        preflight.check_inputs(self.experiment, self.config, named)
+        extract.check_same_way(self.config, self.work.activations)
+        self.workspace = self._workspace(named)
+        self.names = self.experiment.names(self.config)
+        if self.shard is not None:
+            self.names = self.shard.part(self.names)
+        preflight.check_some_job(self.experiment, self.config, self.workspace, self.names)
 
-    def stages(self, stages: Sequence[str]) -> str:
-        """Stages that work, in the order of `STAGES`."""
-        named = self._checked(stages)
-        workspace = self._workspace(named)
+    def _workspace(self, named: Sequence[LoadedSae]) -> Workspace:
+        sae_sites = {train_sae.sae_id(one): one.site for one in saes_to_train(self.config)}
+        sae_sites |= {sae.id: sae.site for sae in named if sae.site is not None}
+        return Workspace(
+            self.work,
+            source=self.config.source,
+            control_datasets=self.experiment.names(self.config),
+            seed=self.config.seed,
+            load_saes=lambda: [*train_sae.load(self.config, self.work, self._store()), *named],
+            sae_sites=sae_sites,
+            activations=shards.activations(self.shard, self.work),
+        )
+
+    def _store(self) -> ActivationStore:
+        """The store of all tokens, on which SAEs are trained: the whole job's, also for a shard."""
+        if self.shard is None:
+            return self.workspace.store
+        return ActivationStore.open(self.work.activations)
+
+    def run(self, stages: Sequence[str]) -> str:
+        """The stages, in the order of `STAGES`; returns what the last one says."""
         text = ""
         for stage in STAGES:
             if stage in stages:
                 stopping.check()
                 with self.file.timing(stage):
-                    text = getattr(self, f"_{stage}")(workspace) or text
+                    text = getattr(self, f"_{stage}")() or text
         return text
-
-    def _checked(self, stages: Sequence[str]) -> tuple[LoadedSae, ...]:
-        """What would be refused in the end is refused here, before anything is written."""
-        self.job = with_stored_sites(self.job)
-        reads = bool(_READ_SAES & {*stages})
-        self.job = dataclasses.replace(self.job, bos=_agreed_bos(self.job))
-        named = preflight.load_saes(self.job) if reads else ()
-        preflight.check_inputs(self.experiment, self.job, named)
-        extract.check_same_way(self.job, self.work.activations)
-        return named
-
-    def _workspace(self, named: Sequence[LoadedSae]) -> Workspace:
-        sae_sites = {train_sae.sae_id(one): one.site for one in saes_to_train(self.job)}
-        sae_sites |= {sae.id: sae.site for sae in named if sae.site is not None}
-        return Workspace(
-            self.work,
-            source=self.job.source,
-            control_datasets=self.experiment.names(self.job),
-            seed=self.job.seed,
-            load_saes=lambda: [*train_sae.load(self.job, self.work, self._store()), *named],
-            sae_sites=sae_sites,
-            activations=shards.activations(self.shard, self.work),
-        )
-
-    def _store(self):
-        return extract.ActivationStore.open(shards.activations(self.shard, self.work))
-
-    def _names(self) -> tuple[str, ...]:
-        names = self.experiment.names(self.job)
-        return names if self.shard is None else self.shard.part(names)
 
     # --- the stages
 
-    def _extract(self, workspace: Workspace) -> None:
+    def _extract(self) -> None:
+        """Runs the model on what the store lacks."""
         place = shards.own_activations(self.shard, self.work)
-        needs = needs_of(self.experiment, self.job, workspace, self._names())
         shared = self.work.activations if self.shard is not None else None
-        extract.run(self.job, needs, place, shared=shared)
-        workspace.read_from(shards.activations(self.shard, self.work))
+        extract.run(self.config, self._request, place, shared=shared)
+        self.workspace.read_from(shards.activations(self.shard, self.work))
 
-    def _train_sae(self, workspace: Workspace) -> None:
-        train_sae.run(self.job, workspace.store, self.work)
+    def _train_sae(self) -> None:
+        """Trains the SAEs that are not there."""
+        train_sae.run(self.config, self.workspace.store, self.work)
 
-    def _encode(self, workspace: Workspace) -> None:
-        preflight.check_training(self.job, workspace)
-        encode.run(self.experiment, self.job, workspace, self._names())
+    def _encode(self) -> None:
+        """Keeps the latents that probes read."""
+        preflight.check_training(self.config, self.workspace)
+        encode.run(self.experiment, self.config, self.workspace, self.names)
 
-    def _fit(self, workspace: Workspace) -> str:
-        preflight.check_training(self.job, workspace)
-        names = self._names()
+    def _fit(self) -> str:
+        """Makes the results that are not there, and says which are the job's."""
+        preflight.check_training(self.config, self.workspace)
         record = records.make(
-            dataclasses.asdict(self.job),
-            seeds={"splits": self.job.seed, "train_sae": self.job.train_sae.seed},
-            fingerprints=_fingerprints(workspace),
-            sae_quality=_quality(workspace),
+            dataclasses.asdict(self.config),
+            seeds={"splits": self.config.seed, "train_sae": self.config.train_sae.seed},
+            fingerprints=_fingerprints(self.workspace),
+            sae_quality=_quality(self.workspace),
         )
         key = records.keep(self.work, record)
-        objects = fit.run(self.experiment, self.job, workspace, names, key)
+        fit.run(self.experiment, self.config, self.workspace, self._outline, key)
         plans.write(
             self.work,
             dataclasses.asdict(self.asked),
             self.shard,
             record=key,
-            objects=objects,
-            facts=self.experiment.facts(self.job, workspace, names),
+            objects=[name for jobs in self._outline.values() for name, _ in jobs],
+            facts=lambda: self.experiment.facts(self.config, self.workspace, self.names),
         )
         self.file.update(record)
         return shards.told(self.shard)
 
-    def _report(self, workspace: Workspace) -> str:
-        del workspace
+    def _report(self) -> str:
+        """Writes the page and the tables; needs neither datasets nor SAEs."""
         return report.run(self.experiment, self.asked, self.work)
+
+    # --- what is left
+
+    def left(self) -> estimate.Estimate:
+        """What is left to do, and about how long it takes."""
+        config, place = self.config, shards.activations(self.shard, self.work)
+        width = models.identify(config.model, config.dtype).d_model
+        texts = extract.outstanding(self._request, place, self.work.activations)
+        have = is_store(place) and not texts
+        waiting = saes_to_train(config)
+        if have and waiting:
+            waiting = train_sae.missing(config, self.work, self._store())
+        settled = have and not waiting
+        probes = fit.left(self.workspace, self._outline) if settled else self._probes()
+        files = self._files(settled)
+        return estimate.estimate(
+            {
+                "extract": estimate.extracting(config, width, texts, len(self._request.texts)),
+                "train_sae": estimate.training(
+                    config.train_sae.num_tokens, width, [one.d_sae for one in waiting]
+                ),
+                "encode": estimate.encoding(width, files),
+                "fit": estimate.fitting(sum(probes.values()), len(probes)),
+            }
+        )
+
+    def _files(self, settled: bool) -> list[tuple[int, int]]:
+        """Rows and d_sae of each file of latents that is still to be made."""
+        trained = saes_to_train(self.config)
+        d_sae = {train_sae.sae_id(one): one.d_sae for one in trained}
+        if settled or not trained:
+            d_sae |= {name: sae.d_sae for name, sae in self.workspace.saes.items()}
+        widest = max(d_sae.values(), default=0)  # of random SAEs, which are as wide as another
+        found = []
+        for name in self.names:
+            args = (self.experiment, self.config, self.workspace, name, settled)
+            found += [(rows, d_sae.get(sae, widest)) for rows, sae in encode.left(*args)]
+        return found
+
+    def _probes(self) -> dict[str, int]:
+        """Probes per dataset, where it is not yet known which results are there."""
+        return {
+            name: sum(
+                len(job.splits) * len(job.arrows)
+                for job in self.experiment.jobs(self.config, self.workspace, name)
+            )
+            for name in self.names
+        }
+
+    @functools.cached_property
+    def _request(self) -> extract.Request:
+        needs = needs_of(self.experiment, self.config, self.workspace, self.names)
+        return extract.Request.of(needs)
+
+    @functools.cached_property
+    def _outline(self) -> fit.Outline:
+        return fit.outline(self.experiment, self.config, self.workspace, self.names)
 
 
 def needs_of(

@@ -46,6 +46,10 @@ class RunFile:
         if json.loads(json.dumps({k: v for k, v in made.items() if k != "command"})) != same:
             self._write(made)
 
+    def times(self) -> dict[str, float]:
+        """Seconds that each stage has worked, over all starts."""
+        return dict(self.read().get(TIMES, {}))
+
     def read(self) -> dict[str, Any]:
         """What earlier starts wrote; nothing where it is damaged, since it is written anew."""
         try:

@@ -72,6 +72,15 @@ def run(job: Common, store: ActivationStore, work: Workdir) -> None:
         train_sae(config, store, _folder(config, store, work))
 
 
+def missing(job: Common, work: Workdir, store: ActivationStore) -> tuple[SaeToTrain, ...]:
+    """The SAEs that are still to be trained."""
+    return tuple(
+        one
+        for one in saes_to_train(job)
+        if not _file(TrainSaeConfig.of(job.train_sae, one), store, work).exists()
+    )
+
+
 def load(job: Common, work: Workdir, store: ActivationStore) -> list[LoadedSae]:
     """The SAEs that the stage has trained for this job.
 
@@ -89,6 +98,10 @@ def load(job: Common, work: Workdir, store: ActivationStore) -> list[LoadedSae]:
             )
         found.append(load_sae(folder))
     return found
+
+
+def _file(config: TrainSaeConfig, store: TokenStore, work: Workdir) -> Place:
+    return _folder(config, store, work) / native.FILE_NAME
 
 
 def _folder(config: TrainSaeConfig, store: TokenStore, work: Workdir) -> Place:

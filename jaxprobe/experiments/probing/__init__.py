@@ -6,7 +6,7 @@ References:
 
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.experiments.probing import jobs, leak_rates
-from jaxprobe.experiments.probing.checking import check
+from jaxprobe.experiments.probing.checking import check, with_installed
 from jaxprobe.experiments.probing.config import Config
 
 EXPERIMENT = Experiment(
@@ -18,5 +18,6 @@ EXPERIMENT = Experiment(
     report=None,
     version=1,
     check=check,
+    installed=with_installed,
     facts=leak_rates.facts,
 )

@@ -1,6 +1,10 @@
 """What a config of the main grid may not ask, said before any work."""
 
+import dataclasses
+import importlib.util
 from collections.abc import Mapping
+
+from absl import logging
 
 from jaxprobe import base, checks, datasets, regimes, selection
 from jaxprobe.experiments.probing.config import Config
@@ -75,3 +79,27 @@ def _check_report(config: Config) -> None:
     known = [datasets.name_of(entry) for entry in config.datasets]
     for name in report.datasets if known else ():
         checks.check_choice("dataset of config.report.datasets", name, known)
+
+
+def with_installed(config: Config) -> Config:
+    """The config without methods that need an extra that is not installed; a warning says so.
+
+    Raises:
+        ValueError: Without them no baseline is left.
+    """
+    fit = config.fit
+    if "xgboost" not in (*fit.baselines, *fit.latent_methods) or _has_xgboost():
+        return config
+    install = "pip install 'jaxprobe[xgboost]'"
+    if fit.baselines == ("xgboost",):
+        raise ValueError(f"`fit.baselines` names xgboost alone, which is not installed: {install}")
+    logging.warning("xgboost is not installed, so the job runs without it; to add it: %s", install)
+    fewer = {
+        name: tuple(method for method in getattr(fit, name) if method != "xgboost")
+        for name in ("baselines", "latent_methods")
+    }
+    return dataclasses.replace(config, fit=dataclasses.replace(fit, **fewer))
+
+
+def _has_xgboost() -> bool:
+    return importlib.util.find_spec("xgboost") is not None
