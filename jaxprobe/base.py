@@ -2,137 +2,31 @@
 
 Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
 
-    N examples       B batch          T tokens        D d_model (residual width)
-    S d_sae          K kept latents   P probes        F folds
-    R regularisation strengths        G datasets      L layers
+    N examples       M tested rows    B batch         T tokens
+    D d_model        S d_sae          K kept latents, or columns that a probe reads
+    F folds          H candidates of a hyperparameter (R where they are strengths)
+    P probes         G datasets       L layers        U latents that some split kept
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxprobe import arguments
+from jaxprobe.equality import same_fields as same_fields
 from jaxprobe.sites import STREAMS as STREAMS
 from jaxprobe.sites import Site as Site
+from jaxprobe.text_dataset import Column as Column
+from jaxprobe.text_dataset import TextDataset as TextDataset
+from jaxprobe.text_dataset import joined as joined
 
 POOLINGS = ("last", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
 PROTOCOLS = ("paper", "dedup")
 ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TextDataset:
-    """Labelled prompts; two are equal where all their fields are.
-
-    Attributes:
-        name: Unique name, for example `66_living-room`.
-        texts: N prompts; any sequence of texts is taken.
-        y_N: int32 labels in {0, 1}, both present. Booleans are taken, whole floats, and two distinct
-            texts: those of `label_names`, else the first in their order is 0.
-        label_names: What 0 and 1 stood for in the source, two texts that differ.
-        source: Where the rows came from.
-
-    Raises:
-        ValueError: Labels that are no two classes or not as many as texts, or entries that are no texts.
-    """
-
-    name: str
-    texts: tuple[str, ...]
-    y_N: np.ndarray
-    label_names: tuple[str, str] = ("0", "1")
-    source: str = "memory"
-
-    def __post_init__(self):
-        """Checks and converts the fields; this is no pytree, so they are never tracers."""
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f"`name` of a dataset must be a text, got {self.name!r}")
-        if isinstance(self.texts, str | bytes):
-            raise ValueError(
-                f"`texts` must be several texts, got one, {self.texts[:40]!r}; write [text]"
-            )
-        if not isinstance(self.texts, Iterable):
-            raise ValueError(f"`texts` must be several texts, got {self.texts!r:.80}")
-        texts = tuple(self.texts)
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"`texts` must be texts, got {text!r} in row {row}")
-        y_N, names = _two_classes(self.y_N, self.label_names)
-        if len(y_N) != len(texts):
-            raise ValueError(
-                f"`y_N` and `texts` must have one entry per example, got {len(y_N)} and {len(texts)}"
-            )
-        for field, value in (("texts", texts), ("y_N", y_N), ("label_names", names)):
-            object.__setattr__(self, field, value)
-
-    def __repr__(self) -> str:
-        """Sizes, not the texts."""
-        ones = int(self.y_N.sum())
-        return (
-            f"TextDataset(name={self.name!r}, {len(self.texts):,} texts:"
-            f" {len(self.texts) - ones:,} {self.label_names[0]!r} and {ones:,}"
-            f" {self.label_names[1]!r}, source={self.source!r})"
-        )
-
-    def __eq__(self, other: object) -> bool:
-        """Whether all fields are the same."""
-        return same_fields(self, other)
-
-    def __hash__(self) -> int:
-        """By what is short."""
-        return hash((self.name, len(self.texts), self.source))
-
-
-def same_fields(one: object, other: object) -> bool:
-    """Whether two dataclasses of one type hold the same, arrays compared as wholes; NaN equals NaN."""
-    if type(one) is not type(other):
-        return NotImplemented
-    return all(
-        _same(getattr(one, field.name), getattr(other, field.name))
-        for field in dataclasses.fields(one)  # type: ignore[arg-type]
-    )
-
-
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return np.array_equal(np.asarray(one), np.asarray(other))
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other or (one != one and other != other)
-
-
-def _two_classes(labels: object, names: object) -> tuple[np.ndarray, tuple[str, str]]:
-    """int32 labels in {0, 1}, and what they stand for."""
-    known = _label_names(names)
-    y_N = arguments.array("y_N", labels)
-    if y_N.ndim != 1:
-        raise ValueError(f"`y_N` must have one label per text, got shape {y_N.shape}")
-    if y_N.dtype.kind != "U" or not len(y_N):
-        found = arguments.labels("y_N", y_N, names=(0, 1), both=True, hint=_ONE_AGAINST_REST)
-        return found.y_N, known
-    distinct = np.unique(y_N).tolist()
-    if len(distinct) != 2:
-        raise ValueError(
-            f"`y_N` must hold two classes, got {len(distinct)}: {', '.join(map(repr, distinct[:5]))};"
-            f" keep two, or {_ONE_AGAINST_REST}"
-        )
-    if {*distinct} != {*known}:
-        known = (distinct[0], distinct[1])
-    return (y_N == known[1]).astype(np.int32), known
-
-
-_ONE_AGAINST_REST = "make it one class against the rest"
-
-
-def _label_names(names: object) -> tuple[str, str]:
-    """Two different texts."""
-    found = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ()
-    if len({*map(str, found)}) != 2 or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"`label_names` must be two texts that differ, got {names!r:.80}")
-    return str(found[0]), str(found[1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,8 +58,43 @@ class Fold(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TestSet:
+    """Rows that a probe is tested on.
+
+    Attributes:
+        name: Unique among the test sets of a split.
+        row_M: Row numbers of the table that the split's `train_N` numbers too.
+        y_M: Their (clean) labels in {0, 1}.
+        group_M: A group's code per row, -1 for none, where a metric compares groups; else None.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    name: str
+    row_M: np.ndarray
+    y_M: np.ndarray
+    group_M: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        """Sizes, not the rows."""
+        groups = "" if self.group_M is None else ", in groups"
+        return f"TestSet({self.name!r}, {len(self.row_M):,} rows{groups})"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same."""
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        """By what is short."""
+        return hash((self.name, len(self.row_M)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False, init=False)
 class Split:
-    """One train/test draw of one dataset: rows and labels, no activations.
+    """One draw of rows to train on, and one or more sets to test on: rows and labels, no activations.
+
+    All rows are rows of one table: of the dataset's, or, under covariate shift, of
+    `joined(dataset, shifted)`.
 
     Attributes:
         dataset: The dataset's name.
@@ -175,10 +104,10 @@ class Split:
         seed: Seed of the draw.
         train_N: Row numbers to train on (validation rows among them).
         y_train_N: Their labels, flipped ones included.
-        test_N: Row numbers to test on. For covariate_shift they count rows of the shifted set.
-        y_test_N: Their (clean) labels.
         folds: Validation folds; empty where there are too few rows to validate.
-        num_rows: Rows of the dataset that `train_N` numbers; None where nobody knows.
+        tests: Test sets by distinct names, at least one.
+        weight_train_N: Non-negative weights of training rows, in fits and in validation; None is 1.
+        num_rows: Rows of the table; None where nobody knows.
     """
 
     dataset: str
@@ -188,10 +117,72 @@ class Split:
     seed: int
     train_N: np.ndarray
     y_train_N: np.ndarray
-    test_N: np.ndarray
-    y_test_N: np.ndarray
     folds: tuple[Fold, ...]
+    tests: tuple[TestSet, ...]
+    weight_train_N: np.ndarray | None = None
     num_rows: int | None = None
+
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        regime: str,
+        level: float,
+        protocol: str,
+        seed: int,
+        train_N: np.ndarray,
+        y_train_N: np.ndarray,
+        folds: tuple[Fold, ...],
+        tests: Iterable[TestSet] = (),
+        weight_train_N: np.ndarray | None = None,
+        num_rows: int | None = None,
+        test_N: np.ndarray | None = None,
+        y_test_N: np.ndarray | None = None,
+    ):
+        """Takes the fields; `test_N` and `y_test_N` stand for one test set, named `test`.
+
+        Given beside `tests`, as `dataclasses.replace` does, they take the place of the first set's.
+
+        Raises:
+            ValueError: No test set, or two of one name.
+        """
+        tests = tuple(tests)
+        rows = {"row_M": test_N, "y_M": y_test_N}
+        rows = {name: given for name, given in rows.items() if given is not None}
+        if rows:
+            first = dataclasses.replace(tests[0], **rows) if tests else TestSet(name="test", **rows)
+            tests = (first, *tests[1:])
+        names = [test.name for test in tests]
+        if not tests or len({*names}) < len(names):
+            raise ValueError(
+                f"`tests` of a split of {dataset} must be test sets of distinct names, at least one,"
+                f" got {names}"
+            )
+        fields = {
+            "dataset": dataset,
+            "regime": regime,
+            "level": level,
+            "protocol": protocol,
+            "seed": seed,
+            "train_N": train_N,
+            "y_train_N": y_train_N,
+            "folds": folds,
+            "tests": tests,
+            "weight_train_N": weight_train_N,
+            "num_rows": num_rows,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def test_N(self) -> np.ndarray:
+        """Row numbers of the first test set."""
+        return self.tests[0].row_M
+
+    @property
+    def y_test_N(self) -> np.ndarray:
+        """Labels of the first test set."""
+        return self.tests[0].y_M
 
     def __repr__(self) -> str:
         """Sizes, not the rows."""
@@ -199,7 +190,7 @@ class Split:
         return (
             f"Split({self.dataset!r}, {self.regime}{level}, {self.protocol}, seed={self.seed},"
             f" {len(self.train_N):,} rows to train on in {len(self.folds)} folds,"
-            f" {len(self.test_N):,} to test on)"
+            f" {', '.join(f'{len(test.row_M):,}' for test in self.tests)} to test on)"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -209,6 +200,49 @@ class Split:
     def __hash__(self) -> int:
         """By what is short."""
         return hash((self.dataset, self.regime, self.protocol, self.seed, len(self.train_N)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Prediction:
+    """What one method says of one split, before any metric.
+
+    Attributes:
+        valid_auroc: The score by which choices are made: mean AUROC over validation folds at the chosen
+            value (the training AUROC where there are no folds).
+        score_M: Per test set, by its name, the log-odds of class 1 of each row.
+        valid_score_FN: Log-odds of training rows by the model of each fold at the chosen value; NaN for
+            rows that the fold trains on, and for a fold that trains on one class alone.
+        best_value: The chosen value of the method's hyperparameter.
+        converged: Whether every fit that the result rests on reached its optimum.
+        residual: The largest certificate among those fits.
+    """
+
+    valid_auroc: Any
+    score_M: Mapping[str, Any]
+    valid_score_FN: Any
+    best_value: Any = math.nan
+    converged: Any = True
+    residual: Any = 0.0
+
+    def __repr__(self) -> str:
+        """Sizes, not the scores."""
+        sizes = ", ".join(
+            f"{name!r}: {len(score_M):,} rows" for name, score_M in self.score_M.items()
+        )
+        return f"Prediction(valid_auroc={self.valid_auroc!r}, {sizes})"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are the same."""
+        return same_fields(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+
+jax.tree_util.register_dataclass(
+    Prediction,
+    ("valid_auroc", "score_M", "valid_score_FN", "best_value", "converged", "residual"),
+    (),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import itertools
 import math
 import unicodedata
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ MAX_TRAIN = 1024
 MIN_TEST = 100
 SHIFT_POOL = 1500  # covariate shift trains on rows below this one
 NUM_FOLDS = 6
+TEST, SHIFTED = "test", "shifted"  # names of test sets
 # Two mean validation AUROCs that are nearer than this are equal, and a rule decides between them. A mean
 # over a split's folds is a fraction: of F folds with P_f positives and N_f negatives, its denominator
 # divides F times the least common multiple of all 2 P_f N_f. So by `validation_folds` different ones lie
@@ -56,7 +58,8 @@ def splits(
         protocol: `paper`, or `dedup`: one row stands for all rows with its text, and texts that
             occur under both labels are left out.
         seed: Seed of every draw.
-        shifted: The shifted test set; needed by, and only by, `covariate_shift`.
+        shifted: The shifted test set; needed by, and only by, `covariate_shift`, whose splits number
+            the rows of `base.joined(dataset, shifted)`: the dataset's N rows, then the shifted set's.
         dedup_by: What makes two prompts of `dedup` one: `exact`, every character, or `normalised`, the
             same text after Unicode's composition (NFC) and without blanks at its ends. Other protocols
             take the default only.
@@ -87,18 +90,31 @@ def splits(
             f" regime {regime!r} with shifted={None if shifted is None else shifted.name!r}"
         )
     dedup = protocol == "dedup"
-    rows_N = distinct_rows(dataset.texts, dataset.y_N, dedup_by) if dedup else None
-    if rows_N is None:
-        rows_N = np.arange(len(dataset.texts))
-    y_N = np.asarray(dataset.y_N)[rows_N]
-    common = {"dataset": dataset.name, "regime": regime, "protocol": protocol, "seed": seed}
-    common["num_rows"] = len(dataset.texts)
+    rows_N = np.arange(len(dataset.texts))
+    if dedup:
+        rows_N = distinct_rows(dataset.texts, dataset.y_N, dedup_by)
     if shifted is not None:
-        draws = _covariate_shift(dataset, shifted, rows_N, dedup_by if dedup else None, seed)
-        return Splits([base.Split(**common, **draw) for draw in draws], dataset, regime)
-    # In a small set an extreme ratio, or its noise, can leave one class to train on: no probe.
-    draws = [d for d in _DRAWS[regime](y_N, seed) if 0 < d["y_train_N"].mean() < 1]
-    found = [base.Split(**common, **_named_rows(draw, rows_N, y_N)) for draw in draws]
+        tests, draws = _covariate_shift(dataset, shifted, rows_N, dedup_by if dedup else None, seed)
+    else:
+        y_N = np.asarray(dataset.y_N)[rows_N]
+        # In a small set an extreme ratio, or its noise, can leave one class to train on: no probe.
+        draws = [draw for draw in _DRAWS[regime](y_N, seed) if 0 < draw.y_train_N.mean() < 1]
+        tests = [base.TestSet(name=TEST, row_M=rows_N[d.test_N], y_M=y_N[d.test_N]) for d in draws]
+    found = [
+        base.Split(
+            dataset=dataset.name,
+            regime=regime,
+            level=draw.level,
+            protocol=protocol,
+            seed=seed,
+            train_N=rows_N[draw.train_N],
+            y_train_N=draw.y_train_N,
+            folds=validation_folds(draw.y_train_N, seed),
+            tests=(test,),
+            num_rows=len(dataset.texts) + (0 if shifted is None else len(shifted.texts)),
+        )
+        for draw, test in zip(draws, tests, strict=True)
+    ]
     return Splits(found, dataset, regime)
 
 
@@ -146,7 +162,12 @@ def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray, dedup_by: str = "exac
 
 
 def leak_rate(texts: tuple[str, ...], split: base.Split) -> float:
-    """Fraction of a split's test rows whose text also stands among its training rows."""
+    """Fraction of a split's (first) test rows whose text also stands among its training rows.
+
+    Args:
+        texts: Of the table whose rows the split numbers.
+        split: The split.
+    """
     seen = {texts[row] for row in split.train_N}
     return float(np.mean([texts[row] in seen for row in split.test_N]))
 
@@ -254,20 +275,29 @@ def _stratified_fold_numbers(y_N: np.ndarray, seed: int) -> np.ndarray:
     return fold_N
 
 
-def _standard(y_N: np.ndarray, seed: int) -> list[dict]:
+class _Draw(NamedTuple):
+    """A draw among the usable rows: positions to train and to test on, and training labels."""
+
+    train_N: np.ndarray
+    y_train_N: np.ndarray
+    test_N: np.ndarray
+    level: float = math.nan
+
+
+def _standard(y_N: np.ndarray, seed: int) -> list[_Draw]:
     usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
     if usable <= MIN_TEST + 1:
         return []
     return [_draw(y_N, min(usable - MIN_TEST, MAX_TRAIN), usable, seed)]
 
 
-def _scarcity(y_N: np.ndarray, seed: int) -> list[dict]:
+def _scarcity(y_N: np.ndarray, seed: int) -> list[_Draw]:
     usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
     sizes = [size for size in SCARCITY_SIZES if size <= usable - MIN_TEST]
-    return [{**_draw(y_N, size, usable, seed), "level": float(size)} for size in sizes]
+    return [_draw(y_N, size, usable, seed)._replace(level=float(size)) for size in sizes]
 
 
-def _imbalance(y_N: np.ndarray, seed: int) -> list[dict]:
+def _imbalance(y_N: np.ndarray, seed: int) -> list[_Draw]:
     low, high = min(IMBALANCE_RATIOS), max(IMBALANCE_RATIOS)
     total = int(min(np.sum(y_N == 0) / (1 - low), np.sum(y_N == 1) / high))
     num_train = min(total - MIN_TEST, MAX_TRAIN)
@@ -280,7 +310,7 @@ def _imbalance(y_N: np.ndarray, seed: int) -> list[dict]:
     draws = []
     for ratio in IMBALANCE_RATIOS:
         train_N, test_N = draw_rows(y_N, num_train, num_test, ratio, seed)
-        draws.append(_described(train_N, y_N[train_N], test_N, ratio, seed))
+        draws.append(_Draw(train_N, y_N[train_N], test_N, ratio))
     return draws
 
 
@@ -289,16 +319,15 @@ def _fits(y_N: np.ndarray, num_train: int, num_test: int, ratio: float) -> bool:
     return num_pos <= np.sum(y_N == 1) and num_train + num_test - num_pos <= np.sum(y_N == 0)
 
 
-def _label_noise(y_N: np.ndarray, seed: int) -> list[dict]:
-    draws = []
-    for clean in _standard(y_N, seed):
-        for fraction in NOISE_FRACTIONS:
-            y_train_N = flip_labels(clean["y_train_N"], fraction, seed)
-            draws.append(_described(clean["train_N"], y_train_N, clean["test_N"], fraction, seed))
-    return draws
+def _label_noise(y_N: np.ndarray, seed: int) -> list[_Draw]:
+    return [
+        clean._replace(y_train_N=flip_labels(clean.y_train_N, fraction, seed), level=fraction)
+        for clean in _standard(y_N, seed)
+        for fraction in NOISE_FRACTIONS
+    ]
 
 
-_DRAWS: dict[str, Callable[[np.ndarray, int], list[dict]]] = {
+_DRAWS: dict[str, Callable[[np.ndarray, int], list[_Draw]]] = {
     "standard": _standard,
     "scarcity": _scarcity,
     "imbalance": _imbalance,
@@ -306,44 +335,35 @@ _DRAWS: dict[str, Callable[[np.ndarray, int], list[dict]]] = {
 }
 
 
-def _covariate_shift(dataset, shifted, rows_N, dedup_by: str | None, seed) -> list[dict]:
-    pool_N = rows_N[rows_N < SHIFT_POOL]
+def _covariate_shift(
+    dataset: base.TextDataset,
+    shifted: base.TextDataset,
+    rows_N: np.ndarray,
+    dedup_by: str | None,
+    seed: int,
+) -> tuple[list[base.TestSet], list[_Draw]]:
+    """The shifted test set, and positions in `rows_N` to train on; nothing where those are too few."""
+    pooled_N = rows_N < SHIFT_POOL
     test_N = np.arange(len(shifted.texts))
     if dedup_by is not None:
         # The shifted prompts are fixed: drop their repeats, and training rows that share a text.
         key = DEDUP_BY[dedup_by]
         test_N = distinct_rows(shifted.texts, shifted.y_N, dedup_by)
         tested = {key(shifted.texts[row]) for row in test_N}
-        pool_N = np.array([row for row in pool_N if key(dataset.texts[row]) not in tested], int)
-    y_N = np.asarray(dataset.y_N)[pool_N]
+        pooled_N &= np.array([key(dataset.texts[row]) not in tested for row in rows_N], bool)
+    pool_N = np.flatnonzero(pooled_N)
+    y_N = np.asarray(dataset.y_N)[rows_N][pool_N]
     usable = 2 * int(min(np.sum(y_N == 1), np.sum(y_N == 0)))
     num_train = min(MAX_TRAIN, usable)
     if num_train < 4:
-        return []
+        return [], []
     train_N, _ = draw_rows(y_N, num_train, 0, 0.5, seed)
-    draw = _described(train_N, y_N[train_N], test_N, math.nan, seed)
-    y_test_N = np.asarray(shifted.y_N)[test_N]
-    return [{**draw, "train_N": pool_N[train_N], "y_test_N": y_test_N}]
+    # In the joined table the shifted set's rows stand behind the dataset's.
+    row_M = len(dataset.texts) + test_N
+    test = base.TestSet(name=SHIFTED, row_M=row_M, y_M=np.asarray(shifted.y_N)[test_N])
+    return [test], [_Draw(pool_N[train_N], y_N[train_N], test_N)]
 
 
-def _draw(y_N: np.ndarray, num_train: int, usable: int, seed: int) -> dict:
+def _draw(y_N: np.ndarray, num_train: int, usable: int, seed: int) -> _Draw:
     train_N, test_N = draw_rows(y_N, num_train, usable - num_train - 1, 0.5, seed)
-    return _described(train_N, y_N[train_N], test_N, math.nan, seed)
-
-
-def _described(train_N, y_train_N, test_N, level, seed) -> dict:
-    folds = validation_folds(y_train_N, seed)
-    return {
-        **{"train_N": train_N, "y_train_N": y_train_N, "test_N": test_N},
-        **{"level": level, "folds": folds},
-    }
-
-
-def _named_rows(draw: dict, rows_N: np.ndarray, y_N: np.ndarray) -> dict:
-    """Turns positions among the usable rows into row numbers of the dataset."""
-    return {
-        **draw,
-        "train_N": rows_N[draw["train_N"]],
-        "test_N": rows_N[draw["test_N"]],
-        "y_test_N": y_N[draw["test_N"]],
-    }
+    return _Draw(train_N, y_N[train_N], test_N)

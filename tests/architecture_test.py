@@ -7,7 +7,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "arguments", "boundary", "outgoing", "sealed", "stopping", "sites", "base"),
+    *("checks", "arguments", "boundary", "outgoing", "sealed", "stopping", "sites"),
+    *("equality", "text_dataset", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(
         "assets",

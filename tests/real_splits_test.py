@@ -88,7 +88,7 @@ def compare_shift(peer: dict, name: str, seed: int) -> None:
     train, _ = peer["get_train_test_indices"](data.y_N[:1500], 1024, 0, 0.5, seed)
     np.testing.assert_array_equal(split.train_N, train)
     np.testing.assert_array_equal(split.y_train_N, data.y_N[train])
-    np.testing.assert_array_equal(split.test_N, np.arange(len(shifted.texts)))
+    np.testing.assert_array_equal(split.test_N, len(data.texts) + np.arange(len(shifted.texts)))
     np.testing.assert_array_equal(split.y_test_N, shifted.y_N)
 
 
@@ -133,12 +133,14 @@ class Texts:
 
     def check(self, split: base.Split) -> None:
         """No text twice, so none on two sides; none of both labels; folds share no row."""
-        rows = (split.train_N, split.test_N)
+        # A shifted set's rows stand behind the dataset's.
+        behind = len(self.of_part[0]) if len(self.of_part) > 1 else 0
+        rows = (split.train_N, split.test_N - behind)
         sides = [self.of_part[0], self.of_part[-1]]
         used = np.concatenate([side[part] for side, part in zip(sides, rows, strict=True)])
         assert len(np.unique(used)) == len(used), split
         assert not self.torn_of_part[0][split.train_N].any()
-        assert not self.torn_of_part[-1][split.test_N].any()
+        assert not self.torn_of_part[-1][rows[1]].any()
         for fold in split.folds:
             both = np.concatenate([fold.train, fold.valid])
             np.testing.assert_array_equal(np.sort(both), np.arange(len(split.train_N)))

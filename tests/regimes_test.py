@@ -94,8 +94,14 @@ def test_covariate_shift_trains_on_the_packages_rows(peer):
     shifted = dataset([0, 1, 1], ["a", "b", "c"])
     (split,) = regimes.splits(dataset(y_N), "covariate_shift", shifted=shifted)
     np.testing.assert_array_equal(split.train_N, wanted)
-    np.testing.assert_array_equal(split.test_N, [0, 1, 2])
+    # The rows of the shifted set stand behind the dataset's own.
+    np.testing.assert_array_equal(split.test_N, [5000, 5001, 5002])
     np.testing.assert_array_equal(split.y_test_N, [0, 1, 1])
+    assert split.num_rows == 5003 and [test.name for test in split.tests] == ["shifted"]
+    table = base.joined(dataset(y_N), shifted)
+    assert [table.texts[row] for row in split.test_N] == ["a", "b", "c"]
+    np.testing.assert_array_equal(table.columns["part"].code_N[split.test_N], 1)
+    np.testing.assert_array_equal(table.columns["part"].code_N[split.train_N], 0)
 
 
 @pytest.mark.parametrize("size", [13, 20, 64, 127])

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import metrics
-from jaxprobe.probes import closed_form, probe, reduction
+from jaxprobe.probes import closed_form, gram, probe
 
 MAX_COLUMNS = 512
 BLOCK = 256  # columns that are ranked at once
@@ -54,7 +54,7 @@ def _signed_sums(x_ND, ranked: _Ranked, value_H):
 
 def _prepare(x_ND, weight_N, seed):
     del seed
-    return reduction.centre(x_ND, weight_N, standardise=True)
+    return gram.centre(x_ND, weight_N, standardise=True)
 
 
 def _path(prepared, y_N, weight_N, value_H):
@@ -79,4 +79,5 @@ PROBE = probe.Probe(
     score=closed_form.score,
     values=values,
     default=lambda num_train, num_features: 1.0,
+    log_odds=closed_form.along,
 )

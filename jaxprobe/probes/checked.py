@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxprobe import arguments, base, checks
+from jaxprobe import arguments, base, checks, metrics
 
 
 def sequence(name: str, found: Iterable, of: str) -> tuple:
@@ -32,13 +32,13 @@ def settings(is_host: bool, dtype: str, memory_gib: Any, mesh: Any, default_gib:
             raise ValueError(f"`{name}` has no effect on a method of a host library; leave it out")
 
 
-def splits(found: Sequence[base.Split], num_rows: int, num_shifted: int | None) -> None:
+def splits(found: Sequence[base.Split], num_rows: int, *, weighted: bool) -> None:
     """Raises ValueError unless every split numbers rows that are there and holds binary labels.
 
     Args:
         found: The splits.
-        num_rows: Rows of the dataset's features.
-        num_shifted: Rows of the shifted set's; None without them.
+        num_rows: Rows of features.
+        weighted: Whether the method takes weights of training rows.
     """
     if not all(isinstance(s, base.Split) for s in found):
         raise ValueError("`splits` must be a sequence of Split, as jaxprobe.splits gives")
@@ -46,34 +46,60 @@ def splits(found: Sequence[base.Split], num_rows: int, num_shifted: int | None) 
         raise ValueError(
             "`splits` must hold at least one split, got none; is the dataset too small?"
         )
-    shifts = [split.regime == "covariate_shift" for split in found]
-    if any(shifts) and num_shifted is None:
-        raise ValueError("`x_shift_MD` must be given, for splits of covariate_shift test its rows")
-    if num_shifted is not None and not any(shifts):
-        raise ValueError("`x_shift_MD` has no effect: no split is of covariate_shift; leave it out")
-    for split, shift in zip(found, shifts, strict=True):
-        _split(split, num_rows, num_shifted if shift and num_shifted is not None else num_rows)
+    for split in found:
+        where = f"of {split.dataset or 'the split'} ({split.regime})"
+        _rows(split, num_rows, where)
+        _folds(split, where)
+        if split.weight_train_N is not None:
+            _weights(split, weighted, where)
 
 
-def _split(split: base.Split, num_rows: int, num_tested: int) -> None:
-    where = f"of {split.dataset or 'the split'} ({split.regime})"
+def _rows(split: base.Split, num_rows: int, where: str) -> None:
     if split.num_rows is not None and split.num_rows != num_rows:
+        hint = "are they features of another dataset?"
+        if split.regime == "covariate_shift":
+            hint = "the rows of the shifted set stand behind the dataset's, or in `x_shift_MD`"
         raise ValueError(
             f"`x_ND` must have a row for each of the {split.num_rows} examples {where}, got {num_rows}"
-            " rows; are they features of another dataset?"
+            f" rows; {hint}"
         )
     hint = "does every example have its row of features?"
     train_N = arguments.positions(f"train_N {where}", split.train_N, num_rows, hint)
-    test_N = arguments.positions(f"test_N {where}", split.test_N, num_tested, hint)
-    sides = (("train_N", train_N, split.y_train_N), ("test_N", test_N, split.y_test_N))
-    for name, rows, y_N in sides:
-        labels = arguments.labels(f"y_{name} {where}", y_N, names=(0, 1), both=name == "train_N")
-        checks.check_same_length(f"{name} {where}", rows, f"y_{name}", labels.y_N)
+    y_N = arguments.labels(f"y_train_N {where}", split.y_train_N, names=(0, 1), both=True).y_N
+    checks.check_same_length(f"train_N {where}", train_N, "y_train_N", y_N)
+    for test in split.tests:
+        which = where if len(split.tests) == 1 else f"{where}, test set {test.name!r}"
+        row_M = arguments.positions(f"test_N {which}", test.row_M, num_rows, hint)
+        y_M = arguments.labels(f"y_test_N {which}", test.y_M, names=(0, 1)).y_N
+        checks.check_same_length(f"test_N {which}", row_M, "y_test_N", y_M)
+        if test.group_M is not None:
+            group_M = metrics.group_codes(test.group_M)
+            checks.check_same_length(f"test_N {which}", row_M, "group_M", group_M)
+
+
+def _folds(split: base.Split, where: str) -> None:
     for fold in split.folds:
         for name, part in zip(("train", "valid"), fold, strict=True):
-            arguments.positions(f"folds' {name} rows {where}", part, len(train_N))
+            arguments.positions(f"folds' {name} rows {where}", part, len(split.train_N))
         if np.intersect1d(fold.train, fold.valid).size:
             raise ValueError(f"a fold {where} must not validate on rows that it trains on")
+
+
+def _weights(split: base.Split, weighted: bool, where: str) -> None:
+    if not weighted:
+        raise ValueError(
+            f"`weight_train_N` {where} has no meaning for a method that counts or pairs rows (knn, lat);"
+            " leave the weights out, or use another method"
+        )
+    weight_N = arguments.real("weight_train_N", split.weight_train_N)
+    checks.check_shape(f"weight_train_N {where}", weight_N, (len(split.train_N),), "one per row")
+    if not (np.isfinite(weight_N).all() and (weight_N >= 0).all()):
+        raise ValueError(f"`weight_train_N` {where} must be finite and not negative")
+    of_class = [weight_N[np.asarray(split.y_train_N) == label].sum() for label in (0, 1)]
+    if min(of_class) <= 0:
+        raise ValueError(
+            f"`weight_train_N` {where} must leave both classes some weight, got {of_class}"
+        )
 
 
 def columns(

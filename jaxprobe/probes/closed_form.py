@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import probe, reduction
+from jaxprobe.probes import gram, probe
 
 # Log-odds at a class mean are at most this; two rows leave no variance to scale with.
 MAX_LOGIT = 20.0
@@ -60,7 +60,10 @@ def class_means(x_ND, y_N, weight_N) -> ClassMeans:
     pos_N, neg_N = weight_N * y_N, weight_N * (1 - y_N)
     pos, neg = jnp.sum(pos_N), jnp.sum(neg_N)
     return ClassMeans(
-        pos_N @ x_ND / jnp.maximum(pos, 1), neg_N @ x_ND / jnp.maximum(neg, 1), pos, neg
+        pos_N @ x_ND / probe.total_weight(pos_N),
+        neg_N @ x_ND / probe.total_weight(neg_N),
+        pos,
+        neg,
     )
 
 
@@ -91,6 +94,12 @@ def midpoint(x_ND, y_N, weight_N, w_D) -> probe.Linear:
     return probe.linear(slope * w_D, -slope * (pos + neg) / 2)
 
 
+def along(score_N, y_N, weight_N):
+    """Scores that only rank, as log-odds: `midpoint` of one column, a function that keeps their order."""
+    model = midpoint(score_N[:, None], y_N, weight_N, jnp.ones(1, score_N.dtype))
+    return score_N * model.coef_D[0] + model.intercept
+
+
 def make(direction: Callable) -> probe.Probe:
     """A probe without a hyperparameter from a direction in feature space.
 
@@ -116,7 +125,7 @@ def make(direction: Callable) -> probe.Probe:
 def prepare(x_ND, weight_N, seed):
     """Centred features, their mean and their scale, 1."""
     del seed
-    return reduction.centre(x_ND, weight_N)
+    return gram.centre(x_ND, weight_N)
 
 
 def one_candidate(score_N, value_H):

@@ -23,6 +23,8 @@ def parts(split: base.Split) -> int:
 
 def valid_auroc(found, split: base.Split):
     """A mean validation AUROC at its fraction; as it is where parts are too small to tell, or it is NaN."""
+    if split.weight_train_N is not None:
+        return found  # weighted pairs are no whole numbers
     total = parts(split)
     if total > 1 / (2 * regimes.SAME_AUROC):
         return found

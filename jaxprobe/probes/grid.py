@@ -1,6 +1,6 @@
 """From splits to scores: every (split, fold, hyperparameter, k, label vector) of a dataset at once.
 
-A lane is one probe of one split: its rows, folds and candidates in padded arrays (`probe.Problem`).
+A lane is one probe of one split: its rows, folds and candidates in padded arrays (`probe.Lane`).
 Lanes of one bucket of sizes share one compiled program, so a dataset's whole grid needs a bounded
 number of them. On a CPU a program takes a lane at a time, whose loops then stop when that lane is done, and
 as many run at once as there are cores; on accelerators, and over a mesh of devices, a program takes many.
@@ -9,7 +9,6 @@ as many run at once as there are cores; on accelerators, and over a mesh of devi
 import concurrent.futures
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -18,19 +17,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxprobe import arguments, base, checks
-from jaxprobe.probes import checked, exact, table
-from jaxprobe.probes.host import HostProbe
-from jaxprobe.probes.probe import ROWS_AT_ONCE, Probe, Problem, Scores, run
+from jaxprobe.metrics import DEFAULT as DEFAULT_METRICS
+from jaxprobe.metrics import chosen as choose_metrics
+from jaxprobe.probes import checked, exact, lanes, registry
+from jaxprobe.probes import scores as scoring
+from jaxprobe.probes.host_probe import HostProbe
+from jaxprobe.probes.probe import Asked, Lane, Outcome, Probe, run
+from jaxprobe.probes.scores import Scores
 
-# (training rows, folds) of a program: leave-two-out has up to 36 folds, six-fold 6, hold-out one.
-BUCKETS = ((16, 36), (64, 6), (128, 6), (256, 1), (512, 1), (1024, 1))
-ROW_BUCKET = 1024  # beyond the last bucket, training rows are padded to multiples of this
-TEST_BUCKET = 5120  # rows of features and of tests are padded to multiples of this
-LATENT_BUCKETS = (16, 128, 512)
 UNION_BUCKET = 1024  # columns of latents that several splits read are padded to multiples of this
-MAX_VALUES = 10  # candidates of a hyperparameter
 MEMORY_GIB = 4.0
-MAX_LANES = 64
 
 
 def fit_grid(
@@ -44,15 +40,18 @@ def fit_grid(
     dtype: str = "auto",
     memory_gib: float = MEMORY_GIB,
     mesh: Mesh | None = None,
+    metrics: Iterable[str] = DEFAULT_METRICS,
+    keep_scores: bool = False,
 ) -> Scores:
     """Fits a probe on every split, and for every k, by the protocol.
 
     Args:
-        probe: The method, or its name among `table.PROBES`.
-        x_ND: Finite float32 features of a dataset's N rows; may be traced (then their numbers are
-            not looked at).
-        splits: Rows, labels and folds.
-        x_shift_MD: Features of the shifted set, whose rows `covariate_shift` splits test.
+        probe: The method, or its name among `registry.PROBES`.
+        x_ND: Finite float32 features of the rows of a table, the one that the splits number; may be traced
+            (then their numbers are not looked at).
+        splits: Rows, labels, weights, folds and test sets.
+        x_shift_MD: Features of a shifted set, to be put behind `x_ND`: `covariate_shift` splits number the
+            rows of `base.joined(dataset, shifted)`.
         columns: Per split, the columns to read (an SAE's latents, best first); None reads all.
         num_latents: Values of k, or one: the probe reads the first k columns; one beyond their number reads
             all that are there.
@@ -61,14 +60,17 @@ def fit_grid(
         memory_gib: What all lanes of a program may take together, in GiB a device.
         mesh: Devices to spread the lanes over, whatever its axes; the numbers do not depend on it.
             Methods of host libraries take the defaults of these three only.
+        metrics: Names of `metrics.METRICS`, to evaluate on every test set.
+        keep_scores: Whether to return every row's log-odds too, as `predictions`.
 
     Returns:
         Scores with arrays [splits], or [splits, k] with `columns`.
 
     Raises:
         ValueError: Features that are not finite or not those of the splits' dataset, splits or columns
-            that number rows or columns that are not there, labels that are not binary, arguments
-            without an effect, or a memory budget that is too small for one lane.
+            that number rows or columns that are not there, labels that are not binary, weights for a
+            method that has no use for them, arguments without an effect, an unknown metric, or a memory
+            budget that is too small for one lane.
 
     Example:
         >>> import numpy as np
@@ -82,44 +84,95 @@ def fit_grid(
         ((11,), True)
     """
     if not isinstance(probe, Probe | HostProbe):
-        checks.check_choice("method", probe, table.PROBES)
-        probe = table.PROBES[probe]
-    checked.settings(isinstance(probe, HostProbe), dtype, memory_gib, mesh, MEMORY_GIB)
+        checks.check_choice("method", probe, registry.PROBES)
+        probe = registry.PROBES[probe]
+    checked.settings(probe.on_host, dtype, memory_gib, mesh, MEMORY_GIB)
     splits = checked.sequence("splits", splits, "Split, as jaxprobe.splits gives")
     columns = None if columns is None else checked.sequence("columns", columns, "lists of columns")
-    x_ND = arguments.features("x_ND", x_ND)
-    if x_shift_MD is not None:
-        x_shift_MD = arguments.features("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
-    checked.splits(splits, x_ND.shape[0], None if x_shift_MD is None else x_shift_MD.shape[0])
+    asked = Asked(tuple(choose_metrics(metrics).items()), scores=keep_scores)
+    x_ND = _table(x_ND, x_shift_MD)
+    checked.splits(splits, x_ND.shape[0], weighted=probe.weighted)
     counts = checked.columns(columns, num_latents, len(splits), x_ND.shape[1])
-    traced = arguments.traced(x_ND, x_shift_MD)
+    traced = arguments.traced(x_ND)
     dtype = traced_dtype(dtype) if traced else resolve_dtype(dtype)
-    if isinstance(probe, HostProbe):
-        if traced:
-            raise ValueError("a method of a host library cannot be traced; call it outside of jit")
-        scores = _on_host(probe, x_ND, x_shift_MD, splits, columns, counts)
-        return _shaped(scores, splits, columns, counts)
-    lanes = _lanes(probe, x_ND.shape, splits, columns, counts)
-    precision = functools.partial(_precision, None if traced else dtype)
-    with precision():
-        x_MD = _padded_features(x_ND, x_shift_MD, columns is not None)
-        if mesh is not None:
-            x_MD = jax.device_put(x_MD, NamedSharding(mesh, PartitionSpec()))
+    engine = _on_host if probe.on_host else functools.partial(_on_device, dtype, memory_gib, mesh)
+    with contextlib.nullcontext() if probe.on_host else _precision(None if traced else dtype):
+        found = engine(probe, x_ND, splits, columns, counts, asked)
+        return _shaped(found, splits, columns, counts, asked)
 
-    def call(chunk: Sequence[int]) -> Scores:
-        with precision():
-            stacked = jax.tree.map(lambda *fields: np.stack(fields), *(lanes[i] for i in chunk))
+
+def _table(x_ND, x_shift_MD):
+    """Features of all rows, those of a shifted set behind the others."""
+    x_ND = arguments.features("x_ND", x_ND)
+    if x_shift_MD is None:
+        return x_ND
+    x_shift_MD = arguments.features("x_shift_MD", x_shift_MD, (None, x_ND.shape[1]))
+    host = isinstance(x_ND, np.ndarray) and isinstance(x_shift_MD, np.ndarray)
+    return (np if host else jnp).concatenate([x_ND, x_shift_MD.astype(x_ND.dtype)])
+
+
+def _on_device(
+    dtype: str,
+    memory_gib: float,
+    mesh: Mesh | None,
+    probe: Probe,
+    x_ND,
+    splits: Sequence[base.Split],
+    columns: Sequence[np.ndarray] | None,
+    counts: Sequence[int],
+    asked: Asked,
+) -> list[Outcome]:
+    """An outcome for each split and each k, by compiled programs."""
+    traced = arguments.traced(x_ND)
+    all_lanes = lanes.lanes_of(probe, x_ND.shape[1], splits, columns, counts)
+    x_MD = _padded_features(x_ND, columns is not None)
+    if mesh is not None:
+        x_MD = jax.device_put(x_MD, NamedSharding(mesh, PartitionSpec()))
+
+    def call(chunk: Sequence[int]) -> Outcome:
+        with _precision(None if traced else dtype):  # threads have settings of their own
+            stacked = jax.tree.map(lambda *fields: np.stack(fields), *(all_lanes[i] for i in chunk))
             if mesh is not None:
                 stacked = jax.device_put(
                     stacked, NamedSharding(mesh, PartitionSpec(mesh.axis_names))
                 )
-            return _program(probe, mesh, dtype)(x_MD, stacked)
+            return _program(probe, mesh, dtype, asked)(x_MD, stacked)
 
-    calls = _calls(lanes, (x_MD.shape[0], x_MD.shape[1]), memory_gib, mesh)
-    threads = 1 if traced or mesh is not None else _num_threads(lanes, x_MD.shape, memory_gib)
-    running = _run_all(call, calls, threads)
-    with precision():
-        return _shaped(_by_lane(running), splits, columns, counts)
+    calls = lanes.calls_of(all_lanes, x_MD.shape, memory_gib, mesh)
+    alone = traced or mesh is not None
+    threads = 1 if alone else lanes.num_threads(all_lanes, x_MD.shape, memory_gib)
+    return _by_lane(_run_all(call, calls, threads))
+
+
+def _on_host(
+    probe: HostProbe,
+    x_ND,
+    splits: Sequence[base.Split],
+    columns: Sequence[np.ndarray] | None,
+    counts: Sequence[int],
+    asked: Asked,
+) -> list[Outcome]:
+    """The same one after the other; a library brings its own threads."""
+    if arguments.traced(x_ND):
+        raise ValueError("a method of a host library cannot be traced; call it outside of jit")
+    found = []
+    for s, split in enumerate(splits):
+        for count in counts:
+            column_K = slice(None) if columns is None else columns[s][:count]
+            prediction = probe.fit(np.asarray(x_ND, np.float32)[:, column_K], split, split.seed)
+            names = [name for name, _ in asked.metrics]
+            found.append(
+                Outcome(
+                    valid_auroc=prediction.valid_auroc,
+                    best_value=prediction.best_value,
+                    converged=prediction.converged,
+                    residual=prediction.residual,
+                    metric_T=scoring.metrics_of(names, split, prediction),
+                    score_M=np.concatenate([prediction.score_M[t.name] for t in split.tests]),
+                    valid_score_FN=prediction.valid_score_FN,
+                )
+            )
+    return found
 
 
 @contextlib.contextmanager
@@ -128,70 +181,6 @@ def _precision(dtype: str | None):
     widened = contextlib.nullcontext() if dtype is None else jax.enable_x64(dtype == "float64")
     with widened, jax.default_matmul_precision("highest"):
         yield
-
-
-def lane(
-    probe: Probe,
-    split: base.Split,
-    num_features: int,
-    column_K: np.ndarray,
-    count: int,
-    offset: int,
-) -> Problem:
-    """One probe of one split in padded arrays.
-
-    Args:
-        probe: The method; its candidates depend on the split.
-        split: Rows, labels and folds.
-        num_features: Columns of the feature matrix.
-        column_K: Columns to read, padded; empty for all.
-        count: How many of them.
-        offset: Added to test rows: where the tested set begins in the feature matrix.
-    """
-    num_train, num_folds = len(split.train_N), len(split.folds)
-    padded_N, padded_F = _bucket(num_train, num_folds)
-    padded_M = -(-max(len(split.test_N), 1) // TEST_BUCKET) * TEST_BUCKET
-    valid_FN = np.zeros((padded_F, padded_N), np.float32)
-    for f, fold in enumerate(split.folds):
-        valid_FN[f, fold.valid] = 1
-    width = count if len(column_K) else num_features
-    smallest = min((len(fold.train) for fold in split.folds), default=num_train)
-    value_H = np.asarray(probe.values(num_train, width, smallest), float)
-    return Problem(
-        train_N=_pad(split.train_N, padded_N, np.int32),
-        y_N=_pad(split.y_train_N, padded_N, np.float32),
-        weight_N=_pad(np.ones(num_train), padded_N, np.float32),
-        valid_FN=valid_FN,
-        fold_F=_pad(np.ones(num_folds), padded_F, np.float32),
-        test_M=_pad(np.asarray(split.test_N) + offset, padded_M, np.int32),
-        y_test_M=_pad(split.y_test_N, padded_M, np.float32),
-        weight_M=_pad(np.ones(len(split.test_N)), padded_M, np.float32),
-        column_K=np.asarray(column_K, np.int32),
-        count=np.int32(count),
-        value_H=np.pad(value_H, (0, max(MAX_VALUES - len(value_H), 0)), mode="edge"),
-        num_values=np.int32(len(value_H)),
-        default=np.float64(probe.default(num_train, width)),
-        seed=np.uint32(split.seed),
-    )
-
-
-def num_lanes(shape: tuple, features: tuple[int, int], memory_gib: float, mesh) -> int:
-    """Lanes of a program: one a device on CPUs, else what the budget holds.
-
-    Raises:
-        ValueError: Not even one fits.
-    """
-    devices = 1 if mesh is None else mesh.size
-    needed = _lane_gib(shape, features)
-    if needed > memory_gib:
-        raise ValueError(
-            f"`memory_gib` must be at least {needed:.2f} for a probe of {shape[0]} training rows on"
-            f" {shape[3] or features[1]} features, got {memory_gib}; raise it, or probe fewer features"
-        )
-    if jax.default_backend() == "cpu":
-        return devices
-    fitting = int(min(memory_gib / needed, MAX_LANES))
-    return devices * 2 ** (fitting.bit_length() - 1)
 
 
 def resolve_dtype(dtype: str) -> str:
@@ -219,13 +208,13 @@ def traced_dtype(dtype: str) -> str:
 
 
 @functools.cache
-def _program(probe: Probe, mesh: Mesh | None, dtype: str):
+def _program(probe: Probe, mesh: Mesh | None, dtype: str, asked: Asked):
     """The compiled function of (features, stacked lanes): one program a shape of lane."""
 
-    def one(x_MD, problem: Problem) -> Scores:
-        return run(probe, x_MD, problem, map_folds, dtype)
+    def one(x_MD, lane: Lane) -> Outcome:
+        return run(probe, x_MD, lane, asked, map_folds, dtype)
 
-    def many(x_MD, stacked: Problem) -> Scores:
+    def many(x_MD, stacked: Lane) -> Outcome:
         if stacked.count.shape[0] == 1:
             alone = one(x_MD, jax.tree.map(lambda field: field[0], stacked))
             return jax.tree.map(lambda field: field[None], alone)
@@ -233,16 +222,17 @@ def _program(probe: Probe, mesh: Mesh | None, dtype: str):
 
     if mesh is None:
         return jax.jit(many)
-    lanes = PartitionSpec(mesh.axis_names)
+    by_lane = PartitionSpec(mesh.axis_names)
     spread = jax.shard_map(
-        many, mesh=mesh, in_specs=(PartitionSpec(), lanes), out_specs=lanes, check_vma=False
+        many, mesh=mesh, in_specs=(PartitionSpec(), by_lane), out_specs=by_lane, check_vma=False
     )
     return jax.jit(spread)
 
 
 def num_programs(probe: Probe, mesh: Mesh | None = None, dtype: str = "auto") -> int:
     """Programs compiled so far for a probe: one a shape of lane."""
-    return _program(probe, mesh, resolve_dtype(dtype))._cache_size()  # type: ignore[missing-attribute]
+    asked = Asked(tuple(choose_metrics(DEFAULT_METRICS).items()))
+    return _program(probe, mesh, resolve_dtype(dtype), asked)._cache_size()  # type: ignore[missing-attribute]
 
 
 def map_folds(fold, given_F):
@@ -250,53 +240,6 @@ def map_folds(fold, given_F):
     if jax.default_backend() == "cpu":
         return jax.lax.map(fold, given_F)
     return jax.vmap(fold)(given_F)
-
-
-def _lanes(probe, shape, splits, columns, counts) -> list[Problem]:
-    found = []
-    for s, split in enumerate(splits):
-        offset = shape[0] if split.regime == "covariate_shift" else 0
-        for count in counts:
-            column_K, kept = np.zeros(0, np.int32), 0
-            if columns is not None:
-                kept = min(count, len(columns[s]))
-                width = _first_at_least(count, LATENT_BUCKETS)
-                column_K = _pad(columns[s][:kept], width, np.int32)
-            found.append(lane(probe, split, shape[1], column_K, kept, offset))
-    return found
-
-
-def _shape(problem: Problem) -> tuple:
-    """What a program is compiled for: rows, folds, test rows, columns, candidates."""
-    return (
-        *(len(problem.train_N), len(problem.fold_F)),
-        *(len(problem.test_M), len(problem.column_K), len(problem.value_H)),
-    )
-
-
-def _calls(lanes: Sequence[Problem], features, memory_gib: float, mesh) -> list[list[list[int]]]:
-    """For every program its calls, each a list of lane numbers; what takes longest comes first.
-
-    The last call of a program is filled up with repeats, so that one program serves all.
-    """
-    size_L = [np.sum(problem.weight_N) * (problem.count or features[1]) for problem in lanes]
-    groups: dict[tuple, list[int]] = {}
-    for i in np.argsort(-np.array(size_L), kind="stable").tolist():
-        groups.setdefault(_shape(lanes[i]), []).append(i)
-    calls = []
-    for shape, members in groups.items():
-        size = num_lanes(shape, features, memory_gib, mesh)
-        starts = range(0, len(members), size)
-        calls.append([(members[start : start + size] * size)[:size] for start in starts])
-    return calls
-
-
-def _num_threads(lanes: Sequence[Problem], features, memory_gib: float) -> int:
-    """Calls at once on a CPU, whose cores one lane's small arrays leave idle: as many as fit the budget."""
-    if jax.default_backend() != "cpu":
-        return 1
-    needed = max(_lane_gib(_shape(problem), features) for problem in lanes)
-    return max(1, min(os.cpu_count() or 1, int(memory_gib / needed)))
 
 
 def _run_all(call: Callable, calls: list[list[list[int]]], threads: int):
@@ -321,74 +264,90 @@ def _run_all(call: Callable, calls: list[list[list[int]]], threads: int):
     return found
 
 
-def _padded_features(x_ND, x_shift_MD, on_latents: bool):
-    """Rows of the dataset, then of the shifted set, then zeros up to a bucket; once a call."""
+def _padded_features(x_ND, on_latents: bool):
+    """All rows, then zeros up to a bucket; once a call."""
     x_MD = jnp.asarray(x_ND)
-    if x_shift_MD is not None:
-        x_MD = jnp.concatenate([x_MD, jnp.asarray(x_shift_MD).astype(x_MD.dtype)])
     # The number of latents that some split kept differs from dataset to dataset.
     columns = -x_MD.shape[1] % UNION_BUCKET if on_latents else 0
-    return jnp.pad(x_MD, ((0, -x_MD.shape[0] % TEST_BUCKET), (0, columns)))
+    return jnp.pad(x_MD, ((0, -x_MD.shape[0] % lanes.TEST_BUCKET), (0, columns)))
 
 
-def _on_host(probe: HostProbe, x_ND, x_shift_MD, splits, columns, counts) -> list[Scores]:
-    """Fits one after the other; a library brings its own threads."""
-    found = []
-    for s, split in enumerate(splits):
-        test = x_shift_MD if split.regime == "covariate_shift" else x_ND
-        for count in counts:
-            column_K = slice(None) if columns is None else columns[s][:count]
-            train_ND, test_MD = (np.asarray(x, np.float32)[:, column_K] for x in (x_ND, test))
-            found.append(probe.fit(train_ND, split, test_MD, split.seed))
-    return found
-
-
-def _lane_gib(shape: tuple, features: tuple[int, int]) -> float:
-    """Upper estimate of a lane's arrays: features of its rows, Hessians, scores of all rows."""
-    num_train, num_folds, num_test, width, num_values = shape
-    width = width or features[1]
-    columns = min(width, num_train) + 1
-    numbers = 4 * num_train * width + 4 * columns**2 + 2 * num_test * 6
-    numbers += num_folds * (num_values * (num_train + columns) + 2 * columns**2)
-    numbers += ROWS_AT_ONCE * (width + features[1]) + num_train * features[1]
-    return 8 * numbers / 2**30
-
-
-def _bucket(num_train: int, num_folds: int) -> tuple[int, int]:
-    for rows, folds in BUCKETS:
-        if rows >= num_train and folds >= num_folds:
-            return rows, folds
-    return -(-num_train // ROW_BUCKET) * ROW_BUCKET, max(num_folds, 1)
-
-
-def _first_at_least(size: int, buckets: Sequence[int]) -> int:
-    return next((bucket for bucket in buckets if bucket >= size), size)
-
-
-def _by_lane(running: Sequence[tuple[list[int], Scores]]) -> list[Scores]:
-    """Scores in the lanes' order; waits for the devices, except where everything is traced."""
+def _by_lane(running: Sequence[tuple[list[int], Outcome]]) -> list[Outcome]:
+    """Outcomes in the lanes' order; waits for the devices, except where everything is traced."""
     found = {}
-    for chunk, scores in running:
-        if not isinstance(scores.test_auroc, jax.core.Tracer):
-            scores = jax.device_get(scores)
+    for chunk, outcome in running:
+        if not arguments.traced(outcome.valid_auroc):
+            outcome = jax.device_get(outcome)
         for i, number in enumerate(chunk):
-            found[number] = Scores(*(field[i] for field in scores))
+            found[number] = jax.tree.map(lambda field, i=i: field[i], outcome)
     return [found[number] for number in sorted(found)]
 
 
-def _shaped(scores: Sequence[Scores], splits, columns, counts) -> Scores:
-    traced = any(arguments.traced(one.test_auroc) for one in scores)
-    stack = jnp.stack if traced else np.stack
+def _shaped(
+    outcomes: Sequence[Outcome],
+    splits: Sequence[base.Split],
+    columns: Sequence[np.ndarray] | None,
+    counts: Sequence[int],
+    asked: Asked,
+) -> Scores:
+    """All outcomes in arrays [splits], or [splits, k]."""
+    traced = arguments.traced(*(one.valid_auroc for one in outcomes))
+    xp = jnp if traced else np
     shape = (len(splits), len(counts)) if columns is not None else (len(splits),)
+    of_split = [split for split in splits for _ in counts]
+    valid_L = [one.valid_auroc for one in outcomes]
     if not traced:
-        scores = [
-            one._replace(valid_auroc=exact.valid_auroc(one.valid_auroc, splits[i // len(counts)]))
-            for i, one in enumerate(scores)
-        ]
-    return Scores(*(stack(field).reshape(shape) for field in zip(*scores, strict=True)))
+        valid_L = [exact.valid_auroc(*pair) for pair in zip(valid_L, of_split, strict=True)]
+    most = max(len(split.tests) for split in splits)
+
+    def stacked(values: Sequence):
+        return xp.stack(values).reshape(*shape, *np.shape(values[0]))
+
+    def on_sets(name: str):
+        values = [one.metric_T[name] for one in outcomes]
+        blank = ((0, most - len(value_T)) for value_T in values)
+        return stacked(
+            [
+                xp.pad(value_T, room, constant_values=np.nan)
+                for value_T, room in zip(values, blank, strict=True)
+            ]
+        )
+
+    predictions = None
+    if asked.scores:
+        one_each = [_prediction(*three) for three in zip(outcomes, of_split, valid_L, strict=True)]
+        predictions = _nested(one_each, shape)
+    return Scores(
+        valid_auroc=stacked(valid_L),
+        best_value=stacked([one.best_value for one in outcomes]),
+        converged=stacked([one.converged for one in outcomes]),
+        residual=stacked([one.residual for one in outcomes]),
+        metrics={name: on_sets(name) for name, _ in asked.metrics},
+        test_sets=tuple(tuple(test.name for test in split.tests) for split in splits),
+        predictions=predictions,
+    )
 
 
-def _pad(array, size: int, dtype) -> np.ndarray:
-    padded = np.zeros(size, dtype)
-    padded[: len(array)] = array
-    return padded
+def _prediction(outcome: Outcome, split: base.Split, valid_auroc) -> base.Prediction:
+    """An outcome without its padding."""
+    sizes = [len(test.row_M) for test in split.tests]
+    starts = np.cumsum([0, *sizes])
+    return base.Prediction(
+        valid_auroc=valid_auroc,
+        score_M={
+            test.name: outcome.score_M[start : start + size]
+            for test, start, size in zip(split.tests, starts, sizes, strict=False)
+        },
+        valid_score_FN=outcome.valid_score_FN[: len(split.folds), : len(split.train_N)],
+        best_value=outcome.best_value,
+        converged=outcome.converged,
+        residual=outcome.residual,
+    )
+
+
+def _nested(values: Sequence, shape: tuple[int, ...]) -> tuple:
+    """One value a lane as a tuple of `shape`, nested where it has two axes."""
+    if len(shape) == 1:
+        return tuple(values)
+    width = shape[1]
+    return tuple(tuple(values[s * width : (s + 1) * width]) for s in range(shape[0]))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.probes import candidates, closed_form, probe, reduction
+from jaxprobe.probes import candidates, closed_form, gram, probe
 
 MAX_NEIGHBOURS = 100
 NUM_VALUES = 10
@@ -99,7 +99,7 @@ def _keys(query_MD, x_ND, weight_N):
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:
     del seed
-    return _Prepared(*reduction.centre(x_ND, weight_N, standardise=True), weight_N)
+    return _Prepared(*gram.centre(x_ND, weight_N, standardise=True), weight_N)
 
 
 def _log_odds(pos, count):
@@ -147,4 +147,5 @@ PROBE = probe.Probe(
     score=_score,
     values=values,
     default=lambda num_train, num_features: 1.0,
+    weighted=False,  # it counts neighbours
 )

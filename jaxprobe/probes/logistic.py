@@ -4,7 +4,7 @@
 
 Damped Newton, each C started from the last two solutions. A factor of the Hessian serves as
 preconditioner for as many steps as it is good for. The problem is invariant to rotating the features
-and, b being unpenalised, to moving them; `reduction` uses both.
+and, b being unpenalised, to moving them; `gram` uses both.
 
 References:
     Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
@@ -17,8 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import candidates, newton, path, probe, reduction
-from jaxprobe.probes.path import Fit
+from jaxprobe.probes import c_path, candidates, gram, newton, probe
+from jaxprobe.probes.c_path import Fit
 
 MAX_STEPS = 60
 C_GRID = candidates.powers(10, -5, 5, 10)
@@ -38,7 +38,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
     Returns:
         The fit. `residual` is half the squared Newton decrement over the objective.
     """
-    return path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
+    return c_path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
@@ -50,7 +50,7 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
         weight_N: Non-negative example weights; 0 leaves an example out.
         c_R: Strengths, rising, best at equal ratios.
     """
-    return path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
+    return c_path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
 
 class _Kept(NamedTuple):
@@ -112,7 +112,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, kept: _Kept, tolerance) -> tuple[Fit,
     infinity, no = jnp.array(jnp.inf, v_K.dtype), jnp.array(False)
     start = _State(v_K, logit_N, objective, infinity, jnp.array(0), no, kept)
     end = jax.lax.while_loop(unfinished, advance, start)
-    return path.finish(end.v_K, end.objective, end.residual, end.steps), end.kept
+    return c_path.finish(end.v_K, end.objective, end.residual, end.steps), end.kept
 
 
 def _nothing(num_weights: int) -> _Kept:
@@ -127,7 +127,7 @@ def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
     def worth(t):
         return along(t) + c * newton.logistic_loss(logit_N + t * move_N, y_N, weight_N)
 
-    share_T = jnp.asarray(path.FORESIGHT, v_K.dtype)
+    share_T = jnp.asarray(c_path.FORESIGHT, v_K.dtype)
     return v_K + share_T[jnp.argmin(jax.vmap(worth)(share_T))] * move_K
 
 
@@ -137,26 +137,26 @@ def _along(dtype, ridge_K, v_K, d_K):
     return lambda t: (norms[0] + 2 * t * norms[1] + t * t * norms[2]).astype(dtype) / 2
 
 
-SOLVER = path.Solver(_minimise, _nothing, _foresee)
+SOLVER = c_path.Solver(_minimise, _nothing, _foresee)
 
 
-def _prepare(x_ND, weight_N, seed, *, standardise: bool) -> reduction.Reduced:
+def _prepare(x_ND, weight_N, seed, *, standardise: bool) -> gram.Reduced:
     del seed
-    return reduction.reduce(x_ND, weight_N, standardise=standardise)
+    return gram.reduce(x_ND, weight_N, standardise=standardise)
 
 
-def _path(prepared: reduction.Reduced, y_N, weight_N, value_H):
+def _path(prepared: gram.Reduced, y_N, weight_N, value_H):
     fit_H = fit_path(prepared.z_NK, y_N, weight_N, value_H)
     return fit_H, fit_H.coef_K @ prepared.z_NK.T + fit_H.intercept[:, None]
 
 
-def _fit(prepared: reduction.Reduced, y_N, weight_N, c, fit_FH: Fit) -> Fit:
+def _fit(prepared: gram.Reduced, y_N, weight_N, c, fit_FH: Fit) -> Fit:
     del fit_FH
-    return path.walk_to(SOLVER, prepared.z_NK, y_N, weight_N, C_GRID, c)
+    return c_path.walk_to(SOLVER, prepared.z_NK, y_N, weight_N, C_GRID, c)
 
 
-def _score(prepared: reduction.Reduced, fit: Fit, x_MD):
-    coef_D, intercept = reduction.lift(prepared, fit.coef_K, fit.intercept)
+def _score(prepared: gram.Reduced, fit: Fit, x_MD):
+    coef_D, intercept = gram.lift(prepared, fit.coef_K, fit.intercept)
     return x_MD @ coef_D + intercept
 
 

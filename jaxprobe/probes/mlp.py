@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprobe.probes import closed_form, probe, reduction
+from jaxprobe.probes import closed_form, gram, probe
 
 MAX_EPOCHS = 1000
 PATIENCE = 10
@@ -99,14 +99,14 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
     Args:
         x_ND: Standardised features.
         y_N: Labels in {0, 1}.
-        weight_N: 1 for rows to train on, else 0.
+        weight_N: Non-negative weights; 0 leaves a row out.
         key: Of the initial weights and of the order of rows.
         recipe: Hyperparameters.
     """
     x_ND, y_N, weight_N = (array.astype(jnp.float32) for array in (x_ND, y_N, weight_N))
     network, adam = Network(recipe.hidden), optax.adam(recipe.learning_rate)
     step = _step(network, adam, recipe.alpha)
-    total = jnp.maximum(jnp.sum(weight_N), 1)
+    total = probe.total_weight(weight_N)
 
     def gathered(carry, batch):
         row_B, weight_B = batch
@@ -143,7 +143,7 @@ def _step(network: Network, adam, alpha: float):
     """`(carry, batch) -> (carry, loss * rows)`: Adam's step on one minibatch."""
 
     def loss(params, x_BD, y_B, weight_B):
-        rows = jnp.maximum(jnp.sum(weight_B), 1)
+        rows = probe.total_weight(weight_B)
         data = jnp.sum(weight_B * jax.nn.softplus((1 - 2 * y_B) * network.apply(params, x_BD)))
         kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
         penalty = sum(jnp.sum(kernel**2) for kernel in kernels)
@@ -184,7 +184,7 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:
-    return _Prepared(*reduction.centre(x_ND, weight_N, standardise=True), jnp.asarray(seed))
+    return _Prepared(*gram.centre(x_ND, weight_N, standardise=True), jnp.asarray(seed))
 
 
 def _key(seed, y_N, weight_N):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.probes import candidates, logistic, path, probe, reduction
+from jaxprobe.probes import c_path, candidates, gram, logistic, probe
 
 MAX_COMPONENTS = 100
 NUM_VALUES = 10
@@ -48,16 +48,17 @@ def components(x_ND, weight_N) -> Components:
         x_ND: Training features.
         weight_N: 0 for rows that only pad.
     """
-    x_ND, mean_D, scale_D = reduction.centre(x_ND, weight_N, standardise=True)
+    x_ND, mean_D, scale_D = gram.centre(x_ND, weight_N, standardise=True)
     num_rows, d_model = x_ND.shape
     kept = min(num_rows, d_model, MAX_COMPONENTS)
     by_rows = num_rows <= d_model
-    value_K, vector_AK = _leading(x_ND.T if by_rows else x_ND, kept)
+    weighted_ND = x_ND * jnp.sqrt(weight_N)[:, None]
+    value_K, vector_AK = _leading(weighted_ND.T if by_rows else weighted_ND, kept)
     # What squaring left of the smallest is rounding; their directions would be noise.
     least = value_K[0] * vector_AK.shape[0] * jnp.finfo(value_K.dtype).eps
     real_K = (value_K > least) & (value_K > 0)
     length_K = jnp.sqrt(jnp.where(real_K, value_K, 1))
-    vector_DK = x_ND.T @ (vector_AK / length_K[None, :]) if by_rows else vector_AK
+    vector_DK = weighted_ND.T @ (vector_AK / length_K[None, :]) if by_rows else vector_AK
     vector_DK = jnp.where(real_K[None, :], vector_DK, 0)
     return Components(x_ND @ vector_DK, vector_DK, mean_D, scale_D)
 
@@ -119,16 +120,18 @@ def _path(prepared: Components, y_N, weight_N, value_H):
         return fit, (fit, z_NK @ fit.coef_K + fit.intercept)
 
     zero = jnp.zeros((), prepared.z_NK.dtype)
-    start = path.finish(jnp.zeros(prepared.z_NK.shape[1] + 1, zero.dtype), zero, zero, jnp.array(0))
+    start = c_path.finish(
+        jnp.zeros(prepared.z_NK.shape[1] + 1, zero.dtype), zero, zero, jnp.array(0)
+    )
     return jax.lax.scan(advance, start, value_H)[1]
 
 
-def _fit(prepared: Components, y_N, weight_N, count, fit_FH: path.Fit) -> path.Fit:
+def _fit(prepared: Components, y_N, weight_N, count, fit_FH: c_path.Fit) -> c_path.Fit:
     del fit_FH
     return logistic.fit(_first(prepared, count), y_N, weight_N, C)
 
 
-def _score(prepared: Components, fit: path.Fit, x_MD):
+def _score(prepared: Components, fit: c_path.Fit, x_MD):
     coef_D = prepared.vector_DK @ fit.coef_K / prepared.scale_D
     return x_MD @ coef_D + (fit.intercept - prepared.mean_D @ coef_D)
 

@@ -8,8 +8,9 @@ References:
     Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,17 +21,22 @@ from jaxprobe import metrics, regimes
 
 ROWS_AT_ONCE = 256  # of those that are tested
 
+Array = jax.Array | np.ndarray  # axes are in a name's last letters
 
-class Problem(NamedTuple):
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lane:
     """A split in padded arrays, for one probe.
 
     Attributes:
         train_N: Row numbers of the feature matrix; padding repeats row 0.
         y_N: Training labels.
-        weight_N: 1 for real rows, 0 for padding.
+        weight_N: Weights of training rows, 1 where the split has none; 0 for padding.
         valid_FN: 1 where a row validates in a fold.
         fold_F: 1 for real folds, 0 for padding.
-        test_M, y_test_M, weight_M: The same for test rows.
+        test_M, y_test_M: Rows of all test sets, one set behind the other, and their labels.
+        weight_TM: Per test set, 1 for its rows; 0 for all others and for padding, which stands last.
+        group_M: A group's code per test row, from 0; -1 for none.
         column_K: Columns of the feature matrix that the probe reads, best first; empty: all of them.
         count: How many of `column_K` are real.
         value_H: Candidate values of the hyperparameter; padding repeats the last.
@@ -39,45 +45,58 @@ class Problem(NamedTuple):
         seed: Of the probe's own randomness.
     """
 
-    train_N: Any
-    y_N: Any
-    weight_N: Any
-    valid_FN: Any
-    fold_F: Any
-    test_M: Any
-    y_test_M: Any
-    weight_M: Any
-    column_K: Any
-    count: Any
-    value_H: Any
-    num_values: Any
-    default: Any
-    seed: Any
+    train_N: Array
+    y_N: Array
+    weight_N: Array
+    valid_FN: Array
+    fold_F: Array
+    test_M: Array
+    y_test_M: Array
+    weight_TM: Array
+    group_M: Array
+    column_K: Array
+    count: Array
+    value_H: Array
+    num_values: Array
+    default: Array
+    seed: Array
 
 
-class Scores(NamedTuple):
-    """What a probe achieved; arrays share one leading shape.
+class Asked(NamedTuple):
+    """What a run gives back beside what it chose by; hashable, for a program is compiled for it.
 
     Attributes:
-        valid_auroc: Mean AUROC over validation folds at the chosen value (training AUROC where
-            there are no folds).
-        test_auroc, test_f1, test_accuracy: On the test rows; NaN AUROC where they hold one class.
-        best_value: The chosen value: C, k, a number of components.
-        converged: Whether every fit that the result rests on reached its optimum.
-        residual: The largest certificate among those fits, see `path.Fit`.
-        test_average_precision, test_log_loss, test_calibration_error: Also on the test rows.
+        metrics: Names and metrics to evaluate on each test set.
+        scores: Whether to return every row's log-odds.
     """
 
-    valid_auroc: Any
-    test_auroc: Any
-    test_f1: Any
-    test_accuracy: Any
-    best_value: Any
-    converged: Any
-    residual: Any
-    test_average_precision: Any
-    test_log_loss: Any
-    test_calibration_error: Any
+    metrics: tuple[tuple[str, metrics.Metric], ...]
+    scores: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a lane.
+
+    Attributes:
+        valid_auroc, best_value, converged, residual: As in `Scores`.
+        metric_T: Per metric, by its name, a number for each test set.
+        score_M: Log-odds of all test rows, and
+        valid_score_FN: of training rows by each fold's model at the chosen value: as in
+            `base.Prediction`. None where scores were not asked for.
+    """
+
+    valid_auroc: Array
+    best_value: Array
+    converged: Array
+    residual: Array
+    metric_T: Mapping[str, Array]
+    score_M: Array | None = None
+    valid_score_FN: Array | None = None
+
+
+for _kind in (Lane, Outcome):
+    jax.tree_util.register_dataclass(_kind, [field.name for field in dataclasses.fields(_kind)], [])
 
 
 class Linear(NamedTuple):
@@ -102,6 +121,9 @@ class Probe(NamedTuple):
         values: `(num_train, num_features, smallest_fold) -> candidates`, on the host: rising numbers.
         default: `(num_train, num_features) -> value` where nothing validates.
         larger_wins: Whether ties go to the larger candidate, not to the smaller.
+        log_odds: `(score_N, y_N, weight_N) -> logit_N` of a candidate's scores by the rows that it was
+            fitted on, where `path` only ranks; None where its scores are log-odds already.
+        weighted: Whether weights of training rows beside 0 and 1 have a meaning for it.
     """
 
     prepare: Callable
@@ -111,6 +133,19 @@ class Probe(NamedTuple):
     values: Callable[[int, int, int], np.ndarray]
     default: Callable[[int, int], float]
     larger_wins: bool = False
+    log_odds: Callable | None = None
+    weighted: bool = True
+
+    @property
+    def on_host(self) -> bool:
+        """Whether a library fits it there: it does not."""
+        return False
+
+
+def total_weight(weight_N):
+    """The sum of weights to divide by: 1 where all are 0, of rows that only pad or a class that is absent."""
+    total = jnp.sum(weight_N)
+    return jnp.where(total > 0, total, 1)
 
 
 def linear(coef_D, intercept) -> Linear:
@@ -161,64 +196,88 @@ def map_rows(score: Callable, row_M, count, size: int = ROWS_AT_ONCE):
     return jax.lax.fori_loop(0, calls, advance, blank)[:num_rows]
 
 
-def run(probe: Probe, x_MD, problem: Problem, map_folds: Callable, dtype: str) -> Scores:
+def run(probe: Probe, x_MD, lane: Lane, asked: Asked, map_folds: Callable, dtype: str) -> Outcome:
     """Fits all candidates in every fold, chooses one, refits, tests.
 
     Args:
         probe: The method.
         x_MD: Features of all rows, in any precision; widened only where they are read.
-        problem: The split; rows of weight 0 stand last among the test rows.
+        lane: The split.
+        asked: What to evaluate, and what to return.
         map_folds: `(function, folds) -> results`: `jax.lax.map`, or a vmap of it.
         dtype: Precision of the arithmetic.
     """
-    y_N, weight_N, valid_FN, fold_F, y_M, weight_M, value_H = (
-        jnp.asarray(field).astype(dtype)
-        for field in (*problem[1:5], problem.y_test_M, problem.weight_M, problem.value_H)
-    )
-    read = functools.partial(_read, x_MD, problem, dtype)
-    prepared = probe.prepare(read(problem.train_N), weight_N, problem.seed)
-    fold = _fold(probe, prepared, y_N, weight_N, value_H)
-    auroc_FH, models_FH, one_class_F = map_folds(fold, (valid_FN, fold_F))
+    lane = _widened(lane, dtype)
+    y_N, weight_N, fold_F = lane.y_N, lane.weight_N, lane.fold_F
+    read = functools.partial(_read, x_MD, lane, dtype)
+    prepared = probe.prepare(read(lane.train_N), weight_N, lane.seed)
+    fold = _fold(probe, prepared, lane)
+    found_F = map_folds(fold, (lane.valid_FN, fold_F))
     num_folds = jnp.sum(fold_F)
-    valid_H = jnp.sum(jnp.where(fold_F[:, None] > 0, auroc_FH, 0), 0) / jnp.maximum(num_folds, 1)
-    best = _choose(valid_H, problem.num_values, probe.larger_wins)
-    value = jnp.where(num_folds > 0, value_H[best], jnp.asarray(problem.default, dtype))
-    model = probe.fit(prepared, y_N, weight_N, value, models_FH)
+    total_H = jnp.sum(jnp.where(fold_F[:, None] > 0, found_F.auroc_H, 0), 0)
+    valid_H = total_H / jnp.maximum(num_folds, 1)
+    best = _choose(valid_H, lane.num_values, probe.larger_wins)
+    value = jnp.where(num_folds > 0, lane.value_H[best], lane.default)
+    model = probe.fit(prepared, y_N, weight_N, value, found_F.models_H)
 
     def score(row_B):
         return probe.score(prepared, model, read(row_B))
 
-    logit_M = map_rows(score, problem.test_M, jnp.sum(weight_M > 0))
+    logit_M = map_rows(score, lane.test_M, jnp.sum(lane.weight_TM > 0))
     valid_auroc = jax.lax.cond(
         num_folds > 0,
         lambda: valid_H[best],
-        lambda: metrics.auroc(y_N, score(problem.train_N), weight_N),
+        lambda: metrics.auroc(y_N, score(lane.train_N), weight_N),
     )
-    counted_F1 = ((fold_F > 0) & ~one_class_F)[:, None]
-    residual = jnp.max(jnp.where(counted_F1, models_FH.residual, 0))
-    return Scores(
+    counted_F = (fold_F > 0) & ~found_F.one_class
+    residual_FH = jnp.where(counted_F[:, None], found_F.models_H.residual, 0)
+    converged_FH = found_F.models_H.converged | ~counted_F[:, None]
+    held_out_FN = _held_out(probe, lane, found_F.score_HN[:, best], counted_F)
+    return Outcome(
         valid_auroc=valid_auroc,
         best_value=value,
-        converged=model.converged & jnp.all(models_FH.converged | ~counted_F1),
-        residual=jnp.maximum(model.residual, residual),
-        **_test_scores(logit_M, y_M, weight_M),
+        converged=model.converged & jnp.all(converged_FH),
+        residual=jnp.maximum(model.residual, jnp.max(residual_FH)),
+        metric_T=_on_tests(asked, lane, logit_M, held_out_FN),
+        score_M=logit_M if asked.scores else None,
+        valid_score_FN=held_out_FN if asked.scores else None,
     )
 
 
-def _fold(probe: Probe, prepared, y_N, weight_N, value_H):
-    """`(valid_N, real) -> (auroc_H, models_H, one_class)`; zeros for a fold that only pads."""
+def _widened(lane: Lane, dtype: str) -> Lane:
+    """The lane with its real numbers in the precision of the arithmetic."""
+    real = ("y_N", "weight_N", "valid_FN", "fold_F", "y_test_M", "weight_TM", "value_H", "default")
+    return dataclasses.replace(
+        lane, **{name: jnp.asarray(getattr(lane, name)).astype(dtype) for name in real}
+    )
 
-    def fit(valid_N):
-        train_N = weight_N * (1 - valid_N)
-        models_H, score_HN = probe.path(prepared, y_N, train_N, value_H)
-        auroc_H = jax.vmap(metrics.auroc, (None, 0, None))(y_N, score_HN, valid_N)
-        pos, total = jnp.sum(train_N * y_N), jnp.sum(train_N)
+
+class _Validated(NamedTuple):
+    """A fold's candidates: their AUROCs and models, scores of all rows, whether one class was missing."""
+
+    auroc_H: jax.Array
+    models_H: Any
+    score_HN: jax.Array
+    one_class: jax.Array
+
+
+def _fold(probe: Probe, prepared, lane: Lane) -> Callable[[Any], _Validated]:
+    """The function of (validation rows, whether the fold is real); zeros for a fold that only pads."""
+
+    def fit(valid_N) -> _Validated:
+        train_N = lane.weight_N * (1 - valid_N)
+        models_H, score_HN = probe.path(prepared, lane.y_N, train_N, lane.value_H)
+        # Validation rows are weighted as they are in training.
+        auroc_H = jax.vmap(metrics.auroc, (None, 0, None))(
+            lane.y_N, score_HN, valid_N * lane.weight_N
+        )
+        pos, total = jnp.sum(train_N * lane.y_N), jnp.sum(train_N)
         one_class = (pos == 0) | (pos == total)
         # A hold-out of one class ranks nothing: neither better nor worse than chance.
         neutral_H = one_class | jnp.isnan(auroc_H)
-        return jnp.where(neutral_H, 0.5, auroc_H), models_H, one_class
+        return _Validated(jnp.where(neutral_H, 0.5, auroc_H), models_H, score_HN, one_class)
 
-    def fold(given):
+    def fold(given) -> _Validated:
         valid_N, real = given
         shapes = jax.eval_shape(fit, valid_N)
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -227,29 +286,42 @@ def _fold(probe: Probe, prepared, y_N, weight_N, value_H):
     return fold
 
 
-def _test_scores(logit_M, y_M, weight_M) -> dict[str, jax.Array]:
-    """Fields of `Scores` that test rows give."""
-    probability_M = jax.nn.sigmoid(logit_M)
-    # Not of the probability, which is 1/2 in print where log-odds are small, and 1 where they are large.
-    guess_M = jnp.heaviside(logit_M, jnp.zeros_like(logit_M))
-    return {
-        "test_auroc": metrics.auroc(y_M, logit_M, weight_M),
-        "test_f1": metrics.f1(y_M, guess_M, weight_M),
-        "test_accuracy": metrics.accuracy(y_M, guess_M, weight_M),
-        "test_average_precision": metrics.average_precision(y_M, logit_M, weight_M),
-        "test_log_loss": metrics.log_loss(y_M, logit_M, weight_M),
-        "test_calibration_error": metrics.expected_calibration_error(y_M, probability_M, weight_M),
-    }
+def _held_out(probe: Probe, lane: Lane, score_FN, counted_F):
+    """Log-odds of validation rows by models that did not see them; NaN elsewhere."""
+    if probe.log_odds is not None:
+        train_FN = lane.weight_N[None, :] * (1 - lane.valid_FN)
+        score_FN = jax.vmap(probe.log_odds, (0, None, 0))(score_FN, lane.y_N, train_FN)
+    seen_FN = counted_F[:, None] & (lane.valid_FN > 0)
+    return jnp.where(seen_FN, score_FN, jnp.nan)
 
 
-def _read(x_MD, problem: Problem, dtype: str, row_B):
+def _on_tests(asked: Asked, lane: Lane, logit_M, held_out_FN) -> dict[str, jax.Array]:
+    """Every metric that is asked for on every test set."""
+    kept_FN = ~jnp.isnan(held_out_FN)
+    held_out = metrics.HeldOut(
+        y_V=jnp.broadcast_to(lane.y_N, held_out_FN.shape).ravel(),
+        score_V=jnp.where(kept_FN, held_out_FN, 0).ravel(),
+        weight_V=jnp.where(kept_FN, lane.weight_N[None, :], 0).ravel(),
+    )
+
+    def on_set(weight_M) -> dict[str, jax.Array]:
+        return metrics.evaluate(
+            dict(asked.metrics), lane.y_test_M, logit_M, weight_M, lane.group_M, held_out
+        )
+
+    # A loop over sets, most often one, keeps the program of one set as it is.
+    found = [on_set(weight_M) for weight_M in lane.weight_TM]
+    return {name: jnp.stack([one[name] for one in found]) for name, _ in asked.metrics}
+
+
+def _read(x_MD, lane: Lane, dtype: str, row_B):
     """Rows in the columns that the probe reads; those beyond its count are zero, which no probe weighs."""
     x_BD = x_MD[row_B]
-    width = problem.column_K.shape[0]
+    width = lane.column_K.shape[0]
     if width == 0:
         return x_BD.astype(dtype)
-    mask_K = (jnp.arange(width, dtype=jnp.int32) < problem.count).astype(dtype)
-    return x_BD[:, problem.column_K].astype(dtype) * mask_K[None, :]
+    mask_K = (jnp.arange(width, dtype=jnp.int32) < lane.count).astype(dtype)
+    return x_BD[:, lane.column_K].astype(dtype) * mask_K[None, :]
 
 
 def _choose(valid_H, num_values, larger_wins: bool):

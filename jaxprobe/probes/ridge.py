@@ -1,6 +1,6 @@
 """Ridge regression on labels -1 and 1, all strengths from one eigendecomposition a fold.
 
-    minimise over w, b:   sum_n (t_n - w'x_n - b)^2 + a * m * |w|^2,   t = 2y - 1
+    minimise over w, b:   sum_n weight_n (t_n - w'x_n - b)^2 + a * m * |w|^2,   t = 2y - 1
 
 m is the mean squared distance of the training rows from their mean, so a means the same whatever the
 features' scale. With the centred rows Z and Z'Z = V diag(e) V', w = V (Z't rotated / (e + a m)) for
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import candidates, closed_form, probe, reduction
+from jaxprobe.probes import candidates, closed_form, gram, probe
 
 STRENGTHS = candidates.powers(10, -5, 5, 10)  # a, rising
 DEFAULT_STRENGTH = 1.0
@@ -34,13 +34,14 @@ class _Spectrum(NamedTuple):
 
 
 def _spectrum(z_NK, y_N, weight_N) -> _Spectrum:
-    total = jnp.maximum(jnp.sum(weight_N), 1)
+    total = probe.total_weight(weight_N)
+    root_N = jnp.sqrt(weight_N)  # a squared error's weight is its root, squared
     mean_K = weight_N @ z_NK / total
     label_N = 2 * y_N - 1
     mean_label = weight_N @ label_N / total
-    centred_NK = (z_NK - mean_K[None, :]) * weight_N[:, None]
+    centred_NK = (z_NK - mean_K[None, :]) * root_N[:, None]
     value_K, vector_KK = jnp.linalg.eigh(centred_NK.T @ centred_NK)
-    moment_K = ((label_N - mean_label) * weight_N) @ centred_NK @ vector_KK
+    moment_K = ((label_N - mean_label) * root_N) @ centred_NK @ vector_KK
     unit = jnp.sum(centred_NK**2) / total
     return _Spectrum(vector_KK, jnp.maximum(value_K, 0), moment_K, mean_K, mean_label, unit)
 
@@ -54,22 +55,22 @@ def _weights(spectrum: _Spectrum, strength):
     return coef_K, 2 * spectrum.mean_label - spectrum.mean_K @ coef_K
 
 
-def _prepare(x_ND, weight_N, seed) -> reduction.Reduced:
+def _prepare(x_ND, weight_N, seed) -> gram.Reduced:
     del seed
-    return reduction.reduce(x_ND, weight_N)
+    return gram.reduce(x_ND, weight_N)
 
 
-def _path(prepared: reduction.Reduced, y_N, weight_N, value_H):
+def _path(prepared: gram.Reduced, y_N, weight_N, value_H):
     spectrum = _spectrum(prepared.z_NK, y_N, weight_N)
     coef_HK, intercept_H = jax.vmap(_weights, (None, 0))(spectrum, value_H)
     certificate = closed_form.certain(value_H.shape, value_H.dtype)
     return certificate, coef_HK @ prepared.z_NK.T + intercept_H[:, None]
 
 
-def _fit(prepared: reduction.Reduced, y_N, weight_N, strength, models_FH) -> probe.Linear:
+def _fit(prepared: gram.Reduced, y_N, weight_N, strength, models_FH) -> probe.Linear:
     del models_FH
     coef_K, intercept = _weights(_spectrum(prepared.z_NK, y_N, weight_N), strength)
-    return probe.linear(*reduction.lift(prepared, coef_K, intercept))
+    return probe.linear(*gram.lift(prepared, coef_K, intercept))
 
 
 PROBE = probe.Probe(

@@ -132,8 +132,9 @@ def dataset_splits(config: EncodeConfig, dataset: base.TextDataset) -> tuple[bas
     has no shifted set.
     """
     found: list[base.Split] = []
+    moved = shifted_set(config, dataset)
     for regime in config.regimes:
-        shifted = shifted_set(config, dataset) if regime == "covariate_shift" else None
+        shifted = moved if regime == "covariate_shift" else None
         if regime == "covariate_shift" and shifted is None:
             continue
         for protocol in config.protocols:
@@ -145,7 +146,9 @@ def dataset_splits(config: EncodeConfig, dataset: base.TextDataset) -> tuple[bas
                 shifted=shifted,
                 dedup_by=config.dedup_by if protocol == "dedup" else "exact",
             )
-    return tuple(found)
+    # All of a dataset's splits number one table, in which the shifted set's rows stand last.
+    rows = len(dataset.texts) + (len(moved.texts) if moved else 0)
+    return tuple(dataclasses.replace(split, num_rows=rows) for split in found)
 
 
 def shifted_set(config: EncodeConfig, dataset: base.TextDataset) -> base.TextDataset | None:
@@ -164,9 +167,9 @@ def shifted_digest(config: EncodeConfig, dataset: base.TextDataset) -> str:
 def test_texts(
     config: EncodeConfig, dataset: base.TextDataset, split: base.Split
 ) -> tuple[str, ...]:
-    """The prompts that the split's `test_N` numbers: the dataset's, or its shifted set's."""
+    """The prompts that the split's rows number: the dataset's, then its shifted set's."""
     shifted = shifted_set(config, dataset) if split.regime == "covariate_shift" else None
-    return dataset.texts if shifted is None else shifted.texts
+    return dataset.texts if shifted is None else base.joined(dataset, shifted).texts
 
 
 def _tell_skipped(config: EncodeConfig, names: Sequence[str], found: collections.Counter) -> None:

@@ -99,10 +99,9 @@ class DatasetLatents:
         return self.shifted.dense(np.arange(len(self.latent_U)))
 
     def of_split(self, split: base.Split, column_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Dense columns that the split's `train_N` and those that its `test_N` numbers."""
-        z_NK = self.rows.dense(column_K)
-        shifts = split.regime == "covariate_shift"
-        return z_NK, self.shifted.dense(column_K) if shifts else z_NK
+        """Dense columns of the split's training rows and of its test rows."""
+        z_NK = np.concatenate([self.rows.dense(column_K), self.shifted.dense(column_K)])
+        return z_NK[split.train_N], z_NK[split.test_N]
 
 
 def latents_path(workdir: Path | str, sae_id: str, dataset: str) -> Path:

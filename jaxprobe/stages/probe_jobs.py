@@ -13,13 +13,13 @@ import numpy as np
 from jaxprobe import base, regimes
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.probes import PROBES, Scores, grid
-from jaxprobe.probes.host import HostProbe
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import latents as kept
 from jaxprobe.stages.arrows import Arrow, FitConfig, arrows
 from jaxprobe.store import ActivationStore
 
 VERSION = 3  # raised when a change to the code changes results
+_NUMBERS = ("valid_auroc", "test_auroc", "test_f1", "test_accuracy", "best_value")  # of a row
 SPLITS_AT_ONCE = 16  # of one call of the engine: what a progress bar waits for
 
 
@@ -129,14 +129,13 @@ class Planner:
         numbers = [p for p, _ in part]
 
         def run() -> Scores:
-            x_ND, x_shift_MD, columns = read(features, arrow, numbers, splits)
+            x_ND, columns = read(features, arrow, numbers)
             probe = PROBES[arrow.probe]
-            is_host = isinstance(probe, HostProbe)  # a library's, which brings its own arithmetic
+            is_host = probe.on_host  # a library's, which brings its own arithmetic
             return grid.fit_grid(
                 probe,
                 x_ND,
                 splits,
-                x_shift_MD=x_shift_MD,
                 columns=columns,
                 num_latents=() if columns is None else arrow.counts,
                 dtype="auto" if is_host else self.config.dtype,
@@ -156,9 +155,9 @@ class Planner:
     def _row(self, arrow, features, split, digest, scores, s: int, c: int) -> base.ResultRow:
         # Rounded, so that equal AUROCs summed in another order still tie.
         at = s * len(arrow.counts) + c
-        got = [math.nan] * 5
+        got = dict.fromkeys(_NUMBERS, math.nan)
         if scores is not None:
-            got = [round(float(np.ravel(field)[at]), 12) for field in scores[:5]]
+            got = {name: round(float(np.ravel(getattr(scores, name))[at]), 12) for name in _NUMBERS}
         return base.ResultRow(
             model=str(self.store.fingerprint["model"]),
             site=str(self.site),
@@ -172,11 +171,11 @@ class Planner:
             seed=split.seed,
             num_train=len(split.train_N),
             num_test=len(split.test_N),
-            valid_auroc=got[0],
-            test_auroc=got[1],
-            test_f1=got[2],
-            test_accuracy=got[3],
-            best_c=got[4] if arrow.probe.startswith("logistic") else math.nan,
+            valid_auroc=got["valid_auroc"],
+            test_auroc=got["test_auroc"],
+            test_f1=got["test_f1"],
+            test_accuracy=got["test_accuracy"],
+            best_c=got["best_value"] if arrow.probe.startswith("logistic") else math.nan,
             converged=scores is not None and bool(np.ravel(scores.converged)[at]),
             fingerprint=self.fingerprint(
                 digest, None if not arrow.on_latents else features, split.protocol
@@ -206,18 +205,18 @@ class _Features:
         self._shifted = encoding.shifted_set(plan.encode_config, dataset)
         self._digest = encoding.dataset_digest(dataset)
 
-    def __call__(self, features: str, arrow: Arrow, numbers, splits):
-        """Features of the dataset's rows, of the shifted set's, and the columns of each split."""
-        shifts = any(split.regime == "covariate_shift" for split in splits)
+    def __call__(self, features: str, arrow: Arrow, numbers):
+        """Features of the dataset's rows, then of the shifted set's, and the columns of each split."""
         if not arrow.on_latents:
-            return self._activations, self._shifted_activations if shifts else None, None
+            return self._activations, None
         latents = self._latents(features)
         table_PK = latents.random_PK if arrow.control == "random_latents" else latents.top_PK
         columns = [table_PK[p][: max(arrow.counts)] for p in numbers]
         union_U = np.unique(np.concatenate(columns))
         z_NU = latents.rows.dense(union_U)
-        z_MU = latents.shifted.dense(union_U) if shifts else None
-        return z_NU, z_MU, [np.searchsorted(union_U, column_K) for column_K in columns]
+        if self._shifted:
+            z_NU = np.concatenate([z_NU, latents.shifted.dense(union_U)])
+        return z_NU, [np.searchsorted(union_U, column_K) for column_K in columns]
 
     def digests(self, splits: Sequence[base.Split]) -> list[str]:
         """Per split, a digest of the texts and labels that its rows stand for."""
@@ -229,12 +228,8 @@ class _Features:
 
     @functools.cached_property
     def _activations(self) -> np.ndarray:
-        return self._plan.store.read(self._plan.site, self._dataset.texts)
-
-    @functools.cached_property
-    def _shifted_activations(self) -> np.ndarray | None:
-        texts = self._shifted.texts if self._shifted else ()
-        return self._plan.store.read(self._plan.site, texts)
+        shifted = self._shifted.texts if self._shifted else ()
+        return self._plan.store.read(self._plan.site, (*self._dataset.texts, *shifted))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 (an instance lives as long as its dataset's jobs)
     def _latents(self, sae_id: str) -> kept.DatasetLatents:

@@ -24,7 +24,7 @@ from absl import flags
 from benchmarks import peers
 from benchmarks.timing import Seconds
 from jaxprobe import base, datasets, regimes
-from jaxprobe.probes import PROBES, grid, l1_logistic, logistic
+from jaxprobe.probes import PROBES, grid, logistic, logistic_l1
 from jaxprobe.stages import encode, extract, run
 from jaxprobe.stages import latents as kept
 from jaxprobe.store import ActivationStore
@@ -199,7 +199,7 @@ def _ours(probe: str, features: Callable[[Rows], np.ndarray], counts: Sequence[i
     return fit
 
 
-_PATHS = {"logistic": jax.jit(logistic.fit_path), "logistic_l1": jax.jit(l1_logistic.fit_path)}
+_PATHS = {"logistic": jax.jit(logistic.fit_path), "logistic_l1": jax.jit(logistic_l1.fit_path)}
 
 
 def _objectives(probe: str, x_ND, split: base.Split) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import base, regimes
-from jaxprobe.probes import best_latents, candidates, exact, host, knn, pca, probe
+from jaxprobe.probes import best_latents, candidates, exact, host_probe, knn, pca, probe
 from tests.probes import drawn
 
 
@@ -91,7 +91,7 @@ def test_equal_validation_scores_are_equal_numbers(dtype):
     split = _split(y_N, regimes.validation_folds(y_N, 42))
     rng = np.random.default_rng(1)
     score_N = rng.integers(0, 6, 50)
-    fold_F = [host.auroc(y_N[fold.valid], score_N[fold.valid]) for fold in split.folds]
+    fold_F = [host_probe.auroc(y_N[fold.valid], score_N[fold.valid]) for fold in split.folds]
     wanted = exact.valid_auroc(dtype(np.mean(fold_F)), split)
     for _ in range(20):
         rough = dtype(np.mean(rng.permutation(fold_F)) + rng.normal() * np.finfo(dtype).eps)

@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from jaxprobe.probes import (
     best_latents,
     closed_form,
-    discriminant,
     grid,
     lat,
+    lda,
     mean_difference,
     ridge,
 )
@@ -52,7 +52,7 @@ def regression(value, x_ND, y_N, rows):
     return Ridge(alpha=value * unit).fit(x_ND[rows], 2.0 * y_N[rows] - 1).predict
 
 
-def lda(value, x_ND, y_N, rows):
+def discriminant(value, x_ND, y_N, rows):
     varies_D = np.ptp(x_ND, axis=0) > 0
     scaler = StandardScaler().fit(x_ND[:, varies_D])
     z_ND, y_N = scaler.transform(x_ND[:, varies_D])[rows], y_N[rows]
@@ -96,8 +96,8 @@ def test_ridge_agrees_with_scikit_learn(num_train):
 @pytest.mark.parametrize("num_train", [12, 40, 150])
 def test_discriminant_agrees_with_scikit_learn(num_train):
     split = drawn.split(num_train, Y_N)
-    wanted = drawn.protocol(X_ND, split, [0], 0, lda)
-    drawn.check(grid.fit_grid(discriminant.PROBE, X_ND, [split]), wanted)
+    wanted = drawn.protocol(X_ND, split, [0], 0, discriminant)
+    drawn.check(grid.fit_grid(lda.PROBE, X_ND, [split]), wanted)
 
 
 @pytest.mark.parametrize("num_train", SIZES)
@@ -115,14 +115,14 @@ def test_shrinkage_is_ledoit_and_wolfs_in_any_basis():
         r_ND = (rng.normal(size=shape) * np.logspace(0, 1, shape[1])).astype(np.float32)
         padded_ND = np.pad(r_ND, ((0, 3), (0, 0)))
         weight_N = np.pad(np.ones(len(r_ND), np.float32), (0, 3))
-        found = discriminant.ledoit_wolf(padded_ND, weight_N, shape[1])
+        found = lda.ledoit_wolf(padded_ND, weight_N, shape[1])
         wanted_DD, wanted = ledoit_wolf(r_ND, assume_centered=True)
         np.testing.assert_allclose(found.shrinkage, wanted, atol=2e-5)
         shrunk_DD = (1 - found.shrinkage) * found.matrix_KK
         shrunk_DD += found.shrinkage * found.variance * np.eye(shape[1], dtype=np.float32)
         np.testing.assert_allclose(shrunk_DD, wanted_DD, atol=1e-3)
         basis = np.linalg.qr(rng.normal(size=(shape[1], shape[1])))[0].astype(np.float32)
-        rotated = discriminant.ledoit_wolf(padded_ND @ basis, weight_N, shape[1])
+        rotated = lda.ledoit_wolf(padded_ND @ basis, weight_N, shape[1])
         np.testing.assert_allclose(rotated.shrinkage, wanted, atol=2e-5)
 
 
@@ -131,10 +131,10 @@ def test_discriminant_with_more_features_than_rows_is_the_dense_solution():
     y_N = np.arange(20) % 2
     x_ND = (rng.normal(size=(20, 60)) + 0.5 * y_N[:, None]).astype(np.float32)
     weight_N, labels_N = np.ones(20, np.float32), y_N.astype(np.float32)
-    prepared = discriminant.PROBE.prepare(jnp.asarray(x_ND), weight_N, 0)
-    model = discriminant.PROBE.fit(prepared, labels_N, weight_N, jnp.float32(0), None)
-    logit_N = discriminant.PROBE.score(prepared, model, x_ND)
-    wanted_N = lda(0, x_ND, y_N, np.arange(20))(x_ND)
+    prepared = lda.PROBE.prepare(jnp.asarray(x_ND), weight_N, 0)
+    model = lda.PROBE.fit(prepared, labels_N, weight_N, jnp.float32(0), None)
+    logit_N = lda.PROBE.score(prepared, model, x_ND)
+    wanted_N = discriminant(0, x_ND, y_N, np.arange(20))(x_ND)
     np.testing.assert_allclose(logit_N, wanted_N, rtol=2e-3, atol=2e-3)
 
 
@@ -154,7 +154,7 @@ def test_midpoint_gives_log_odds():
 def test_padded_columns_change_nothing():
     split = drawn.split(40, Y_N)
     columns = np.arange(12)
-    for module in (discriminant, best_latents):
+    for module in (lda, best_latents):
         alone = grid.fit_grid(module.PROBE, X_ND, [split])
         padded = grid.fit_grid(module.PROBE, X_ND, [split], columns=[columns], num_latents=(12,))
         for name in ("valid_auroc", "test_auroc", "test_log_loss", "best_value"):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxprobe import base, regimes
-from jaxprobe.probes import fit_grid, fit_probe, single
+from jaxprobe.probes import fit_grid, fit_probe
+from jaxprobe.probes.fit_probe import table_of
 
 METHOD = "mean_difference"  # the quickest to compile
 
@@ -37,7 +38,7 @@ def test_labels_and_features_of_every_kind_give_the_same_probe():
     wanted = fit_probe(METHOD, x_train, y_train, x_test, y_test)
     for kind in (lambda y: y.astype(bool), lambda y: 2 * y - 1, lambda y: np.where(y, "b", "a")):
         assert fit_probe(METHOD, x_train, kind(y_train), x_test, kind(y_test)) == wanted
-    x_ND, split = single._split(x_train, y_train, x_test, y_test, 42)
+    x_ND, split = table_of(x_train, y_train, x_test, y_test, 42)
     assert fit_grid(METHOD, x_ND, [split]).test_auroc[0] == wanted.test_auroc
     torch = pytest.importorskip("torch", reason="its tensors are read")
     tensors = [torch.tensor(part) for part in rows()]
@@ -121,8 +122,14 @@ def test_features_of_another_number_of_rows_are_refused(num_rows):
             "must not validate on rows that it trains on",
         ),
         ({"folds": (base.Fold([0, 1], [1024]),)}, {}, "folds' valid rows"),
-        ({"regime": "covariate_shift"}, {}, "`x_shift_MD` must be given"),
-        ({}, {"x_shift_MD": np.ones((9, 4))}, "`x_shift_MD` has no effect"),
+        ({"regime": "covariate_shift", "num_rows": 300}, {}, "shifted set stand behind"),
+        ({}, {"x_shift_MD": np.ones((9, 4))}, "for each of the 240 examples .* got 249 rows"),
+        ({"weight_train_N": np.ones(9)}, {}, r"weight_train_N of d .* must have shape \(\d+\)"),
+        ({"weight_train_N": -np.ones(140)}, {}, "must be finite and not negative"),
+        ({"weight_train_N": np.zeros(140)}, {}, "must leave both classes some weight"),
+        ({"weight_train_N": np.ones(140)}, {"probe": "knn"}, "no meaning for a method that counts"),
+        ({}, {"metrics": ("auc",)}, "unknown metric 'auc'; known: auroc, f1"),
+        ({}, {"metrics": "auroc"}, r"write \('auroc',\)"),
         ({}, {"x_ND": np.full((240, 4), np.nan)}, "`x_ND` must be finite"),
         ({}, {"num_latents": (4,)}, "`num_latents` has no effect without `columns`"),
         ({}, {"columns": [[0]]}, "`num_latents` must hold a number of columns"),

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprobe.probes import l1_logistic, logistic, reduction
+from jaxprobe.probes import gram, logistic, logistic_l1
 
 linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the reference")
 
 C_R = logistic.C_GRID
-FIT = {solver: jax.jit(solver.fit) for solver in (logistic, l1_logistic)}
-PATH = {solver: jax.jit(solver.fit_path) for solver in (logistic, l1_logistic)}
+FIT = {solver: jax.jit(solver.fit) for solver in (logistic, logistic_l1)}
+PATH = {solver: jax.jit(solver.fit_path) for solver in (logistic, logistic_l1)}
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_l2_path_reaches_scikit_learns_optimum_at_every_c(shape):
 @pytest.mark.parametrize("num_latents", [1, 8, 30, 200])
 def test_l1_path_is_no_worse_than_liblinear_at_any_c(num_latents):
     z_NK, y_N = latents(num_latents=num_latents)
-    path = PATH[l1_logistic](z_NK, y_N, np.ones(len(y_N)), C_R)
+    path = PATH[logistic_l1](z_NK, y_N, np.ones(len(y_N)), C_R)
     assert np.asarray(path.converged).all()
     for r, c in enumerate(C_R):
         # liblinear penalises the intercept; scaled up, that is next to nothing.
@@ -78,7 +78,7 @@ def test_l1_path_is_no_worse_than_liblinear_at_any_c(num_latents):
 def test_l1_satisfies_the_optimality_conditions_itself():
     z_NK, y_N = latents()
     c = 0.3
-    fit = FIT[l1_logistic](z_NK, y_N, np.ones(len(y_N)), c)
+    fit = FIT[logistic_l1](z_NK, y_N, np.ones(len(y_N)), c)
     p_N = 1 / (1 + np.exp(-(z_NK @ np.asarray(fit.coef_K) + float(fit.intercept))))
     slope_K = c * z_NK.T @ (p_N - y_N)
     coef_K = np.asarray(fit.coef_K)
@@ -89,7 +89,7 @@ def test_l1_satisfies_the_optimality_conditions_itself():
     np.testing.assert_allclose(np.sum(p_N - y_N) * c, 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("solver", [logistic, l1_logistic])
+@pytest.mark.parametrize("solver", [logistic, logistic_l1])
 def test_weight_zero_is_leaving_out(solver):
     x_ND, y_N = activations()
     x_ND = (x_ND - x_ND.mean(0)) / 100
@@ -113,14 +113,14 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-@pytest.mark.parametrize("solver", [logistic, l1_logistic])
+@pytest.mark.parametrize("solver", [logistic, logistic_l1])
 def test_awkward_data_is_solved_or_flagged_never_nan(name, solver):
     x_ND, y_N = AWKWARD[name](*activations())
     x_ND = x_ND - x_ND.mean(0)
     path = PATH[solver](x_ND, y_N, np.ones(len(y_N)), C_R)
     for field in path:
         assert np.isfinite(np.asarray(field)).all()
-    penalty = "l1" if solver is l1_logistic else "l2"
+    penalty = "l1" if solver is logistic_l1 else "l2"
     for r, c in enumerate(C_R):
         wanted = objective(
             x_ND, y_N, np.zeros(x_ND.shape[1]), np.log(y_N.mean() / (1 - y_N.mean())), c, penalty
@@ -138,7 +138,7 @@ def test_reduction_keeps_inner_products_and_scores(shape):
     test_MD = activations(33, shape[1], seed=0)[0]
     weight_N = np.ones(shape[0])
     weight_N[-5:] = 0
-    reduced = reduction.reduce(jnp.asarray(x_ND), jnp.asarray(weight_N))
+    reduced = gram.reduce(jnp.asarray(x_ND), jnp.asarray(weight_N))
     z_NK = reduced.z_NK
     assert z_NK.shape[1] == min(shape)
     mean_D = x_ND[:-5].mean(0)
@@ -148,7 +148,7 @@ def test_reduction_keeps_inner_products_and_scores(shape):
     model = linear_model.LogisticRegression(
         C=0.01, solver="newton-cholesky", tol=1e-10, max_iter=1000
     ).fit(x_ND[:-5], y_N[:-5])
-    coef_D, intercept = reduction.lift(reduced, fit.coef_K, fit.intercept)
+    coef_D, intercept = gram.lift(reduced, fit.coef_K, fit.intercept)
     got_M = test_MD @ coef_D + intercept
     np.testing.assert_allclose(got_M, model.decision_function(test_MD), rtol=1e-3, atol=1e-3)
 
@@ -157,7 +157,7 @@ def test_standardising_is_scikit_learns():
     preprocessing = pytest.importorskip("sklearn.preprocessing", reason="the reference")
     x_ND = np.c_[activations(50, 4)[0], np.full(50, 7.3), np.zeros(50)]
     weight_N = (np.arange(50) < 40).astype(float)
-    got_ND, mean_D, scale_D = reduction.centre(
+    got_ND, mean_D, scale_D = gram.centre(
         jnp.asarray(x_ND), jnp.asarray(weight_N), standardise=True
     )
     scaler = preprocessing.StandardScaler().fit(x_ND[:40])

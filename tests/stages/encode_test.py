@@ -285,12 +285,11 @@ def test_a_shifted_set_is_encoded_at_the_columns_that_training_rows_chose(shifti
         for p, split in enumerate(splits):
             column_K = got.top_PK[p]
             z_NK, z_MK = got.of_split(split, column_K)
-            tested = z_MS if split.regime == "covariate_shift" else z_NS
-            np.testing.assert_allclose(z_NK, z_NS[:, got.latent_U[column_K]], rtol=1e-3, atol=1e-3)
-            np.testing.assert_allclose(
-                z_MK, tested[:, got.latent_U[column_K]], rtol=1e-3, atol=1e-3
-            )
-            texts = shifted.texts if split.regime == "covariate_shift" else dataset.texts
+            latent_K = got.latent_U[column_K]
+            tested_MS = np.concatenate([z_NS, z_MS])[split.test_N]
+            np.testing.assert_allclose(z_NK, z_NS[split.train_N][:, latent_K], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(z_MK, tested_MS[:, latent_K], rtol=1e-3, atol=1e-3)
+            texts = (*dataset.texts, *(shifted.texts if split.regime == "covariate_shift" else ()))
             assert stage.test_texts(config, dataset, split) == texts
             # Only training rows of the dataset itself rank.
             z_TS, y_T = z_NS[split.train_N], split.y_train_N

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import logistic, newton, path, reduction
-from jaxprobe.probes.path import Fit
+from jaxprobe.probes import c_path, gram, logistic, newton
+from jaxprobe.probes.c_path import Fit
 
 MAX_STEPS = 60
 MAX_MODEL_STEPS = 60
@@ -56,7 +56,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
         The fit. `residual` estimates the relative distance of the objective to its minimum: what
         the last quadratic model (with the L1 term exact) had to gain, or convexity's bound.
     """
-    return path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
+    return c_path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
@@ -68,7 +68,7 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
         weight_N: Non-negative example weights; 0 leaves an example out.
         c_R: Strengths, rising.
     """
-    return path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
+    return c_path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
 
 class _State(NamedTuple):
@@ -119,7 +119,7 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, ja
     infinity, no = jnp.array(jnp.inf, v_K.dtype), jnp.array(False)
     start = _State(v_K, logit_N, objective(v_K, logit_N), infinity, jnp.array(0), no, barred_K)
     end = jax.lax.while_loop(unfinished, advance, start)
-    return path.finish(end.v_K, end.objective, end.residual, end.steps), end.barred_K
+    return c_path.finish(end.v_K, end.objective, end.residual, end.steps), end.barred_K
 
 
 def _nothing(num_weights: int):
@@ -130,7 +130,7 @@ def _nothing(num_weights: int):
 def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
     """The best of some shares of the last move; weights keep their side of zero, and zeros stay."""
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
-    share_T = jnp.asarray(path.FORESIGHT, v_K.dtype)
+    share_T = jnp.asarray(c_path.FORESIGHT, v_K.dtype)
     start_TK = v_K[None, :] + share_T[:, None] * move_K[None, :]
     kept_TK = (start_TK * v_K[None, :] > 0) | (penalty_K == 0)[None, :]
     start_TK = jnp.where(kept_TK, start_TK, 0)
@@ -138,7 +138,7 @@ def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
     return start_TK[jnp.argmin(jnp.abs(start_TK) @ penalty_K + c * loss_T)]
 
 
-SOLVER = path.Solver(_minimise, _nothing, _foresee)
+SOLVER = c_path.Solver(_minimise, _nothing, _foresee)
 
 
 def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, barred_K, target):
@@ -307,7 +307,7 @@ def _steepest(v_K, gradient_K, penalty_K):
 def _prepare(x_ND, weight_N, seed):
     """Centred latents; the mean is put back by `_score`."""
     del seed
-    z_NK, mean_K, _ = reduction.centre(x_ND, weight_N)
+    z_NK, mean_K, _ = gram.centre(x_ND, weight_N)
     return z_NK, mean_K
 
 
@@ -320,7 +320,7 @@ def _path(prepared, y_N, weight_N, value_H):
 def _fit(prepared, y_N, weight_N, c, fit_FH: Fit) -> Fit:
     del fit_FH
     z_NK, _ = prepared
-    return path.walk_to(SOLVER, z_NK, y_N, weight_N, logistic.C_GRID, c)
+    return c_path.walk_to(SOLVER, z_NK, y_N, weight_N, logistic.C_GRID, c)
 
 
 def _score(prepared, fit: Fit, x_MD):

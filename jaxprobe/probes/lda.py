@@ -6,7 +6,7 @@
 
 t is Ledoit and Wolf's: the share at which S is expected to be nearest to the true covariance. Features
 are standardised on all training rows. All of this is blind to rotation, so the rows are replaced by the
-factor of their Gram matrix (`reduction`), and what is solved has min(N, D) unknowns.
+factor of their Gram matrix (`gram`), and what is solved has min(N, D) unknowns.
 
 References:
     Fisher, The Use of Multiple Measurements in Taxonomic Problems, 1936.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import closed_form, probe, reduction
+from jaxprobe.probes import closed_form, gram, probe
 
 # Standardised features have variance 1. Variance within classes below the first is rounding (two rows, or
 # each class one point): 1 stands for it. No eigenvalue is below the second.
@@ -45,14 +45,15 @@ def ledoit_wolf(r_NK, weight_N, num_features) -> Covariance:
 
     Args:
         r_NK: Residuals of zero mean, in any coordinates that keep inner products; 0 where weight is.
-        weight_N: 1 for rows that count, else 0.
+        weight_N: Non-negative weights, each as so many equal rows.
         num_features: Of the space that they live in; K may be less where all else is zero.
     """
-    total = jnp.maximum(jnp.sum(weight_N), 1)
-    matrix_KK = r_NK.T @ r_NK / total
+    total = probe.total_weight(weight_N)
+    weighted_NK = r_NK * jnp.sqrt(weight_N)[:, None]
+    matrix_KK = weighted_NK.T @ weighted_NK / total
     variance = jnp.trace(matrix_KK) / num_features
     frobenius = jnp.sum(matrix_KK**2)
-    fourth = jnp.sum(jnp.sum(r_NK**2, axis=1) ** 2)
+    fourth = jnp.sum(weight_N * jnp.sum(r_NK**2, axis=1) ** 2)
     noise = (fourth / total - frobenius) / (num_features * total)
     spread = frobenius / num_features - variance**2
     noise = jnp.clip(noise, 0, jnp.maximum(spread, 0))
@@ -61,7 +62,7 @@ def ledoit_wolf(r_NK, weight_N, num_features) -> Covariance:
 
 
 class _Prepared(NamedTuple):
-    reduced: reduction.Reduced
+    reduced: gram.Reduced
     num_features: (
         jax.Array
     )  # those that vary: constant ones, and columns of padding, count for nothing
@@ -69,8 +70,8 @@ class _Prepared(NamedTuple):
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:
     del seed
-    reduced = reduction.reduce(x_ND, weight_N, standardise=True)
-    varies_D = jnp.sum(reduced.x_ND**2, axis=0) > jnp.sum(weight_N) / 2
+    reduced = gram.reduce(x_ND, weight_N, standardise=True)
+    varies_D = jnp.sum(reduced.x_ND**2 * weight_N[:, None], axis=0) > jnp.sum(weight_N) / 2
     return _Prepared(reduced, jnp.maximum(jnp.sum(varies_D.astype(x_ND.dtype)), 1))
 
 
@@ -79,7 +80,8 @@ def _model(prepared: _Prepared, y_N, weight_N) -> probe.Linear:
     z_NK = prepared.reduced.z_NK
     means = closed_form.class_means(z_NK, y_N, weight_N)
     mean_NK = y_N[:, None] * means.pos_D[None, :] + (1 - y_N)[:, None] * means.neg_D[None, :]
-    within = ledoit_wolf((z_NK - mean_NK) * weight_N[:, None], weight_N, prepared.num_features)
+    within_NK = jnp.where(weight_N[:, None] > 0, z_NK - mean_NK, 0)
+    within = ledoit_wolf(within_NK, weight_N, prepared.num_features)
     known = within.variance > LEAST_VARIANCE
     ridge = jnp.where(known, within.shrinkage * within.variance, 1)
     ridge = jnp.maximum(ridge, LEAST_EIGENVALUE[z_NK.dtype.name])
@@ -87,7 +89,8 @@ def _model(prepared: _Prepared, y_N, weight_N) -> probe.Linear:
     shrunk_KK = share * within.matrix_KK + ridge * jnp.eye(z_NK.shape[1], dtype=z_NK.dtype)
     factor = jax.scipy.linalg.cho_factor(shrunk_KK, lower=True)
     w_K = jax.scipy.linalg.cho_solve(factor, means.pos_D - means.neg_D)
-    prior = jnp.log(jnp.maximum(means.pos, 1) / jnp.maximum(means.neg, 1))
+    absent = (means.pos == 0) | (means.neg == 0)
+    prior = jnp.log(jnp.where(absent, 1, means.pos) / jnp.where(absent, 1, means.neg))
     return probe.linear(w_K, prior - w_K @ (means.pos_D + means.neg_D) / 2)
 
 
@@ -100,7 +103,7 @@ def _path(prepared: _Prepared, y_N, weight_N, value_H):
 def _fit(prepared: _Prepared, y_N, weight_N, value, models_FH) -> probe.Linear:
     del value, models_FH
     model = _model(prepared, y_N, weight_N)
-    return probe.linear(*reduction.lift(prepared.reduced, model.coef_D, model.intercept))
+    return probe.linear(*gram.lift(prepared.reduced, model.coef_D, model.intercept))
 
 
 PROBE = probe.Probe(_prepare, _path, _fit, probe.linear_score, probe.one_value, probe.no_value)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxprobe.probes import grid
-from jaxprobe.probes.host import HostProbe
-from jaxprobe.probes.table import PAPER_BASELINES, PROBES
+from jaxprobe.probes.host_probe import HostProbe
+from jaxprobe.probes.registry import PAPER_BASELINES, PROBES
 from tests.probes import drawn
 
 LIBRARIES = {"xgboost": "xgboost", "logistic_l1_saga": "sklearn"}

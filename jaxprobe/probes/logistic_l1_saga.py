@@ -3,7 +3,7 @@
     minimise over w, b:   |w|_1 + C * sum_n log(1 + exp(-s_n (w'x_n + b))),   s = 2y - 1
 
 On raw latents saga stops far from the optimum, and stopping early regularises, so this answers other
-than `l1_logistic`, which goes to the optimum. It is here to reproduce published behaviour, to the order
+than `logistic_l1`, which goes to the optimum. It is here to reproduce published behaviour, to the order
 of calls: C from 1e5 down, the first best by probabilities' validation AUROC, a refit on shuffled rows.
 
 References:
@@ -18,71 +18,71 @@ from typing import Any
 import numpy as np
 
 from jaxprobe import base, regimes
-from jaxprobe.probes import candidates, host
-from jaxprobe.probes.probe import Scores
+from jaxprobe.probes import candidates, host_probe
 
 C_GRID = candidates.powers(10, 5, -5, 10)
 DEFAULT_C = 1.0
 MAX_EPOCHS = 1000
 
 
-def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -> Scores:
-    """Fits every C on every fold, refits the best, tests it.
+def fit(x_ND: np.ndarray, split: base.Split, seed: int) -> base.Prediction:
+    """Fits every C on every fold, refits the best, scores the test sets.
 
     Args:
-        x_ND: Features that the split's training rows number; saga works in float32.
-        split: Labels and folds.
-        x_test_MD: Features that its test rows number.
+        x_ND: Features whose rows the split numbers; saga works in float32.
+        split: Rows, labels, weights and folds.
         seed: Of saga's order of rows and of the shuffle.
 
     Returns:
-        Scores of floats. `converged` is False where some fit took all its epochs; `residual` bounds the
+        A prediction. `converged` is False where some fit took all its epochs; `residual` bounds the
         last fit's relative distance to its minimum, by convexity.
 
     Raises:
-        ValueError: scikit-learn is not installed, or shapes disagree.
+        ValueError: scikit-learn is not installed.
     """
     make = _maker(seed)
-    x_ND, x_test_MD = host.rows(x_ND, split, x_test_MD)
+    train_ND, test_MD = host_probe.rows(x_ND, split)
     y_N = np.asarray(split.y_train_N)
     epochs = []
 
     def fitted(c, rows):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it stopped early is in `converged`
-            model = make(c).fit(x_ND[rows], y_N[rows])
+            weight_N = host_probe.weights(split, rows)
+            model = make(c).fit(train_ND[rows], y_N[rows], sample_weight=weight_N)
         epochs.append(int(np.max(model.n_iter_)))
         return model
 
-    def predict(c, train_N, valid_N):
-        return fitted(c, train_N).predict_proba(x_ND[valid_N])[:, 1]
+    def validated(c):
+        return host_probe.validate(
+            split, lambda train_N, valid_N: _log_odds(fitted(c, train_N), train_ND[valid_N])
+        )
 
-    best_c, valid = DEFAULT_C, float("nan")
+    best_c, valid = DEFAULT_C, host_probe.unvalidated(split)
     if split.folds:
-        valid_R = [
-            np.mean(
-                [host.fold_auroc(y_N, fold, lambda *r, c=c: predict(c, *r)) for fold in split.folds]
-            )
-            for c in C_GRID
-        ]
-        first = np.argmax(np.array(valid_R) >= max(valid_R) - regimes.SAME_AUROC)
-        best_c, valid = float(C_GRID[first]), float(valid_R[first])
-    order_N = np.random.RandomState(seed).permutation(len(y_N))
-    model = fitted(best_c, order_N)
+        found_R = [validated(c) for c in C_GRID]
+        auroc_R = np.array([found.auroc for found in found_R])
+        first = int(np.argmax(auroc_R >= max(auroc_R) - regimes.SAME_AUROC))
+        best_c, valid = float(C_GRID[first]), found_R[first]
+    model = fitted(best_c, np.random.RandomState(seed).permutation(len(y_N)))
+    valid_auroc = valid.auroc
     if not split.folds:
-        valid = host.auroc(y_N, model.predict_proba(x_ND)[:, 1])
-    return host.scores(
-        model.predict_proba(x_test_MD)[:, 1],
-        model.decision_function(x_test_MD),
-        split.y_test_N,
-        valid_auroc=valid,
+        valid_auroc = host_probe.auroc(y_N, _log_odds(model, train_ND), host_probe.weights(split))
+    return base.Prediction(
+        valid_auroc=valid_auroc,
+        score_M=host_probe.by_set(split.tests, _log_odds(model, test_MD)),
+        valid_score_FN=valid.score_FN,
         best_value=best_c,
         converged=max(epochs) < MAX_EPOCHS,
-        residual=_bound(model, x_ND, y_N, best_c),
+        residual=_bound(model, train_ND, y_N, best_c, host_probe.weights(split)),
     )
 
 
-def _bound(model, x_ND, y_N, c: float) -> float:
+def _log_odds(model, x_MD: np.ndarray) -> np.ndarray:
+    return host_probe.tied(model.decision_function(x_MD), model.predict_proba(x_MD)[:, 1])
+
+
+def _bound(model, x_ND, y_N, c: float, weight_N=None) -> float:
     """How far the objective can be above its minimum, relatively: at most 1.
 
     A subgradient g bounds the gap by `max|g| (|w|_1 + |w*|_1)`, and both norms by the objective.
@@ -90,6 +90,7 @@ def _bound(model, x_ND, y_N, c: float) -> float:
     w_D = model.coef_[0].astype(np.float64)
     logit_N = x_ND.astype(np.float64) @ w_D + float(model.intercept_[0])
     error_N = 1 / (1 + np.exp(-np.clip(logit_N, -700, 700))) - y_N
+    error_N = error_N if weight_N is None else error_N * weight_N
     slope_D = c * error_N @ x_ND.astype(np.float64)
     # The shortest subgradient: at zero the penalty holds a pull of up to 1.
     slope_D = np.where(w_D == 0, np.maximum(np.abs(slope_D) - 1, 0), slope_D + np.sign(w_D))
@@ -113,4 +114,4 @@ def _maker(seed: int):
     )
 
 
-PROBE = host.HostProbe(fit)
+PROBE = host_probe.HostProbe(fit)

@@ -1,24 +1,22 @@
 """One probe on rows that the caller has: `fit_probe`, also under jit, vmap and shard_map."""
 
+import dataclasses
 import functools
-import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import arguments, base, checks, regimes, selection
-from jaxprobe.probes import grid, table
-from jaxprobe.probes.host import HostProbe
-from jaxprobe.probes.probe import Problem, Scores, run
+from jaxprobe.probes import grid, registry, traced
 
 FEATURES = (base.ACTIVATIONS, "latents")
 PENALTIES = ("l1", "l2")
 
 
-class ProbeResult(NamedTuple):
-    """How a probe did; see `probe.Scores` for what each number means."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """How a probe did; see `Scores` for what each number means."""
 
     valid_auroc: Any
     test_auroc: Any
@@ -29,9 +27,13 @@ class ProbeResult(NamedTuple):
     residual: Any
 
     @property
-    def best_c(self):
+    def best_c(self) -> Any:
         """The chosen C of a logistic probe."""
         return self.best_value
+
+
+_NUMBERS = tuple(field.name for field in dataclasses.fields(ProbeResult))
+jax.tree_util.register_dataclass(ProbeResult, _NUMBERS, ())
 
 
 def fit_probe(
@@ -51,7 +53,7 @@ def fit_probe(
     """Fits one probe by the protocol: folds by training size, best hyperparameter, refit, test.
 
     Args:
-        method: A key of `table.PROBES`.
+        method: A key of `registry.PROBES`.
         x_train: [N, D] activations, or [N, S] latents: finite numbers, of any array-like; read as
             float32.
         y_train: [N] labels, both classes: 0 and 1, booleans, or two other whole numbers or texts, of
@@ -88,34 +90,34 @@ def fit_probe(
     References:
         Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
     """
-    probe = table.PROBES[_method(method, features, penalty)]
+    probe = registry.PROBES[_method(method, features, penalty)]
     seed = arguments.whole("seed", seed, 0, 2**32 - 1)
     num_latents, ranking = _latents(features, num_latents, ranking)
-    if isinstance(probe, HostProbe) and dtype != "auto":
+    if probe.on_host and dtype != "auto":
         raise ValueError(f"`dtype` has no effect on {method}, a library's; leave it out")
     arrays = _checked(x_train, y_train, x_test, y_test)
     x_train, y_train, x_test, y_test = arrays
     if not arguments.traced(*arrays):
-        x_ND, split = _split(*arrays, seed)
+        x_ND, split = table_of(*arrays, seed)
         columns = None
         if features == "latents":
             columns = [_ranked(x_ND[split.train_N], split.y_train_N, num_latents, ranking)]
         count = () if columns is None else (len(columns[0]),)
         fit = functools.partial(grid.fit_grid, columns=columns, num_latents=count, dtype=dtype)
         scores = fit(probe, x_ND, [split])
-        return ProbeResult(*(np.ravel(field)[0].item() for field in scores[:7]))
-    if isinstance(probe, HostProbe):
+        return ProbeResult(**{name: np.ravel(getattr(scores, name))[0].item() for name in _NUMBERS})
+    if probe.on_host:
         raise ValueError(f"{method} runs on the host and cannot be traced; call it outside of jit")
     if features == "latents":
-        index_K = _ranked_traced(x_train, y_train, num_latents, ranking)
+        index_K = traced.ranked(x_train, y_train, num_latents, ranking)
         x_train, x_test = x_train[:, index_K], x_test[:, index_K]
-    scores = _trace(probe, *(x_train, y_train, x_test, y_test), seed, grid.traced_dtype(dtype))
-    return ProbeResult(*scores[:7])
+    scores = traced.fit(probe, x_train, y_train, x_test, y_test, seed, grid.traced_dtype(dtype))
+    return ProbeResult(**{name: getattr(scores, name) for name in _NUMBERS})
 
 
 def _method(method: str, features: str, penalty: str | None) -> str:
     """The key of `PROBES` that a method and a penalty name."""
-    checks.check_choice("method", method, table.PROBES)
+    checks.check_choice("method", method, registry.PROBES)
     checks.check_choice("features", features, FEATURES)
     if penalty is not None:
         checks.check_choice("penalty", penalty, PENALTIES)
@@ -159,7 +161,7 @@ def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
     return x_train, y_train, x_test, y_test
 
 
-def _split(x_train, y_train, x_test, y_test, seed: int) -> tuple[np.ndarray, base.Split]:
+def table_of(x_train, y_train, x_test, y_test, seed: int) -> tuple[np.ndarray, base.Split]:
     """All rows in one array, and the split that numbers them."""
     num_train = len(y_train)
     split = base.Split(
@@ -184,78 +186,3 @@ def _ranked(z_NS, y_N, num_latents: int | None, ranking: str) -> np.ndarray:
         lambda start, stop: z_NS[:, start:stop], z_NS.shape[1], weights, width, ranking
     )
     return np.asarray(top.index_PK[0])
-
-
-def _ranked_traced(z_NS, y_N, num_latents: int | None, ranking: str):
-    """As `_ranked`, by a call to the host: ties are decided in float64."""
-    width = min(num_latents or z_NS.shape[1], z_NS.shape[1])
-    shape = jax.ShapeDtypeStruct((width,), jnp.int32)
-
-    def rank(z_NS, y_N):
-        z_NS, y_N = np.asarray(z_NS, np.float32), np.asarray(y_N)
-        counted = (np.arange(len(y_N)), y_N)
-        if len(np.unique(y_N)) < 2:
-            return np.arange(width, dtype=np.int32)
-        weights = selection.class_weights(len(z_NS), [counted])
-        order_S = np.argsort(-selection.score(z_NS, weights, ranking)[0], kind="stable")
-        return order_S[:width].astype(np.int32)
-
-    return jax.pure_callback(rank, shape, z_NS, y_N, vmap_method="sequential")
-
-
-def _trace(probe, x_train, y_train, x_test, y_test, seed: int, dtype: str) -> Scores:
-    num_train, num_test = x_train.shape[0], x_test.shape[0]
-    y_train = jnp.asarray(y_train)
-    valid_FN, fold_F, smallest = _traced_folds(y_train, seed)
-    value_H = np.asarray(probe.values(num_train, x_train.shape[1], smallest), float)
-    with jax.default_matmul_precision("highest"):
-        x_MD = jnp.concatenate([jnp.asarray(x_train), jnp.asarray(x_test)])
-        problem = Problem(
-            train_N=np.arange(num_train),
-            y_N=y_train.astype(dtype),
-            weight_N=np.ones(num_train),
-            valid_FN=valid_FN.astype(dtype),
-            fold_F=fold_F.astype(dtype),
-            test_M=np.arange(num_train, num_train + num_test),
-            y_test_M=jnp.asarray(y_test).astype(dtype),
-            weight_M=np.ones(num_test),
-            column_K=np.zeros(0, np.int32),
-            count=np.int32(0),
-            value_H=value_H,
-            num_values=np.int32(len(value_H)),
-            default=np.float64(probe.default(num_train, x_train.shape[1])),
-            seed=np.uint32(seed),
-        )
-        return run(probe, x_MD, problem, grid.map_folds, dtype)
-
-
-def _traced_folds(y_N, seed: int):
-    """Validation rows per fold, which folds are real, and the smallest fold's training size.
-
-    As `regimes.validation_folds`; their number depends on the size alone, so it is known here.
-    """
-    num = y_N.shape[0]
-    if num <= 3:
-        return jnp.zeros((1, num), jnp.float32), jnp.zeros(1, jnp.float32), num
-    if num <= 12:
-        pair_F2 = np.array(list(itertools.combinations(range(num), 2)))
-        valid_FN = np.zeros((len(pair_F2), num), np.float32)
-        np.put_along_axis(valid_FN, pair_F2, 1, axis=1)
-        both_F = y_N[pair_F2[:, 0]] != y_N[pair_F2[:, 1]]
-        return jnp.asarray(valid_FN), both_F.astype(jnp.float32), num - 2
-    if num >= 128:
-        valid_FN = np.zeros((1, num), np.float32)
-        valid_FN[0, num - min(num // 5, 100) :] = 1
-        return jnp.asarray(valid_FN), jnp.ones(1, jnp.float32), int(num - valid_FN.sum())
-    num_folds = regimes.NUM_FOLDS
-
-    def stratified(y_N):
-        valid_FN = np.zeros((num_folds, num), np.float32)
-        for f, fold in enumerate(regimes.validation_folds(np.asarray(y_N).astype(int), seed)):
-            valid_FN[f, fold.valid] = 1
-        return valid_FN
-
-    shape = jax.ShapeDtypeStruct((num_folds, num), jnp.float32)
-    valid_FN = jax.pure_callback(stratified, shape, y_N, vmap_method="sequential")
-    real_F = jnp.max(valid_FN, axis=1)
-    return valid_FN, real_F, num - -(-num // num_folds)

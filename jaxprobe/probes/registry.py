@@ -4,35 +4,35 @@ from collections.abc import Mapping
 
 from jaxprobe.probes import (
     best_latents,
-    discriminant,
     knn,
-    l1_logistic,
     lat,
+    lda,
     logistic,
+    logistic_l1,
+    logistic_l1_saga,
     mean_difference,
     mlp,
     pca,
     ridge,
-    saga,
-    trees,
+    xgboost_trees,
 )
-from jaxprobe.probes.host import HostProbe
+from jaxprobe.probes.host_probe import HostProbe
 from jaxprobe.probes.probe import Probe
 
 PROBES: Mapping[str, Probe | HostProbe] = {
     "logistic": logistic.PROBE,
     "logistic_standardised": logistic.STANDARDISED,
-    "logistic_l1": l1_logistic.PROBE,
+    "logistic_l1": logistic_l1.PROBE,
     "pca": pca.PROBE,
     "knn": knn.PROBE,
     "mlp": mlp.PROBE,
-    "xgboost": trees.PROBE,
+    "xgboost": xgboost_trees.PROBE,
     "mean_difference": mean_difference.PROBE,
-    "lda": discriminant.PROBE,
+    "lda": lda.PROBE,
     "ridge": ridge.PROBE,
     "lat": lat.PROBE,
     "best_latents": best_latents.PROBE,
-    "logistic_l1_saga": saga.PROBE,
+    "logistic_l1_saga": logistic_l1_saga.PROBE,
 }
 
 # The paper's five, in the order in which ties between arrows are broken.

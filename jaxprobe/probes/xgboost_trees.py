@@ -15,8 +15,7 @@ import jax
 import numpy as np
 
 from jaxprobe import base, regimes
-from jaxprobe.probes import candidates, host
-from jaxprobe.probes.probe import Scores
+from jaxprobe.probes import candidates, host_probe
 
 NUM_DRAWS = 10
 FEW_ROWS = 128  # below this, threads of one fit wait for each other longer than they work
@@ -41,57 +40,56 @@ def draws(seed: int) -> list[dict[str, float]]:
     ]
 
 
-def fit(x_ND: np.ndarray, split: base.Split, x_test_MD: np.ndarray, seed: int) -> Scores:
-    """Fits all draws on all folds, refits the best, tests it.
+def fit(x_ND: np.ndarray, split: base.Split, seed: int) -> base.Prediction:
+    """Fits all draws on all folds, refits the best, scores the test sets.
 
     Args:
-        x_ND: Features that the split's training rows number.
-        split: Labels and folds.
-        x_test_MD: Features that its test rows number.
+        x_ND: Features whose rows the split numbers.
+        split: Rows, labels, weights and folds.
         seed: Of the draws and of the trees' sampling.
 
     Returns:
-        Scores of floats; `best_value` counts the draws from 1, 0 stands for the defaults.
+        A prediction; `best_value` counts the draws from 1, 0 stands for the defaults.
 
     Raises:
-        ValueError: XGBoost is not installed, or shapes disagree.
+        ValueError: XGBoost is not installed.
     """
     library = _library()
-    x_ND, x_test_MD = host.standardised(*host.rows(x_ND, split, x_test_MD))
+    train_ND, test_MD = host_probe.standardised(host_probe.rows(x_ND, split))
     y_N = np.asarray(split.y_train_N)
     on_gpu = jax.default_backend() == "gpu" and library.build_info().get("USE_CUDA", False)
     device = {"device": "cuda"} if on_gpu else {}
-
     threads = 1 if len(y_N) < FEW_ROWS else None
 
     def fitted(settings, rows):
         model = library.XGBClassifier(**settings, **device, n_jobs=threads, random_state=seed)
-        return model.fit(x_ND[rows], y_N[rows])
+        return model.fit(train_ND[rows], y_N[rows], sample_weight=host_probe.weights(split, rows))
 
-    def predict(settings, train_N, valid_N):
-        return fitted(settings, train_N).predict_proba(x_ND[valid_N])[:, 1]
-
-    settings, best, valid = {}, 0, -1.0
+    settings, best, valid = {}, 0, host_probe.unvalidated(split)
     for number, draw in enumerate(draws(seed) if split.folds else [], start=1):
         draw = {**draw, "eval_metric": "logloss"}
-        folds = [
-            host.fold_auroc(y_N, fold, lambda *rows, draw=draw: predict(draw, *rows))
-            for fold in split.folds
-        ]
-        if np.mean(folds) > valid + regimes.SAME_AUROC:
-            settings, best, valid = draw, number, float(np.mean(folds))
+
+        def predict(train_N, valid_N, draw=draw):
+            return _log_odds(fitted(draw, train_N), train_ND[valid_N])
+
+        found = host_probe.validate(split, predict)
+        if best == 0 or found.auroc > valid.auroc + regimes.SAME_AUROC:
+            settings, best, valid = draw, number, found
     model = fitted(settings, np.arange(len(y_N)))
+    valid_auroc = valid.auroc
     if not split.folds:
-        valid = host.auroc(y_N, model.predict_proba(x_ND)[:, 1])
-    return host.scores(
-        model.predict_proba(x_test_MD)[:, 1],
-        model.predict(x_test_MD, output_margin=True),
-        split.y_test_N,
-        valid_auroc=valid,
+        valid_auroc = host_probe.auroc(y_N, _log_odds(model, train_ND), host_probe.weights(split))
+    return base.Prediction(
+        valid_auroc=valid_auroc,
+        score_M=host_probe.by_set(split.tests, _log_odds(model, test_MD)),
+        valid_score_FN=valid.score_FN,
         best_value=float(best),
-        converged=True,
-        residual=0.0,
     )
+
+
+def _log_odds(model, x_MD: np.ndarray) -> np.ndarray:
+    margin_M = model.predict(x_MD, output_margin=True)
+    return host_probe.tied(margin_M, model.predict_proba(x_MD)[:, 1])
 
 
 def _library():
@@ -105,4 +103,4 @@ def _library():
     return xgboost
 
 
-PROBE = host.HostProbe(fit)
+PROBE = host_probe.HostProbe(fit)

@@ -47,10 +47,10 @@ def auroc(y_N, score_N, weight_N=None):
 
     def area(xp, y_N, score_N, weight_N):
         won, pairs = _pair_counts(xp, y_N, score_N, weight_N)
-        pairs = xp.where(_any_nan(xp, score_N, weight_N), 0, pairs)
-        return _ratio(xp, won, 2 * pairs, empty=xp.nan)
+        pairs = xp.where(any_nan(xp, score_N, weight_N), 0, pairs)
+        return ratio(xp, won, 2 * pairs, empty=xp.nan)
 
-    return _evaluated(area, y_N, score_N, weight_N, ranks=True)
+    return evaluated(area, y_N, score_N, weight_N, ranks=True)
 
 
 def pair_counts(y_N, score_N, weight_N):
@@ -93,10 +93,10 @@ def accuracy(y_N, probability_N, weight_N=None):
 
     def share(xp, y_N, probability_N, weight_N):
         right_N = (probability_N > 0.5) == (y_N > 0.5)
-        total = _known(xp, probability_N, weight_N)
-        return _ratio(xp, xp.sum(xp.where(right_N, weight_N, 0)), total, empty=xp.nan)
+        total = known(xp, probability_N, weight_N)
+        return ratio(xp, xp.sum(xp.where(right_N, weight_N, 0)), total, empty=xp.nan)
 
-    return _evaluated(share, y_N, probability_N, weight_N, least=0.0, most=1.0)
+    return evaluated(share, y_N, probability_N, weight_N, least=0.0, most=1.0)
 
 
 def f1(y_N, probability_N, weight_N=None):
@@ -127,10 +127,10 @@ def f1(y_N, probability_N, weight_N=None):
         for truth_N, guess_N in ((1 - y_N, 1 - positive_N), (y_N, positive_N)):
             support, guessed = xp.sum(weight_N * truth_N), xp.sum(weight_N * guess_N)
             both = xp.sum(weight_N * truth_N * guess_N)
-            total = total + support * _ratio(xp, 2 * both, support + guessed, empty=0.0)
-        return _ratio(xp, total, _known(xp, probability_N, weight_N), empty=xp.nan)
+            total = total + support * ratio(xp, 2 * both, support + guessed, empty=0.0)
+        return ratio(xp, total, known(xp, probability_N, weight_N), empty=xp.nan)
 
-    return _evaluated(mean_f1, y_N, probability_N, weight_N, least=0.0, most=1.0)
+    return evaluated(mean_f1, y_N, probability_N, weight_N, least=0.0, most=1.0)
 
 
 def average_precision(y_N, score_N, weight_N=None):
@@ -163,10 +163,10 @@ def average_precision(y_N, score_N, weight_N=None):
         first_N = xp.searchsorted(sorted_N, sorted_N, side="left")
         hits_N, seen_N = (xp.cumsum(x_N[::-1])[::-1][first_N] for x_N in (pos_N, counted_N))
         precision_N = hits_N / xp.where(seen_N > 0, seen_N, 1)
-        total = xp.where(_any_nan(xp, score_N, weight_N), 0, xp.sum(pos_N))
-        return _ratio(xp, xp.sum(pos_N * precision_N), total, empty=xp.nan)
+        total = xp.where(any_nan(xp, score_N, weight_N), 0, xp.sum(pos_N))
+        return ratio(xp, xp.sum(pos_N * precision_N), total, empty=xp.nan)
 
-    return _evaluated(area, y_N, score_N, weight_N, ranks=True)
+    return evaluated(area, y_N, score_N, weight_N, ranks=True)
 
 
 def log_loss(y_N, logit_N, weight_N=None):
@@ -194,9 +194,9 @@ def log_loss(y_N, logit_N, weight_N=None):
         wrong_N = (1 - 2 * y_N) * logit_N  # not y * logit: 0 times infinity
         loss_N = xp.logaddexp(xp.zeros_like(wrong_N), wrong_N)
         loss_N = xp.where(weight_N > 0, loss_N, 0)
-        return _ratio(xp, xp.sum(weight_N * loss_N), xp.sum(weight_N), empty=xp.nan)
+        return ratio(xp, xp.sum(weight_N * loss_N), xp.sum(weight_N), empty=xp.nan)
 
-    return _evaluated(mean_loss, y_N, logit_N, weight_N)
+    return evaluated(mean_loss, y_N, logit_N, weight_N)
 
 
 def expected_calibration_error(y_N, probability_N, weight_N=None, num_bins: int = 10):
@@ -234,13 +234,13 @@ def expected_calibration_error(y_N, probability_N, weight_N=None, num_bins: int 
             off_B = np.bincount(bin_N, off_N, num_bins)
         else:
             off_B = jax.ops.segment_sum(off_N, bin_N, num_bins)
-        total = _known(xp, probability_N, weight_N)
-        return _ratio(xp, xp.sum(xp.abs(off_B)), total, empty=xp.nan)
+        total = known(xp, probability_N, weight_N)
+        return ratio(xp, xp.sum(xp.abs(off_B)), total, empty=xp.nan)
 
-    return _evaluated(gap, y_N, probability_N, weight_N, least=0.0, most=1.0)
+    return evaluated(gap, y_N, probability_N, weight_N, least=0.0, most=1.0)
 
 
-def _evaluated(
+def evaluated(
     metric: Callable,
     y_N,
     score_N,
@@ -249,6 +249,7 @@ def _evaluated(
     ranks: bool = False,
     least: float = -np.inf,
     most: float = np.inf,
+    others: tuple = (),
 ):
     """`metric(xp, y_N, score_N, weight_N)` by NumPy, or by JAX where something is traced.
 
@@ -260,8 +261,9 @@ def _evaluated(
         ranks: Whether only the order of scores matters.
         least: Concrete scores are not below it,
         most: nor above it.
+        others: What else `metric` reads that may be traced.
     """
-    traced = arguments.traced(y_N, score_N, weight_N)
+    traced = arguments.traced(y_N, score_N, weight_N, *others)
     if not arguments.traced(y_N):
         y_N = arguments.labels("y_N", y_N, hint=_ORDER).y_N
     if not arguments.traced(score_N):
@@ -341,15 +343,16 @@ def _pair_counts(xp, y_N, score_N, weight_N):
     return xp.sum(pos_N * (below_N + upto_N)), xp.sum(pos_N) * xp.sum(neg_N)
 
 
-def _any_nan(xp, score_N, weight_N):
+def any_nan(xp, score_N, weight_N):
     """A probe that scored NaN ranks nothing; sorting alone would call NaN the highest score."""
     return xp.any(xp.isnan(score_N) & (weight_N > 0))
 
 
-def _known(xp, score_N, weight_N):
+def known(xp, score_N, weight_N):
     """The weight of all examples; 0 where one of them scored NaN, which is on no side."""
-    return xp.where(_any_nan(xp, score_N, weight_N), 0, xp.sum(weight_N))
+    return xp.where(any_nan(xp, score_N, weight_N), 0, xp.sum(weight_N))
 
 
-def _ratio(xp, part, whole, *, empty):
+def ratio(xp, part, whole, *, empty):
+    """A part over a whole that is above 0, else `empty`."""
     return xp.where(whole > 0, part / xp.where(whole > 0, whole, 1), empty)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprobe.probes import probe
+
 # Relative to the mean squared length; keeps the factor of a rank-deficient Gram matrix finite.
 JITTER = {"float32": 1e-5, "float64": 1e-11}
 
@@ -36,7 +38,7 @@ def reduce(x_ND, weight_N, *, standardise: bool = False) -> Reduced:
 
     Args:
         x_ND: Training features.
-        weight_N: 0 for rows that only pad.
+        weight_N: Non-negative weights; 0 for rows that only pad.
         standardise: Whether to divide by each feature's standard deviation.
     """
     x_ND, mean_D, scale_D = centre(x_ND, weight_N, standardise=standardise)
@@ -44,11 +46,13 @@ def reduce(x_ND, weight_N, *, standardise: bool = False) -> Reduced:
     if num_rows > d_model:
         return Reduced(x_ND, x_ND, mean_D, scale_D, None)
     gram_NN = x_ND @ x_ND.T
-    floor = JITTER[gram_NN.dtype.name] * jnp.trace(gram_NN) / jnp.maximum(jnp.sum(weight_N), 1)
+    counted = probe.total_weight((weight_N > 0).astype(gram_NN.dtype))
+    floor = JITTER[gram_NN.dtype.name] * jnp.trace(gram_NN) / counted
     # Padding rows have zero Gram rows; the floor (1 if everything is zero) carries them.
     floor = jnp.where(floor > 0, floor, 1)
     lower_NN = jnp.linalg.cholesky(gram_NN + floor * jnp.eye(num_rows, dtype=gram_NN.dtype))
-    return Reduced(lower_NN * weight_N[:, None], x_ND, mean_D, scale_D, lower_NN)
+    # Weights are the loss's; here they only say which rows there are.
+    return Reduced(jnp.where(weight_N[:, None] > 0, lower_NN, 0), x_ND, mean_D, scale_D, lower_NN)
 
 
 def lift(reduced: Reduced, coef_K, intercept):
@@ -70,12 +74,12 @@ def centre(x_ND, weight_N, *, standardise: bool = False):
         constant up to rounding, as in scikit-learn's `StandardScaler`.
     """
     weight_N = weight_N.astype(x_ND.dtype)
-    total = jnp.maximum(jnp.sum(weight_N), 1)
+    total = probe.total_weight(weight_N)
     mean_D = weight_N @ x_ND / total
-    x_ND = (x_ND - mean_D[None, :]) * weight_N[:, None]
+    x_ND = jnp.where(weight_N[:, None] > 0, x_ND - mean_D[None, :], 0)
     if not standardise:
         return x_ND, mean_D, jnp.ones_like(mean_D)
-    variance_D = jnp.sum(x_ND * x_ND, axis=0) / total
+    variance_D = jnp.sum(x_ND * x_ND * weight_N[:, None], axis=0) / total
     epsilon = jnp.finfo(x_ND.dtype).eps
     rounding_D = total * epsilon * variance_D + (total * epsilon * mean_D) ** 2
     scale_D = jnp.where(variance_D <= rounding_D, 1, jnp.sqrt(variance_D))

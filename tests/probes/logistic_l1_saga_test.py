@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("sklearn", reason="it fits this probe")
 from sklearn.linear_model import LogisticRegression
 
-from jaxprobe.probes import saga
+from jaxprobe.probes import logistic_l1_saga
 from tests.probes import drawn
 
 X_ND, Y_N = drawn.normal()
@@ -34,7 +34,7 @@ def fitted(c, x_ND, y_N, rows):
 @pytest.mark.parametrize("num_train", [3, 5, 40, 150])
 def test_agrees_with_the_published_loop(num_train):
     split = drawn.split(num_train, Y_N)
-    scores = saga.fit(X_ND, split, X_ND, 42)
+    scores = logistic_l1_saga.fit(X_ND, split, X_ND, 42)
     values = np.logspace(-5, 5, 10)
     wanted = drawn.protocol(X_ND, split, values, 1.0, fitted, larger_wins=True)
     assert not scores.converged or num_train == 3  # at C = 1e5 a thousand epochs are not enough
@@ -54,7 +54,7 @@ def test_residual_bounds_the_distance_to_the_minimum():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         models = [estimator(1.0, max_iter=n, tol=1e-12).fit(x_ND, y_N) for n in (3, 100, 5000)]
-    bounds = [saga._bound(model, x_ND, y_N, 1.0) for model in models]
+    bounds = [logistic_l1_saga._bound(model, x_ND, y_N, 1.0) for model in models]
     for model, bound in zip(models, bounds, strict=True):
         assert 1 - objective(models[-1]) / objective(model) <= bound + 1e-9
     assert bounds[0] > bounds[-1] and bounds[-1] < 1e-2
@@ -63,4 +63,4 @@ def test_residual_bounds_the_distance_to_the_minimum():
 def test_without_the_library_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(ValueError, match=r"pip install 'jaxprobe\[sklearn\]'"):
-        saga.fit(X_ND, drawn.split(5, Y_N), X_ND, 42)
+        logistic_l1_saga.fit(X_ND, drawn.split(5, Y_N), X_ND, 42)

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxprobe import regimes
-from jaxprobe.probes import PROBES, fit_grid, fit_probe, single
+from jaxprobe.probes import PROBES, fit_grid, fit_probe, traced
+from jaxprobe.probes.fit_probe import table_of
 
 
 def rows(num_train: int, seed: int = 0, num_test: int = 60, d_model: int = 6):
@@ -25,18 +26,18 @@ def rows(num_train: int, seed: int = 0, num_test: int = 60, d_model: int = 6):
 def test_jit_gives_the_same(num_train):
     arrays = rows(num_train)
     plain = fit_probe("logistic", *arrays, dtype="float32")
-    traced = jax.jit(functools.partial(fit_probe, "logistic"))(*arrays)
+    jitted = jax.jit(functools.partial(fit_probe, "logistic"))(*arrays)
     for field in ("valid_auroc", "test_auroc", "test_f1", "test_accuracy", "best_value"):
         # In float32 and at C = 1e5 a few of the 900 pairs of tested rows may change places.
-        np.testing.assert_allclose(getattr(traced, field), getattr(plain, field), atol=4e-3)
-    assert bool(traced.converged) == plain.converged
+        np.testing.assert_allclose(getattr(jitted, field), getattr(plain, field), atol=4e-3)
+    assert bool(jitted.converged) == plain.converged
 
 
 @pytest.mark.parametrize("num_train", [4, 12, 13, 64, 127, 128, 700])
 def test_traced_folds_are_those_of_the_protocol(num_train):
     y_N = rows(num_train)[1]
     valid_FN, fold_F, smallest = jax.jit(
-        functools.partial(single._traced_folds, seed=42), static_argnames=()
+        functools.partial(traced.folds, seed=42), static_argnames=()
     )(jnp.asarray(y_N))
     folds = regimes.validation_folds(y_N, 42)
     found = [set(np.flatnonzero(valid_N)) for valid_N in np.asarray(valid_FN)[fold_F > 0]]
@@ -98,7 +99,7 @@ def test_float64_inside_a_float32_program_is_refused():
 def test_fit_grid_is_traceable_in_its_features():
     x_train, y_train, x_test, y_test = rows(140)
     x_ND = np.concatenate([x_train, x_test])
-    split = single._split(x_train, y_train, x_test, y_test, 42)[1]
+    split = table_of(x_train, y_train, x_test, y_test, 42)[1]
     fit = functools.partial(fit_grid, PROBES["logistic"], splits=[split, split])
     plain, traced = fit(x_ND, dtype="float32"), jax.jit(lambda x_ND: fit(x_ND))(x_ND)
     assert traced.test_auroc.shape == (2,)

@@ -1,0 +1,125 @@
+"""Probes that a library fits on the host, a split at a time: what they are, and what they share.
+
+They cannot be traced; stages run them on threads beside the device's work. They give predictions, of which
+metrics are computed where all others are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxprobe import base, checks, metrics
+
+
+class HostProbe(NamedTuple):
+    """A method that a library fits.
+
+    Attributes:
+        fit: `(x_ND, split, seed) -> base.Prediction`; the split numbers rows of `x_ND`, float32. Raises
+            ValueError where the library is missing.
+        weighted: Whether it takes weights of training rows.
+    """
+
+    fit: Callable[[np.ndarray, base.Split, int], base.Prediction]
+    weighted: bool = True
+
+    @property
+    def on_host(self) -> bool:
+        """Whether a library fits it there: it does."""
+        return True
+
+
+class Rows(NamedTuple):
+    """A split's rows, float32: those to train on, and those of all test sets, one behind the other."""
+
+    train_ND: np.ndarray
+    test_MD: np.ndarray
+
+
+def rows(x_ND: np.ndarray, split: base.Split) -> Rows:
+    """The rows that a split numbers."""
+    checks.check_shape("x_ND", x_ND, (None, None))
+    x_ND = np.asarray(x_ND, np.float32)
+    return Rows(x_ND[split.train_N], x_ND[np.concatenate([test.row_M for test in split.tests])])
+
+
+def weights(split: base.Split, part: np.ndarray | slice = slice(None)) -> np.ndarray | None:
+    """Weights of training positions, as libraries take them; None where all are 1."""
+    return None if split.weight_train_N is None else np.asarray(split.weight_train_N)[part]
+
+
+def standardised(found: Rows) -> Rows:
+    """Both sets less the training mean, over the training deviation (1 for a constant feature)."""
+    wide_ND = found.train_ND.astype(np.float64)
+    mean_D, variance_D = wide_ND.mean(axis=0), wide_ND.var(axis=0)
+    rounding = len(wide_ND) * np.finfo(np.float64).eps
+    constant_D = variance_D <= rounding * variance_D + (rounding * mean_D) ** 2
+    scale_D = np.where(constant_D, 1, np.sqrt(variance_D))
+    return Rows(*(((x_MD - mean_D) / scale_D).astype(np.float32) for x_MD in found))
+
+
+class Validated(NamedTuple):
+    """A candidate's mean AUROC over folds, and log-odds of the rows that each fold leaves out, else NaN."""
+
+    auroc: float
+    score_FN: np.ndarray
+
+
+def unvalidated(split: base.Split) -> Validated:
+    """What there is before any candidate was tried, and where nothing validates."""
+    return Validated(float("nan"), np.full((len(split.folds), len(split.train_N)), np.nan))
+
+
+def validate(
+    split: base.Split, predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Validated:
+    """Scores every fold's validation rows by a model of its training rows.
+
+    Args:
+        split: Labels, weights and folds, at least one.
+        predict: `(train positions, valid positions) -> log-odds`.
+
+    Returns:
+        An AUROC of 1/2 counts for a fold whose training or validation rows hold one class.
+    """
+    y_N = np.asarray(split.y_train_N)
+    score_FN = np.full((len(split.folds), len(y_N)), np.nan)
+    aurocs = []
+    for score_N, fold in zip(score_FN, split.folds, strict=True):
+        if len(np.unique(y_N[fold.train])) == 2:
+            score_N[fold.valid] = predict(fold.train, fold.valid)
+        aurocs.append(_fold_auroc(split, y_N, score_N, fold))
+    return Validated(float(np.mean(aurocs)), score_FN)
+
+
+def _fold_auroc(split: base.Split, y_N: np.ndarray, score_N: np.ndarray, fold: base.Fold) -> float:
+    if min(len(np.unique(y_N[part])) for part in (fold.train, fold.valid)) < 2:
+        return 0.5
+    return auroc(y_N[fold.valid], score_N[fold.valid], weights(split, fold.valid))
+
+
+def auroc(y_N: np.ndarray, score_N: np.ndarray, weight_N: np.ndarray | None = None) -> float:
+    """`metrics.auroc` of host arrays, in float64."""
+    found = metrics.evaluate(
+        metrics.chosen(("auroc",)),
+        np.asarray(y_N),
+        np.asarray(score_N, np.float64),
+        np.ones(len(y_N)) if weight_N is None else weight_N,
+    )
+    return float(found["auroc"])
+
+
+def tied(logit_M: np.ndarray, probability_M: np.ndarray) -> np.ndarray:
+    """Log-odds that tie where the library's probabilities, which the published code ranks by, do.
+
+    Probabilities near 1 round to the same number where log-odds still differ.
+    """
+    _, first_P, number_M = np.unique(probability_M, return_index=True, return_inverse=True)
+    return np.asarray(logit_M, np.float64)[first_P][number_M]
+
+
+def by_set(tests: Sequence[base.TestSet], score_M: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of all test rows, one set behind the other, by the set's name."""
+    ends = np.cumsum([len(test.row_M) for test in tests])[:-1]
+    return {test.name: part_M for test, part_M in zip(tests, np.split(score_M, ends), strict=True)}
