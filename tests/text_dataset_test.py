@@ -1,6 +1,7 @@
 """Datasets that a user builds: converted or refused, short to print, safe to compare."""
 
 import dataclasses
+import hashlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -93,3 +94,62 @@ def test_datasets_and_splits_are_short_to_print_and_compare():
     assert one == other and hash(one) == hash(other)
     assert one != dataclasses.replace(one, seed=1)
     assert len(repr(one)) < 200 and "100 rows to train on" in repr(one)
+
+
+def grouped():
+    return dataset(list("abcd"), [0, 1, 0, 1], columns={"kind": ["x", "y", "z", "x"]})
+
+
+def test_columns_are_codes_and_names():
+    data = grouped()
+    assert data.columns["kind"].names == ("x", "y", "z")
+    assert data.columns["kind"].code_N.tolist() == [0, 1, 2, 0]
+    assert data.column("target").code_N.tolist() == [0, 1, 0, 1]
+    assert base.Column.of([None, 2, 10]).code_N.tolist() == [-1, 1, 0]  # as texts, "10" < "2"
+    assert data == grouped() and data != dataset(list("abcd"), [0, 1, 0, 1])
+    for changes, message in (
+        ({"columns": {"kind": ["x"]}}, "column 'kind' must have one entry per text, got 1 for 3"),
+        ({"columns": {"target": [0, 1, 0]}}, "must not name 'target'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataset(**changes)
+    with pytest.raises(ValueError, match="must lie between 0 and 2, got 3"):
+        base.Column(code_N=[0, 2], names=("a", "b"))
+    with pytest.raises(ValueError, match="must be distinct texts"):
+        base.Column(code_N=[0], names=("a", "a"))
+    with pytest.raises(ValueError, match="must be one of target, kind; got 'group'"):
+        data.column("group")
+
+
+def test_one_class_against_the_rest_shares_the_texts_and_their_hashes():
+    data = grouped()
+    assert data.sha256_N[0] == hashlib.sha256(b"a").digest() and len(data.sha256_N) == 4
+    view = data.one_against_rest("kind", "x")
+    assert view.y_N.tolist() == [1, 0, 0, 1] and view.label_names == ("not x", "x")
+    assert view.texts is data.texts and view.sha256_N is data.sha256_N
+    assert view.name == "x[kind=x]"
+    with pytest.raises(ValueError, match="must be one of the column's, 'x', 'y', 'z'; got 'w'"):
+        data.one_against_rest("kind", "w")
+    gaps = dataset(columns={"kind": ["x", None, "y"]})
+    with pytest.raises(ValueError, match=r"in every row, got 1 rows without.*`rows`"):
+        gaps.one_against_rest("kind", "x")
+    assert data.rows([3, 0]).columns["kind"].code_N.tolist() == [0, 0]
+
+
+def test_a_joined_table_hashes_no_text_again(monkeypatch):
+    data = grouped()
+    shifted = dataset(columns={"kind": ["w", "x", None], "more": ["m", "m", "n"]})
+    both = data.sha256_N + shifted.sha256_N
+    monkeypatch.setattr(hashlib, "sha256", lambda content: 1 / 0)
+    table = base.joined(data, shifted)
+    assert table.sha256_N == both and table.texts == ("a", "b", "c", "d", "a", "b", "c")
+    assert table.y_N.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    kind = table.columns["kind"]
+    assert [kind.names[code] if code >= 0 else None for code in kind.code_N] == (
+        ["x", "y", "z", "x", "w", "x", None]
+    )
+    assert table.columns["more"].code_N.tolist() == [-1] * 4 + [0, 0, 1]
+    assert table.columns["part"].code_N.tolist() == [0] * 4 + [1] * 3
+    swapped = dataset(y_N=["no", "yes", "no"], label_names=("yes", "no"))
+    with pytest.raises(ValueError, match="0 and 1 are the other way round"):
+        base.joined(dataset(y_N=["no", "yes", "no"]), swapped)

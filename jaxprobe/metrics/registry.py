@@ -138,6 +138,8 @@ def evaluate(
                         f"metric {name!r} sets its threshold on validation rows: give `held_out`"
                     )
                 moved_M = score_M - metric.threshold(*held_out).astype(score_M.dtype)
-            value = metric.evaluate(y_M, moved_M, weight_M, group_M)
+            # Whoever writes a metric may multiply a comparison by a weight, wherever this runs.
+            with jax.numpy_dtype_promotion("standard"):
+                value = metric.evaluate(y_M, moved_M, weight_M, group_M)
             found[name] = np.asarray(value) if concrete else value
     return found
