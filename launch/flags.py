@@ -105,9 +105,14 @@ def _config_and_workdir() -> tuple[run.RunConfig, Path]:
     overridden = config_flags.get_override_values(flags.FLAGS["config"])
     check_overrides(schemas.read(content), overridden)
     config = with_shard(run.RunConfig.from_mapping(content))
-    file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    name = Path(file).stem + (f"_{variant}" if variant else "")
-    return config, Path(_WORKDIR.value or Path("runs") / name)
+    asked = config_flags.get_config_filename(flags.FLAGS["config"])
+    return config, Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(asked)
+
+
+def default_workdir(config: str) -> Path:
+    """The folder of `FILE.py` or `FILE.py:VARIANT` below `runs`; variants are jobs of their own."""
+    file, _, variant = config.partition(":")
+    return Path("runs") / (Path(file).stem + (f"_{variant}" if variant else ""))
 
 
 def job_content() -> dict:
