@@ -135,6 +135,17 @@ def test_whole_numbers_and_lists_of_a_file_can_be_overridden(parse, tmp_path):
     assert parse(path)["train_sae"]["train"] is True
 
 
+def test_a_file_may_lock_or_freeze_its_config(parse, tmp_path):
+    for way in ("ConfigDict(x).lock()", "config_dict.FrozenConfigDict(x)"):
+        path = tmp_path / "own.py"
+        path.write_text(
+            "from ml_collections import ConfigDict, config_dict\ndef get_config():\n"
+            f"    x = {{'train_sae': {{'d_sae': 8}}}}\n    return {way}\n"
+        )
+        content = parse(path, "--config.train_sae.d_sae=9", "--config.seed=1")
+        assert (content["train_sae"]["d_sae"], content["train_sae"]["train"]) == (9, True)
+
+
 def test_what_a_file_leaves_open_is_filled_by_a_flag(parse, tmp_path):
     path = write(tmp_path, "{'seed': config_dict.placeholder(int, required=True)}")
     assert parse(path, "--config.seed=5")["seed"] == 5

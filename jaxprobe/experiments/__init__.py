@@ -1,1 +1,1 @@
-"""Experiments: which predictions to make, and which questions to ask of them; a room or a file each."""
+"""Experiments: which predictions to make and which questions to ask of them."""

@@ -8,7 +8,7 @@ from jaxprobe import checks, settings
 from jaxprobe.experiments import config
 from jaxprobe.experiments.probing import config as probing_config
 
-# Name of an experiment -> its config: a dataclass of `config.Common` whose fields all have defaults.
+# Name of an experiment -> its config, a kind of `config.Common` whose fields all have defaults.
 SCHEMAS: dict[str, type[config.Common]] = {"probing": probing_config.Config}
 
 
