@@ -3,8 +3,8 @@
 Command:  python launch/run.py --config=configs/gemma3_270m.py
           python launch/run.py --config=configs/gemma3_270m.py:short
 Expected: on two idle CPU cores 2.9 h of extraction (17.9M tokens at 1,710 a second), minutes for
-          the SAE and its latents, then the fits; it prints its own estimate first. Stop it at any time:
-          the same command goes on.
+          the SAE and its latents, then the fits; it prints its own estimate first. Stop it at any
+          time: the same command goes on.
           `short`, the 68 datasets of the shortest prompts and `dedup` beside `paper`: 30 min of
           extraction (2.5M tokens), 5 min for an SAE trained on the tokens of all of them and its
           latents, 50 min of fits and as long again for the controls; 3 GB of memory, 4 GB of disk.

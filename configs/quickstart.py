@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
                 "controls": True,
             },
             "report": {
-                "baselines": (),  # the quiver's; (): the paper's five, where they were run
+                "baselines": (),  # (): those of the paper's five that were run
             },
         }
     )

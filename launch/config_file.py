@@ -36,8 +36,10 @@ def load(text: str, overridden: Sequence[str] = ()) -> ConfigDict:
     """
     name, colon, variant = text.partition(":")
     try:
-        config = ConfigDict(executed(Path(name), [variant] if colon else []))
-        if config.is_locked:  # a file may lock or freeze its own
+        config = executed(Path(name), [variant] if colon else [])
+        if isinstance(config, config_dict.FrozenConfigDict):
+            config = config.as_configdict()
+        if config.is_locked:
             config.unlock()
         schema = schemas.schema_of(config)
         for path in overridden:
