@@ -1,11 +1,12 @@
-"""Gemma 2 2B, block 12: all 113 datasets in all five regimes, a Gemma Scope SAE; the paper's smaller Gemma.
+"""Gemma 2 2B, block 12, the paper's smaller Gemma: 113 datasets, five regimes, a Gemma Scope SAE.
 
 Command:  python launch/run.py --config=configs/gemma2_2b.py
-Needs:    Gemma's licence accepted on the Hub and HF_TOKEN set; 10.5 GB of weights (published in float32);
-          pip install jaxprobe[xgboost] for the fifth baseline, without which the job runs on the other four
+Needs:    Gemma's licence accepted on the Hub and HF_TOKEN set; 10.5 GB of weights (published in
+          float32); pip install 'jaxprobe[xgboost]' for the fifth baseline, without which the job
+          runs on the other four
 Expected: not run yet: time and scores unknown
-Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681, where this block is
-          read with SAEBench's SAEs; add theirs to `saes`
+Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681, where
+          this block is read with SAEBench's SAEs; add theirs to `saes`
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,15 @@
-"""Gemma 2 9B: the paper's main job, all 113 datasets, five layers, all five regimes, three Gemma Scope SAEs.
+"""Gemma 2 9B, the paper's main job: 113 datasets, five layers, five regimes, three SAEs.
 
 Command:  python launch/run.py --config=configs/gemma2_9b.py
           python launch/run.py --config=configs/gemma2_9b.py:layer_20    the SAEs' layer alone
-Needs:    Gemma's licence accepted on the Hub and HF_TOKEN set; 18 GB of weights and 18 GB of SAEs (16 of them
-          the widest); an accelerator with 40 GB, or parameters spread over several (--config.extract.mesh="(1,4)");
-          pip install jaxprobe[xgboost] for the fifth baseline, without which the job runs on the other four
-Expected: mean test AUROC .941 of the logistic baseline at block 20 in the standard regime (the paper's own result
-          files). Not run yet: time unknown
-Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681, sections 3 and 4
+Needs:    Gemma's licence accepted on the Hub and HF_TOKEN set; 18 GB of weights and 18 GB of SAEs
+          (16 of them the widest); an accelerator with 40 GB, or parameters spread over several
+          (--config.extract.mesh="(1,4)"); pip install 'jaxprobe[xgboost]' for the fifth baseline,
+          without which the job runs on the other four
+Expected: mean test AUROC .941 of the logistic baseline at block 20 in the standard regime (the
+          paper's own result files). Not run yet: time unknown
+Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681,
+          sections 3 and 4
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +38,7 @@ def get_config(variant: str = "all") -> ConfigDict:
             "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "sites": layers if variant == "all" else (SAE_SITE,),  # baselines read each of them
             "source": "pypi://sae-probes",
-            "datasets": (),  # all 113: 222,062 distinct prompts, 17.9M tokens, and the 8 shifted sets
+            "datasets": (),  # all 113: 222,062 distinct prompts, 17.9M tokens; 8 shifted sets
             "seed": 42,  # the published draws
             "saes": (  # the paper's choice for the regimes, one per width
                 f"{SCOPE}/width_16k/average_l0_408",

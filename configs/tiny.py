@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 VARIANTS = {
     "one": "one site, one SAE; the same as no variant",
-    "layers": "the residual stream after 16 blocks, four small SAEs at each: the layer-by-SAE matrix",
+    "layers": "16 residual streams, four small SAEs at each: the layer-by-SAE matrix",
 }
 NUM_LAYERS = 16  # of the model's 18 blocks
 

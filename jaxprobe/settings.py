@@ -1,7 +1,7 @@
 """Configs as nested frozen dataclasses: defaults, types and ranges, checked before any work.
 
-A dataclass is the schema of a config file: its fields are the keys, a field that is a dataclass is a
-section. This module knows no key of any experiment.
+A dataclass is the schema of a config file: its fields are the keys, a field that is a dataclass is
+a section. This module knows no key of any experiment.
 """
 
 import dataclasses
@@ -56,14 +56,14 @@ def build(kind: type, content: Any, name: str = "config", *, root: type | None =
 
     Args:
         kind: A dataclass whose fields all have defaults.
-        content: Keys and values; a section is a mapping, or None for its defaults. Lists become tuples,
-            whole numbers floats where the key wants them.
+        content: Keys and values; a section is a mapping, or None for its defaults. Lists become
+            tuples, whole numbers floats where the key wants them.
         name: The section's name, for messages.
         root: The whole config's dataclass, for messages; `kind` itself if it is not given.
 
     Raises:
-        ValueError: An unknown key, a value of another type, one out of its range or not finite, or an
-            entry twice; the key is named.
+        ValueError: An unknown key, a value of another type, one out of its range or not finite, or
+            an entry twice; the key is named.
     """
     root, hints = root or kind, keys(kind)
     if content is not None and not isinstance(content, Mapping):
@@ -118,8 +118,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     Args:
         name: The key, for the message.
         value: What the config says.
-        hint: str, bool, int, float, a tuple of one of them, or one of these or None; `Annotated` with a
-            `Range` where it is bounded.
+        hint: str, bool, int, float, a tuple of one of them, or one of these or None; `Annotated`
+            with a `Range` where it is bounded.
 
     Raises:
         ValueError: It has another type, is out of range or not finite, or holds an entry twice.

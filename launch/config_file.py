@@ -1,4 +1,4 @@
-"""Reads a config file, once, and fills it with the schema's defaults, so that every key can be overridden."""
+"""Reads a config file, once, and adds the keys that it leaves out: then each can be overridden."""
 
 import inspect
 import runpy
@@ -13,11 +13,14 @@ from jaxprobe import boundary, checks, settings
 from jaxprobe.experiments import schemas
 from jaxprobe.experiments.config import imply_training
 
-_WANTED = "a config file is Python with a function get_config that returns a ConfigDict, as in configs/tiny.py"
+_WANTED = (
+    "a config file is Python with a function get_config that returns a ConfigDict, as in"
+    " configs/tiny.py"
+)
 
 
 class ConfigFileError(Exception):
-    """A sentence about a config file. No ValueError, which absl would wrap into its own usage message."""
+    """A sentence about a config file; no ValueError, which absl would wrap into its own message."""
 
 
 def load(text: str, overridden: Sequence[str] = ()) -> ConfigDict:
@@ -34,6 +37,10 @@ def load(text: str, overridden: Sequence[str] = ()) -> ConfigDict:
     name, colon, variant = text.partition(":")
     try:
         config = executed(Path(name), [variant] if colon else [])
+        if isinstance(config, config_dict.FrozenConfigDict):
+            config = config.as_configdict()
+        if config.is_locked:
+            config.unlock()
         schema = schemas.schema_of(config)
         for path in overridden:
             settings.check_path(schema, path)

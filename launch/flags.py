@@ -28,7 +28,10 @@ from jaxprobe.experiments.config import check_overrides
 from jaxprobe.outgoing import printable
 from jaxprobe.stages import run, shards
 
-FLAGS = "flags are --config=FILE, --workdir=DIR, --shard=I/N, --unpack_limit_mib=N and --config.KEY=VALUE"
+FLAGS = (
+    "flags are --config=FILE, --workdir=DIR, --shard=I/N, --unpack_limit_mib=N and"
+    " --config.KEY=VALUE"
+)
 BY_PROCESS = "process"
 # (this process's number, how many there are), as launchers of many processes name them.
 _LAUNCHERS = (
@@ -40,8 +43,8 @@ _LAUNCHERS = (
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "The job, e.g. configs/quickstart.py, or FILE:VARIANT; --config.KEY=VALUE overrides any key, e.g."
-    " --config.fit.baselines=\"('logistic', 'pca')\".",
+    "The job, e.g. configs/quickstart.py, or FILE:VARIANT; --config.KEY=VALUE overrides any key,"
+    " e.g. --config.fit.baselines=\"('logistic', 'pca')\".",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where everything is written; default: runs/ and the config's name."
@@ -49,8 +52,8 @@ _WORKDIR = flags.DEFINE_string(
 _UNPACK = flags.DEFINE_integer(
     "unpack_limit_mib",
     None,
-    "Most MiB that a compressed file may unpack to where that is over eight times its size; default 128."
-    f" Sets {boundary.UNPACK_VARIABLE}.",
+    "Most MiB that a compressed file may unpack to where that is over eight times its size;"
+    f" default 128. Sets {boundary.UNPACK_VARIABLE}.",
     lower_bound=1,
 )
 _SHARD = flags.DEFINE_string(
@@ -58,9 +61,9 @@ _SHARD = flags.DEFINE_string(
     None,
     "i/n: do part i of n (from 0) of extract, encode and fit, every n-th dataset, in the folder"
     " shard-i-of-n below the work directory, e.g. --shard=0/4 to --shard=3/4 on four machines; then"
-    " run.py or report.py without --shard merges the tables. --shard=process takes both numbers from the"
-    " launcher (JAX, Slurm, Open MPI, MPICH), so that one command serves all. An SAE that the config trains"
-    " comes first: extract.py and train_sae.py without --shard.",
+    " run.py or report.py without --shard merges the tables. --shard=process takes both numbers"
+    " from the launcher (JAX, Slurm, Open MPI, MPICH), so that one command serves all. An SAE that"
+    " the config trains comes first: extract.py and train_sae.py without --shard.",
 )
 
 
@@ -75,7 +78,7 @@ class _FilledConfig(flags.ArgumentParser):
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Absl's own parser, with config files that have every key; exits with a message on an error."""
+    """Absl's own parser, with every key in the config; exits with a message on an error."""
     fill_config(flags.FLAGS, argv)
     try:
         return app.parse_flags_with_usage(argv)
@@ -84,7 +87,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def fill_config(values: flags.FlagValues, argv: list[str]) -> None:
-    """Lets the flag `config` read its file by `config_file.load`, with the overrides of a command line."""
+    """Lets the flag `config` read its file by `config_file.load`, told of the overrides."""
     given = values.read_flags_from_files(argv[1:], force_gnu=False)
     found = [re.match(r"--?(?:no)?config\.([^=]+)", part) for part in given]
     values["config"].parser = _FilledConfig([match[1] for match in found if match])
@@ -105,9 +108,14 @@ def _config_and_workdir() -> tuple[run.RunConfig, Path]:
     overridden = config_flags.get_override_values(flags.FLAGS["config"])
     check_overrides(schemas.read(content), overridden)
     config = with_shard(run.RunConfig.from_mapping(content))
-    file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    name = Path(file).stem + (f"_{variant}" if variant else "")
-    return config, Path(_WORKDIR.value or Path("runs") / name)
+    asked = config_flags.get_config_filename(flags.FLAGS["config"])
+    return config, Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(asked)
+
+
+def default_workdir(config: str) -> Path:
+    """The folder of `FILE.py` or `FILE.py:VARIANT` below `runs`; variants are jobs of their own."""
+    file, _, variant = config.partition(":")
+    return Path("runs") / (Path(file).stem + (f"_{variant}" if variant else ""))
 
 
 def job_content() -> dict:
@@ -128,7 +136,7 @@ def _without_wrapped_none(content: dict) -> dict:
 
 
 def _prepare_process() -> None:
-    """What holds for the whole process: limits, what is logged, what a terminal is sent, the cache."""
+    """Sets what holds for the whole process: limits, logging, the terminal, JAX's cache."""
     set_limits()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_make_printable)
@@ -172,6 +180,6 @@ def of_process(environment: Mapping[str, str]) -> str:
             return f"{environment[index]}/{environment[count]}"
     known = ", ".join(f"{index} and {count}" for index, count in _LAUNCHERS)
     raise ValueError(
-        f"--shard={BY_PROCESS} needs the numbers that a launcher sets ({known}), and none are set; start"
-        " it by srun or mpirun, or write --shard=i/n"
+        f"--shard={BY_PROCESS} needs the numbers that a launcher sets ({known}), and none are set;"
+        " start it by srun or mpirun, or write --shard=i/n"
     )

@@ -1,11 +1,11 @@
 """Every key of every config file can be overridden, by absl's own parser, in this process."""
 
 import ast
-import importlib
 import runpy
-import sys
 from pathlib import Path
 
+import config_file
+import flags as launch_flags  # launch/flags.py
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -20,27 +20,18 @@ PAPER = ("logistic", "pca", "knn", "mlp", "xgboost")
 BIG = ("gemma2_2b.py", "gemma2_9b.py", "llama3_8b.py")
 
 
-@pytest.fixture(scope="module")
-def launch():
-    """Imports a module of `launch/`."""
-    sys.path.insert(0, str(ROOT / "launch"))
-    yield importlib.import_module
-    sys.path.remove(str(ROOT / "launch"))
-
-
 @pytest.fixture
-def parse(launch, monkeypatch):
+def parse(monkeypatch):
     """What `run.py` with some flags makes of a config file: its content, overrides included."""
-    module = launch("flags")
 
     def content(file, *arguments):
         argv = ["run.py", f"--config={file}", *arguments]
         values = flags.FlagValues()
         holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-        monkeypatch.setattr(module, "_CONFIG", holder)
-        module.fill_config(values, argv)
+        monkeypatch.setattr(launch_flags, "_CONFIG", holder)
+        launch_flags.fill_config(values, argv)
         values(argv)
-        return module.job_content()
+        return launch_flags.job_content()
 
     return content
 
@@ -86,9 +77,9 @@ def test_every_key_of_every_file_can_be_overridden(parse, file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_file_is_filled_with_the_defaults_and_changed_by_nothing_else(parse, launch, file):
+def test_a_file_is_filled_with_the_defaults_and_changed_by_nothing_else(parse, file):
     content = parse(f"{ROOT}/configs/{file}")
-    own = launch("config_file").executed(ROOT / "configs" / file, []).to_dict()
+    own = config_file.executed(ROOT / "configs" / file, []).to_dict()
     assert schemas.read(content) == schemas.read(own)
     assert {path for path, _ in leaves(Config)} == {*flat(content)}
 
@@ -144,6 +135,17 @@ def test_whole_numbers_and_lists_of_a_file_can_be_overridden(parse, tmp_path):
     assert parse(path)["train_sae"]["train"] is True
 
 
+def test_a_file_may_lock_or_freeze_its_config(parse, tmp_path):
+    for way in ("ConfigDict(x).lock()", "config_dict.FrozenConfigDict(x)"):
+        path = tmp_path / "own.py"
+        path.write_text(
+            "from ml_collections import ConfigDict, config_dict\ndef get_config():\n"
+            f"    x = {{'train_sae': {{'d_sae': 8}}}}\n    return {way}\n"
+        )
+        content = parse(path, "--config.train_sae.d_sae=9", "--config.seed=1")
+        assert (content["train_sae"]["d_sae"], content["train_sae"]["train"]) == (9, True)
+
+
 def test_what_a_file_leaves_open_is_filled_by_a_flag(parse, tmp_path):
     path = write(tmp_path, "{'seed': config_dict.placeholder(int, required=True)}")
     assert parse(path, "--config.seed=5")["seed"] == 5
@@ -165,17 +167,15 @@ def test_what_a_file_leaves_open_is_filled_by_a_flag(parse, tmp_path):
         ("{'experiment': 3}", "unknown config.experiment 3"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_by_its_key(launch, tmp_path, body, message):
-    config_file = launch("config_file")
+def test_a_file_that_cannot_be_meant_is_refused_by_its_key(tmp_path, body, message):
     with pytest.raises(config_file.ConfigFileError, match=message):
         config_file.load(str(write(tmp_path, body)))
 
 
-def test_a_variant_reaches_the_file(parse, launch, tmp_path):
+def test_a_variant_reaches_the_file(parse, tmp_path):
     path = write(tmp_path, "{'model': which}")
     content = parse(f"{path}:two", "--config.seed=3")
     assert (content["model"], content["seed"]) == ("two", 3)
-    config_file = launch("config_file")
     path = write(tmp_path, "{'model': which}", head="VARIANTS = ('one', 'two')")
     with pytest.raises(
         config_file.ConfigFileError, match=r"unknown variant of .* 'tow'; known: two"
@@ -188,7 +188,7 @@ def test_a_variant_reaches_the_file(parse, launch, tmp_path):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_variant_is_a_job(launch, file):
+def test_every_variant_is_a_job(file):
     module = runpy.run_path(str(ROOT / "configs" / file))
     plain = module["get_config"]().to_dict()
     variants = {name: module["get_config"](name).to_dict() for name in module.get("VARIANTS", ())}
@@ -208,3 +208,13 @@ def test_the_big_configs_run_the_papers_job():
         assert len(job.encode.regimes) == 5, file
         assert len(config.sites_of(job)) == (1 if file == "gemma2_2b.py" else 5), file
         assert job.saes
+
+
+def test_a_key_of_another_section_is_said_to_be_there():
+    with pytest.raises(config_file.ConfigFileError, match=r"'sites' is a key of config and of"):
+        config_file.load(f"{ROOT}/configs/tiny.py", ["extract.sites"])
+
+
+def test_variants_work_in_folders_of_their_own():
+    assert launch_flags.default_workdir("configs/tiny.py") == Path("runs/tiny")
+    assert launch_flags.default_workdir("configs/tiny.py:layers") == Path("runs/tiny_layers")

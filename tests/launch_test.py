@@ -66,16 +66,8 @@ def test_scripts_explain_themselves(script):
         ),
         ((TINY, "--config.seed.x=3"), r"error: `config.seed` is a value and has no key 'x'"),
         (
-            (TINY, "--config.extract.sites=()"),
-            r"unknown key of config.extract 'sites'; known: .*; 'sites' is a key of config and of",
-        ),
-        (
             (f"{TINY}:lairs",),
             r"error: unknown variant of configs/tiny.py 'lairs'; known: layers, one",
-        ),
-        (
-            (f"{TINY}:layers", "--config.train_sae.target_l0=3"),
-            r"error: config.train_sae.target_l0 has no effect, .* override config.train_sae.target_l0s",
         ),
         (
             ("--config=configs/gemma2_2b.py", "--config.train_sae.d_sae=64"),

@@ -27,11 +27,11 @@ class Extract:
         max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
         buckets: Row lengths of batches, each a compiled program.
         batch_tokens: Tokens of a batch, padding included. An accelerator wants more than a CPU.
-        mesh: Devices along (data, model): how many share a batch's rows, how many share a parameter.
+        mesh: Devices along (data, model): how many share a batch's rows, how many a parameter.
         token_dtype: Number format of token activations on disk. bfloat16 halves the 46 GB of all
-            datasets (17.9M tokens, d_model 640); its rounding adds 2e-5 of the variance at Gemma 3 270M's
-            block 12.
-        token_datasets: Datasets whose tokens are kept to train SAEs on; None means all of `datasets`.
+            datasets (17.9M tokens, d_model 640); its rounding adds 2e-5 of the variance at Gemma
+            3 270M's block 12.
+        token_datasets: Datasets whose tokens train SAEs; None means all of `datasets`.
     """
 
     max_length: Count = 1024
@@ -46,8 +46,8 @@ class Extract:
 class TrainSae:
     """`config.train_sae`: the SAEs that the job trains itself.
 
-    A file that names any key of this section trains, unless it says `train` itself. Every combination of
-    site, architecture, d_sae and target_l0 is one SAE.
+    A file that names any key of this section trains, unless it says `train` itself. Every
+    combination of site, architecture, d_sae and target_l0 is one SAE.
 
     Attributes:
         train: Whether to train at all.
@@ -108,13 +108,15 @@ class Common:
         experiment: Which experiment, a key of `schemas.SCHEMAS`.
         model: An asset or a path, as `models.load_model` takes it.
         dtype: `bfloat16` (products in bfloat16, sums in float32) or `float32`.
-        bos: Whether prompts open with BOS: `auto` as the SAEs say, or else the tokenizer's files; `on`, `off`.
+        bos: Whether prompts open with BOS: `on`, `off`, or `auto`: as the SAEs say, or else the
+            tokenizer's files.
         site: Where activations are read, for a job of one site.
         sites: Several sites in place of `site`; baselines read each of them.
         source: Where the published datasets come from.
         datasets: Names, paths of CSV files or NAME=PATH; () means all of the source.
         seed: Seed for the splits and the controls; SAEs have their own, `train_sae.seed`.
-        saes: SAEs to load: folders, files or `hf://` addresses; `NAME=` before one is its id in results.
+        saes: SAEs to load: folders, files or `hf://` addresses; `NAME=` before one is its id in
+            results.
         extract: How prompts become activations.
         train_sae: The SAEs that the job trains itself.
     """
@@ -146,7 +148,8 @@ def saes_to_train(job: Common) -> tuple[SaeToTrain, ...]:
     """Every SAE that the `train_sae` section asks for; none where it does not train.
 
     Raises:
-        ValueError: A text that is no site's name, two names of one site, or a site that no baseline reads.
+        ValueError: A text that is no site's name, two names of one site, or a site that no baseline
+            reads.
     """
     wanted, read = job.train_sae, sites_of(job)
     if not wanted.train:
@@ -155,8 +158,8 @@ def saes_to_train(job: Common) -> tuple[SaeToTrain, ...]:
     alone = [str(site) for site in sites if site not in read]
     if alone:
         raise ValueError(
-            f"`config.train_sae.sites` must be among the sites that baselines read, got {alone[0]}; add"
-            " it to config.sites"
+            f"`config.train_sae.sites` must be among the sites that baselines read, got {alone[0]};"
+            " add it to config.sites"
         )
     return tuple(
         SaeToTrain(site=site, architecture=architecture, d_sae=d_sae, target_l0=target_l0)
@@ -199,8 +202,8 @@ def check_overrides(job: Common, overridden: Collection[str]) -> None:
         entries = _value(job, several)
         if single in overridden and several not in overridden and entries:
             raise ValueError(
-                f"config.{single} has no effect, because the config names several in config.{several}"
-                f" = {entries}; override config.{several}"
+                f"config.{single} has no effect, because the config names several in"
+                f" config.{several} = {entries}; override config.{several}"
             )
     idle = [key for key in overridden if key.startswith("train_sae.") and key != "train_sae.train"]
     if idle and not job.train_sae.train:

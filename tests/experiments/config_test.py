@@ -102,3 +102,34 @@ def test_a_files_content_stays_as_it_is():
 def test_an_experiment_that_is_not_known():
     with pytest.raises(ValueError, match=r"unknown config.experiment 'probe'; known: probing"):
         schemas.read({"experiment": "probe"})
+
+
+@pytest.mark.parametrize(
+    ("content", "overridden", "message"),
+    [
+        ({}, ["site"], None),
+        ({"sites": (ONE,)}, ["sites"], None),
+        ({"sites": (ONE,)}, ["site", "sites"], None),
+        ({"sites": (ONE,)}, ["site"], "config.site has no effect, .* override config.sites$"),
+        ({"train_sae": {"d_saes": (8,)}}, ["train_sae.target_l0"], None),
+        (
+            {"train_sae": {"d_saes": (8,)}},
+            ["train_sae.d_sae"],
+            "config.train_sae.d_sae has no effect, .* override config.train_sae.d_saes$",
+        ),
+        ({"train_sae": {"train": False, "seed": 3}}, ["train_sae.train"], None),
+        (
+            {"train_sae": {"train": False}},
+            ["train_sae.seed"],
+            "config.train_sae.seed has no effect, .* add --config.train_sae.train=True",
+        ),
+        ({}, ["train_sae"], None),
+    ],
+)
+def test_an_override_that_would_change_nothing_is_refused(content, overridden, message):
+    job = schemas.read(content)
+    if message is None:
+        config.check_overrides(job, overridden)
+        return
+    with pytest.raises(ValueError, match=message):
+        config.check_overrides(job, overridden)

@@ -43,9 +43,11 @@ class Fit:
         penalties: Penalties of logistic SAE probes: `l1`, `l2`.
         latent_methods: Further methods on the best k latents, keys of `probes.PROBES`.
         controls: Whether to fit shuffled labels, random latents and the random SAE.
-        solver: Solver of L1 probes: `converged`, or `saga`: scikit-learn's as published, stopped early.
+        solver: Solver of L1 probes: `converged`, or `saga`: scikit-learn's as published, stopped
+            early.
         dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
-        memory_gib: Most memory in GiB that the probes of one compiled program take together on a device.
+        memory_gib: Most memory in GiB that the probes of one compiled program take together on a
+            device.
         workers: Calls of the probe engine at once.
     """
 
@@ -71,8 +73,8 @@ class Report:
         site: Which site's rows; "" for the first site of that model.
         datasets: Which datasets; () for all.
         regimes: Which regimes; () for all.
-        baselines: The quiver's baselines, the first wins ties; () for those of the paper's five that
-            were run.
+        baselines: The quiver's baselines, the first wins ties; () for those of the paper's five
+            that were run.
     """
 
     model: str = ""
