@@ -7,7 +7,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "settings", "arguments", "boundary", "outgoing", "sealed", "stopping", "sites"),
+    *("checks", "settings", "arguments", "boundary", "place", "outgoing", "sealed", "stopping", "sites"),
     *("equality", "text_dataset", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(
@@ -94,7 +94,7 @@ def test_penzai_tensorstore_and_gguf_each_have_one_door():
     # TensorStore writes our own arrays and reads Orbax's: one door to each.
     doors = {
         "penzai": ("models",),
-        "tensorstore": ("store", "orbax_tree"),
+        "tensorstore": ("place", "store", "orbax_tree"),
         "gguf": ("gguf_file", "gguf_header"),
     }
     for path in modules():
