@@ -131,7 +131,7 @@ def write(place: Place, identity: Mapping[str, object], latents: DatasetLatents)
     arrays = {name: getattr(latents, name) for name in ("top_PK", "random_PK", "latent_U")}
     arrays |= {f"rows.{key}": getattr(latents.rows, key) for key in _STORED}
     arrays["num_rows"] = np.array(latents.rows.num_rows, np.int64)
-    place.replace(*sealed.to_safetensors(arrays, _ENTRY, _record(identity)))
+    place.replace(sealed.to_safetensors(arrays, _ENTRY, _record(identity)))
 
 
 def is_done(place: Place, identity: Mapping[str, object]) -> bool:

@@ -66,6 +66,16 @@ class Place:
         between = "" if self.root.endswith("/") else "/"
         return f"{self.root}{between}{'/'.join(self.below)}"
 
+    def __fspath__(self) -> str:
+        """The path in the file system, for libraries that take paths.
+
+        Raises:
+            ValueError: It lies elsewhere.
+        """
+        if self.local is None:
+            raise ValueError(f"{self} is no path of this machine; name a directory")
+        return str(self.local)
+
     @property
     def name(self) -> str:
         """The last name."""
