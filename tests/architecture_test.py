@@ -8,7 +8,7 @@ PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
     *("checks", "arguments", "boundary", "outgoing", "sealed", "stopping", "sites", "base"),
-    *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
+    *("metrics", "regimes", "saes", "selection", "probes", "quiver", "rendering"),
     *(
         "assets",
         "compiling",
@@ -21,10 +21,11 @@ ROOMS = (
         "checkpoints",
     ),
     *("store", "table", "published"),
+    "experiments",
     "stages",
 )
 STAGES = (
-    *("sae_training", "reporting", "sparsity", "extract", "in_memory"),
+    *("sae_training", "sparsity", "extract", "in_memory"),
     *("train_sae", "latents", "encode"),
     *(
         "names",

@@ -7,16 +7,25 @@ import os
 import pathlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 
-from jaxprobe import base, published, sealed, table
+from jaxprobe import base, datasets, published, rendering, sealed, table
+from jaxprobe.experiments.probing import leaks
+from jaxprobe.experiments.probing import report as probing_report
+from jaxprobe.experiments.probing.report import files
 from jaxprobe.stages import run_file
-from jaxprobe.stages.reporting import csv_files, findings, leaks, page, terminal
 from jaxprobe.store.files import replace_file
 
 RESULTS = run_file.RESULTS
 PUBLISHED_SOLVER = "saga, stopped early, as published"
+# Keys of run.json that are fields of a report's record.
+_RECORDED = tuple(
+    field.name
+    for field in dataclasses.fields(probing_report.Record)
+    if field.name not in ("config", "published", "published_facts", "notes", "dedup_by", "other")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,31 +70,47 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
     path = root / "results.parquet"
     rows, run = table.read_rows(path), run_record(root / "run.json")
     _check_same_run(path, rows, run)
-    return _write(config, root, rows, run)
+    return _write(config, root, results_of(rows, run))
 
 
-def _write(
-    config: ReportConfig,
-    root: pathlib.Path,
-    rows: Sequence[base.ResultRow],
-    run: Mapping[str, object],
-) -> str:
-    found = findings.find(rows, findings.Selection(**dataclasses.asdict(config)))
-    if note := _dedup_note(run, found.protocols):
-        found = dataclasses.replace(found, notes=(note, *found.notes))
-    said = run.get("published_notes")
-    if isinstance(said, list):
-        found = dataclasses.replace(found, notes=(*map(str, said), *found.notes))
-    solver = _solver(run)
+def _write(config: ReportConfig, root: pathlib.Path, results: probing_report.Results) -> str:
+    made = probing_report.make(results, probing_report.Selection(**dataclasses.asdict(config)))
     folder = root / "report"
     folder.mkdir(exist_ok=True)
-    files, inside = csv_files.beside(found), csv_files.inside(found)
-    _replace_all(root, files, csv_files.BESIDE)
-    _replace_all(folder, inside, csv_files.INSIDE)
-    downloads = page.Downloads(beside=("results.parquet", *files), inside=files | inside)
-    replace_file(folder / "index.html", page.render(found, run, solver, downloads).encode())
+    _replace_all(root, made.beside, files.BESIDE)
+    _replace_all(folder, made.inside, files.INSIDE)
+    replace_file(folder / "index.html", rendering.to_html(made.report).encode())
     logging.info("report written to %s", folder / "index.html")
-    return terminal.render(found, solver)
+    return rendering.to_terminal(made.report)
+
+
+def results_of(
+    rows: Sequence[base.ResultRow], run: Mapping[str, Any], name: str = ""
+) -> probing_report.Results:
+    """Rows and the content of `run.json` as what a report is made of.
+
+    Args:
+        rows: Result rows.
+        run: The record of the run that made them; {} where there is none.
+        name: What the run is called beside others.
+    """
+    if not run:
+        return probing_report.Results(rows=rows, name=name)
+    known = dict(run)
+    known.pop(RESULTS, None)
+    config = known.pop("config", {})
+    published_facts = known.pop("published", {})
+    encode = config.get("encode")
+    record = probing_report.Record(
+        config=config,
+        published=bool(published_facts),
+        published_facts={**published_facts, **known.pop("published_files", {})},
+        notes=tuple(map(str, known.pop("published_notes", ()))),
+        dedup_by=str(encode.get("dedup_by", "")) if isinstance(encode, Mapping) else "",
+        **{field: known.pop(field) for field in _RECORDED if field in known},
+        other=known,
+    )
+    return probing_report.Results(rows=rows, records=(record,), name=name)
 
 
 def report_published(
@@ -120,41 +145,31 @@ def report_published(
     _check_own(path, read.rows)
     table.write(path, table.of_rows(read.rows))
     names = tuple(dict.fromkeys(row.dataset for row in read.rows))
-    run: dict[str, object] = {
+    loaded = (datasets.load(name, source) for name in names)
+    run: dict[str, Any] = {
         "published": {"folder": str(folder), "model": model},
         "published_files": dict(read.files),
         "published_notes": list(read.notes),
         "versions": {name: _version(name) for name in ("jaxprobe", "numpy", "scipy", "pyarrow")},
         "solver": PUBLISHED_SOLVER,
         "seeds": {"splits": published.SEED},
-        "leaks": leaks.measure(names, source, published.SEED) if source else {},
+        "leaks": leaks.measure(loaded, published.SEED) if source else {},
         "times": {"read": round(time.monotonic() - start, 3)},
         RESULTS: fingerprints(read.rows),
     }
     replace_file(root / "run.json", sealed.to_json(run))
     site = config.site or read.site
-    return _write(dataclasses.replace(config, model=model, site=site), root, read.rows, run)
+    config = dataclasses.replace(config, model=model, site=site)
+    return _write(config, root, results_of(read.rows, run))
 
 
-def _dedup_note(run: Mapping[str, object], protocols: Sequence[str]) -> str:
-    """What the dedup protocol took for one prompt; empty where nothing is known."""
-    config = run.get("config")
-    encode = config.get("encode") if isinstance(config, Mapping) else None
-    by = encode.get("dedup_by") if isinstance(encode, Mapping) else None
-    if "dedup" not in protocols or by is None:
-        return ""
-    if by == "exact":
-        return "Dedup: prompts are one where every character is the same."
-    return (
-        "Dedup: prompts are one where they are the same after NFC and without blanks at their ends."
-    )
-
-
-def _replace_all(folder: pathlib.Path, files: Mapping[str, str], known: Sequence[str]) -> None:
-    """Writes the files; what an earlier report left under the other known names goes."""
+def _replace_all(
+    folder: pathlib.Path, made: Mapping[str, rendering.Table], known: Sequence[str]
+) -> None:
+    """Writes the tables; what an earlier report left under the other known names goes."""
     for name in known:
-        if name in files:
-            replace_file(folder / name, files[name].encode())
+        if name in made:
+            replace_file(folder / name, rendering.to_csv(made[name]).encode())
         else:
             (folder / name).unlink(missing_ok=True)
 
@@ -210,7 +225,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def run_record(path: pathlib.Path) -> dict[str, object]:
+def run_record(path: pathlib.Path) -> dict[str, Any]:
     """The record of a run; empty where there is none.
 
     Raises:
@@ -220,15 +235,3 @@ def run_record(path: pathlib.Path) -> dict[str, object]:
         return run_file.read(path)
     except FileNotFoundError:
         return {}
-
-
-def _solver(record: Mapping[str, object]) -> str:
-    """The first value called `solver` in the run's record, outermost first."""
-    level: Sequence[object] = [record]
-    while level:
-        mappings = [value for value in level if isinstance(value, Mapping)]
-        for mapping in mappings:
-            if "solver" in mapping:
-                return str(mapping["solver"])
-        level = [value for mapping in mappings for value in mapping.values()]
-    return "not recorded"

@@ -11,6 +11,7 @@ import jax
 from jaxprobe import assets, base, checks, datasets, models, sealed, stopping, table, tokens
 from jaxprobe.checkpoints import LoadedSae, bos_setting, load_sae, native
 from jaxprobe.checkpoints.training_settings import agreed_bos
+from jaxprobe.experiments.probing import leaks
 from jaxprobe.sites import MODULE_OUT
 from jaxprobe.stages import encode as encoding
 from jaxprobe.stages import extract as extraction
@@ -19,7 +20,6 @@ from jaxprobe.stages import names, preflight, run_file, settings
 from jaxprobe.stages import report as reporting
 from jaxprobe.stages import shards as sharding
 from jaxprobe.stages import train_sae as training
-from jaxprobe.stages.reporting import leaks
 from jaxprobe.stages.settings import build
 from jaxprobe.store import ActivationStore, replace_file
 
@@ -325,7 +325,8 @@ class Record:
     def _leaks(self, config: encoding.EncodeConfig) -> None:
         """Leaks of the paper's standard split of each dataset."""
         names = config.datasets or datasets.names(config.source)
-        self._content["leaks"] = leaks.measure(names, config.source, config.seed, config.dedup_by)
+        loaded = (datasets.load(name, config.source) for name in names)
+        self._content["leaks"] = leaks.measure(loaded, config.seed, config.dedup_by)
 
     def _write(self) -> None:
         replace_file(self._path, sealed.to_json(self._content))

@@ -1,0 +1,1 @@
+"""What is asked: an experiment is a file or a folder here."""

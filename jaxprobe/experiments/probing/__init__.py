@@ -1,0 +1,1 @@
+"""The paper's main grid: baselines and SAE probes on binary datasets in five regimes."""
