@@ -26,7 +26,7 @@ ROOMS = (
     "stages",
 )
 STAGES = (
-    *("sae_training", "reporting", "sparsity", "extract", "in_memory"),
+    *("sae_training", "sparsity", "extract", "in_memory"),
     *("train_sae", "latents", "encode"),
     *(
         "names",

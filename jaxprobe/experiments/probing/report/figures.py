@@ -1,0 +1,246 @@
+"""Findings -> drawings: AUROC by k, the quiver, best against best, effects, levels, a matrix."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from jaxprobe import quiver
+from jaxprobe.experiments.probing.report import per_dataset
+from jaxprobe.rendering import svg
+from jaxprobe.rendering.svg import Drawing
+
+MANY = 30  # single lines; more of them are drawn fainter
+MAX_CURVES = 4  # as many as there are colours
+EDGE = 16  # pixels beside drawings without a vertical axis
+
+
+class Series(NamedTuple):
+    """One line of a figure: its label, its tone (CSS classes) and an effect per place."""
+
+    label: str
+    tone: str
+    effects: Sequence[quiver.Effect]
+
+
+def curve_series(curve: per_dataset.Curve) -> list[Series]:
+    """The lines of a curve figure: the random SAE below, then the first SAEs."""
+    found = []
+    if curve.random_GK is not None:
+        effects = _mean_effects(curve.random_GK)
+        found.append(Series("random SAE (control)", "random", effects))
+    for place, (sae, auroc_GK) in enumerate(list(curve.auroc_GK.items())[:MAX_CURVES]):
+        found.append(Series(f"SAE {sae}", f"sae sae{place}", _mean_effects(auroc_GK)))
+    return found
+
+
+def curve_figure(curve: per_dataset.Curve, name: str, title: str) -> Drawing:
+    """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control."""
+    x, shown = svg.steps(len(curve.num_latents)), list(curve.auroc_GK.values())[:MAX_CURVES]
+    random = [] if curve.random_GK is None else [curve.random_GK]
+    values = np.concatenate([*(one.ravel() for one in (*shown, *random)), curve.base_G])
+    y = svg.y_scale([*values, 1.0], top=1.0, count=7)
+    places = [(x(i), str(k)) for i, k in enumerate(curve.num_latents)]
+    parts = svg.axes(y, "Latents read by the probe, k", "Test AUROC", places)
+    if len(shown) == 1:
+        thin = "thin many" if len(curve.datasets) > MANY else "thin"
+        for dataset, auroc_K in zip(curve.datasets, shown[0], strict=True):
+            parts.append(svg.line(x, y, auroc_K, thin, dataset))
+    said = []
+    for one in curve_series(curve):
+        parts += svg.band(x, y, _spans(one.effects), one.tone)
+        said.append(f"{one.label} from {one.effects[0].mean:.3f} to {one.effects[-1].mean:.3f}")
+    level = float(np.mean(curve.base_G))
+    parts.append(svg.path(f"M{x.start - 8:.1f} {y(level):.1f}H{x.end + 8:.1f}", "baseline"))
+    said.append(f"best baseline {level:.3f}")
+    words = f"Means over {len(curve.datasets)} datasets: {'; '.join(said)}."
+    return svg.picture(name, title, words, parts)
+
+
+def _mean_effects(auroc_GK: np.ndarray) -> list[quiver.Effect]:
+    effects = []
+    for auroc_G in auroc_GK.T:
+        kept = np.flatnonzero(np.isfinite(auroc_G))
+        effects.append(quiver.estimate(auroc_G[kept], [str(i) for i in kept]))
+    return effects
+
+
+def _spans(effects: Sequence[quiver.Effect]) -> list[tuple[float, float, float]]:
+    return [(effect.mean, effect.low, effect.high) for effect in effects]
+
+
+def quiver_figure(
+    shots: Sequence[per_dataset.Shot], name: str, title: str, scaled: Sequence[per_dataset.Shot]
+) -> Drawing:
+    """The quiver: per dataset an arrow from the best baseline to the best with SAE probes.
+
+    Args:
+        shots: In the order in which they stand.
+        name: Unique name on the page.
+        title: Title for screen readers.
+        scaled: Shots that the vertical axis must hold, so that several figures can share it.
+    """
+    y = svg.y_scale([v for shot in scaled for v in shot[1:]] + [1.0], top=1.0, count=7)
+    x = svg.steps(len(shots))
+    parts = svg.axes(y, "Datasets, from the largest loss to the largest gain", "Test AUROC", [])
+    for place, shot in enumerate(shots):
+        change = quiver.signed(shot.with_sae - shot.base)
+        words = (
+            f"{shot.dataset}: best baseline {shot.base:.3f}, with SAE probes {shot.with_sae:.3f}"
+            f" ({change})"
+        )
+        inside = _shot(x(place), y(shot.base), y(shot.with_sae))
+        parts.append(svg.named(words, *inside, first=not place))
+    lower = sum(round(shot.with_sae - shot.base, 9) < 0 for shot in shots)
+    higher = sum(round(shot.with_sae - shot.base, 9) > 0 for shot in shots)
+    words = f"{len(shots)} datasets: lower on {lower}, higher on {higher}, the same on the others."
+    return svg.picture(name, title, words, parts)
+
+
+def _shot(x: float, start: float, end: float) -> list[Markup]:
+    """An arrow, or a dot where nothing changes, within an area that can be hit."""
+    top, height = min(start, end) - 8, abs(start - end) + 16
+    hit = svg.element("rect", class_="hit", x=x - 6, y=top, width=12, height=height)
+    if abs(end - start) < 0.05:
+        return [hit, svg.element("circle", cx=x, cy=start, r=2.5)]
+    tone, way = ("gain", -1) if end < start else ("loss", 1)
+    head = [(x, end), (x - 4, end - 7 * way), (x + 4, end - 7 * way)]
+    return [
+        hit,
+        svg.path(f"M{x:.1f} {start:.1f}V{end:.1f}", f"shaft {tone}"),
+        svg.polygon(head, f"head {tone}"),
+    ]
+
+
+def scatter_figure(
+    lines: Sequence[per_dataset.Line], name: str, title: str, scaled: Sequence[per_dataset.Line]
+) -> Drawing:
+    """Best baseline against best SAE probe, a dot per dataset that names itself on hover and focus.
+
+    Args:
+        lines: The dots.
+        name: Unique name on the page.
+        title: Title for screen readers.
+        scaled: Lines that the axes must hold, so that several figures can share them.
+    """
+    shown = [line for line in lines if not math.isnan(line.difference)]
+    values = [v for line in scaled for v in (line.baseline.auroc, line.probe.auroc)]
+    size = svg.HEIGHT + 60
+    y = svg.y_scale([*values, 1.0], size, top=1.0)
+    x = y._replace(start=svg.LEFT + 4, end=svg.WIDTH - svg.RIGHT)
+    places = [(x(tick), f"{tick:.2f}") for tick in x.ticks]
+    above = [(x.start, y.start), (x.start, y.end), (x.end, y.end)]
+    names = ("Best baseline, test AUROC", "Best SAE probe, test AUROC")
+    parts = [
+        svg.polygon(above, "better"),
+        *svg.axes(y, *names, places, height=size),
+        *(svg.path(f"M{x(t):.1f} {y.start:.1f}V{y.end:.1f}", "grid") for t in x.ticks),
+        svg.path(f"M{x.start:.1f} {y.start:.1f}L{x.end:.1f} {y.end:.1f}", "diagonal"),
+        svg.text(x.start + 8, y.end + 18, "SAE probe higher", "region", "start"),
+        svg.text(x.end - 8, y.start - 10, "baseline higher", "region", "end"),
+    ]
+    for place, line in enumerate(shown):
+        base, probe = line.baseline.auroc, line.probe.auroc
+        words = f"{line.dataset}: baseline {base:.3f}, SAE probe {probe:.3f}"
+        parts.append(svg.dot(x(base), y(probe), words, first=not place))
+    higher = sum(line.difference > 0 for line in shown)
+    said = f"{len(shown)} datasets; the SAE probe scores higher on {higher}. The table below has the numbers."
+    return svg.picture(name, title, said, parts, size)
+
+
+def effect_figure(
+    effects: Sequence[tuple[str, str, quiver.Effect]],
+    name: str,
+    title: str,
+    scaled: Sequence[quiver.Effect],
+) -> Drawing:
+    """Mean differences with their intervals, a row each, around a line at zero.
+
+    Args:
+        effects: Per row its label, its tone (a CSS class) and the effect.
+        name: Unique name on the page.
+        title: Title for screen readers.
+        scaled: Effects that the axis must hold, so that several figures can share it.
+    """
+    row_height, top = 40, 8
+    size = top + row_height * len(effects) + svg.BOTTOM
+    ends = [v for effect in scaled for v in (effect.low, effect.high, effect.mean)]
+    x = svg.nice_scale([*ends, -0.001, 0.001], EDGE, svg.WIDTH - EDGE, count=4)
+    decimals = 2 if x.ticks[1] - x.ticks[0] >= 0.01 - 1e-9 else 3
+    parts = [
+        svg.text(x(t), size - svg.BOTTOM + 18, f"{t:+.{decimals}f}" if t else "0", "tick")
+        for t in x.ticks
+    ]
+    parts.append(svg.text(svg.WIDTH / 2, size - 6, "Change of mean test AUROC", "label"))
+    said = []
+    for place, (label, tone, effect) in enumerate(effects):
+        numbers = f"{quiver.signed(effect.mean)}"
+        if not math.isnan(effect.low):
+            numbers += f" ({quiver.signed(effect.low)} to {quiver.signed(effect.high)})"
+        parts += _effect_row(x, top + row_height * place, label, numbers, tone, effect)
+        said.append(f"{label}: {numbers}")
+    return svg.picture(name, title, "; ".join(said) + ".", parts, size)
+
+
+def _effect_row(
+    x: svg.Scale, top: float, label: str, numbers: str, tone: str, effect: quiver.Effect
+) -> list[Markup]:
+    """A label and the numbers, and below them the interval on its piece of the grid."""
+    grid = f" {top + 20}v16"  # the lines leave the words above each interval clear
+    parts = [
+        svg.path("".join(f"M{x(t):.1f}{grid}" for t in x.ticks), "grid"),
+        svg.path(f"M{x(0):.1f}{grid}", "zero"),
+        svg.text(EDGE, top + 15, label, "row", "start"),
+        svg.text(svg.WIDTH - EDGE, top + 15, numbers, "number", "end"),
+    ]
+    if not math.isnan(effect.low):
+        span = f"M{x(effect.low):.1f} {top + 28}H{x(effect.high):.1f}"
+        ends = "".join(f"M{x(v):.1f} {top + 24}v8" for v in (effect.low, effect.high))
+        parts.append(svg.path(span + ends, f"interval {tone}"))
+    if not math.isnan(effect.mean):
+        parts.append(svg.mark(x(effect.mean), top + 28, tone))
+    return parts
+
+
+def level_figure(
+    levels: Sequence[float],
+    series: Sequence[Series],
+    name: str,
+    title: str,
+    axis: str,
+    scaled: Sequence[quiver.Effect],
+    *,
+    signed: bool,
+) -> Drawing:
+    """Lines by level, each with the band of its intervals.
+
+    Args:
+        levels: Where the points stand, evenly spaced.
+        series: The lines.
+        name: Unique name on the page.
+        title: Title for screen readers.
+        axis: What a level is.
+        scaled: Effects that the axis must hold, so that several figures can share it.
+        signed: Whether the values are changes around zero, else AUROCs.
+    """
+    x = svg.steps(len(levels))
+    ends = [v for effect in scaled for v in (effect.low, effect.high, effect.mean)]
+    y = svg.y_scale([*ends, 0.0]) if signed else svg.y_scale(ends, top=1.0)
+    places = [
+        (x(i), f"{level:.3g}" if level < 100 else f"{level:g}")
+        for i, level in enumerate(levels)
+        if i % math.ceil(len(levels) / 10) == 0
+    ]
+    label = "Change of test AUROC" if signed else "Test AUROC"
+    parts = svg.axes(y, axis, label, places, decimals=3 if signed else 2)
+    if signed:
+        parts.append(svg.path(f"M{svg.LEFT} {y(0):.1f}H{svg.WIDTH - svg.RIGHT}", "zero"))
+    said = []
+    for one in series:
+        parts += svg.band(x, y, _spans(one.effects), one.tone)
+        show = quiver.signed if signed else "{:.3f}".format
+        numbers = zip(levels, one.effects, strict=True)
+        said.append(f"{one.label}: " + ", ".join(f"{show(e.mean)} at {at:g}" for at, e in numbers))
+    return svg.picture(name, title, "; ".join(said) + ".", parts)

@@ -1,0 +1,268 @@
+"""The last sections: latents, leaks, flagged fits, what was run, how to read it, how to cite it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from jaxprobe.experiments.probing import leaks as leak_report
+from jaxprobe.experiments.probing.report import inputs, words
+from jaxprobe.experiments.probing.report.findings import Findings
+from jaxprobe.rendering import Block, Column, Grid, Points, Prose, Section, Table, forms
+from jaxprobe.rendering.forms import Form
+
+MAX_FLAGGED = 100
+MAX_TEXTS, MAX_TEXT = 5, 160  # per latent; characters of a text
+CITATION = """@inproceedings{kantamneni2025sparse,
+  title = {Are Sparse Autoencoders Useful? A Case Study in Sparse Probing},
+  author = {Kantamneni, Subhash and Engels, Joshua and Rajamanoharan, Senthooran
+            and Tegmark, Max and Nanda, Neel},
+  booktitle = {International Conference on Machine Learning},
+  year = {2025},
+  eprint = {2502.16681},
+  archivePrefix = {arXiv}
+}"""
+_FACT = Form(lambda x: f"{x:.4g}" if isinstance(x, float) else str(x), is_number=False)
+
+
+def latent_section(found: Findings, prefix: str = "") -> Section | None:
+    """Which latents the probes chose, and what they fire on; None where that was not kept."""
+    if not found.latents:
+        return None
+    rows = [
+        [
+            one.dataset,
+            one.sae,
+            one.latent,
+            one.weight,
+            " | ".join(words.shortened(text, MAX_TEXT) for text in one.texts[:MAX_TEXTS]),
+        ]
+        for one in found.latents
+    ]
+    columns = [
+        Column(title="Dataset"),
+        Column(title="SAE"),
+        Column(title="Latent", form=Form(str)),
+        Column(title="Weight", form=forms.decimals(3, "+")),
+        Column(title="Strongest texts"),
+    ]
+    said = (
+        "The latents that the probes read, with their weights: a positive weight speaks for label 1. The"
+        " texts are those of the dataset on which the latent is largest, the strongest first."
+    )
+    name = f"{prefix}latents"
+    caption = "Chosen latents and the texts on which they fire most"
+    table = Table(
+        caption=caption,
+        columns=columns,
+        rows=rows,
+        name=f"{name}-table",
+        search="dataset",
+        sortable=True,
+        tone="wrap",
+    )
+    title = "Which latents did the probe choose, and what do they fire on?"
+    return Section(name=name, title=title, blocks=[Prose(text=said), table], only="page")
+
+
+# --- leaks and flagged fits
+
+
+def leak_section(found: Sequence[Findings]) -> Section | None:
+    """Leak rates and conflicting labels per dataset, where the runs measured them."""
+    leaks = inputs.leak_records([record for one in found for record in one.records])
+    named = {name for one in found for name in one.datasets}
+    kept = {name: facts for name, facts in leaks.items() if name in named} or leaks
+    blocks: list[Block] = []
+    if kept:
+        said = " ".join(leak_report.sentences(kept))
+        end = (
+            "The dedup split keeps one row of each prompt; further copies, and prompts under both labels,"
+            " are dropped."
+        )
+        blocks = [Prose(text=f"{said} {end}"), _leak_table(kept)]
+    elif any(one.published for one in found):
+        said = (
+            "Leak rates need the datasets: run the same command with --source=pypi://sae-probes to have"
+            " them here."
+        )
+        blocks = [Prose(text=said)]
+    return Section(name="leaks", title="Leaks", blocks=blocks, only="page") if blocks else None
+
+
+def _leak_table(leaks: Mapping[str, inputs.Facts]) -> Table:
+    measures = list(dict.fromkeys(str(key) for facts in leaks.values() for key in facts))
+    form_of = {
+        name: forms.PERCENT if "rate" in name or "fraction" in name else forms.SHORT
+        for name in measures
+    }
+    return Table(
+        caption="Prompts that training and test rows share",
+        columns=[
+            Column(title="Dataset"),
+            *(Column(title=name.capitalize(), form=form_of[name]) for name in measures),
+        ],
+        rows=[[name, *(facts.get(key) for key in measures)] for name, facts in leaks.items()],
+        name="leak-table",
+        search="dataset",
+        sortable=True,
+    )
+
+
+def flagged_section(found: Findings, prefix: str = "") -> Section:
+    """Fits that did not converge, counted and named."""
+    blocks: list[Block] = [Prose(text=words.flagged_sentence(found))]
+    if found.flagged:
+        blocks.append(_flagged_table(found))
+        more = len(found.flagged) - MAX_FLAGGED
+        if more > 0:
+            tail = f"{more:,} more are in results.parquet."
+            blocks.append(Prose(text=tail, tone="small", only="page"))
+    return Section(name=f"{prefix}flagged", title="Flagged fits", blocks=blocks)
+
+
+def _flagged_table(found: Findings) -> Table:
+    rows = [
+        [
+            row.dataset,
+            words.regime_name(row.regime),
+            row.level,
+            row.protocol,
+            row.features,
+            row.method,
+            row.num_latents,
+            row.best_c,
+            row.test_auroc,
+        ]
+        for row in (found.flagged or ())[:MAX_FLAGGED]
+    ]
+    columns = [
+        Column(title="Dataset"),
+        Column(title="Regime"),
+        Column(title="Level", form=forms.SHORT),
+        Column(title="Split", form=forms.WORD),
+        Column(title="Features"),
+        Column(title="Method"),
+        Column(title="k", form=forms.COUNT),
+        Column(title="C", form=forms.SHORT),
+        Column(title="Test AUROC", form=forms.AUROC),
+    ]
+    caption = "Fits that did not converge"
+    return Table(caption=caption, columns=columns, rows=rows, tone="wrap", only="page")
+
+
+# --- what was run
+
+
+def run_section(found: Sequence[Findings]) -> Section:
+    """Per run its records: config, SAEs, versions, processor, times."""
+    blocks: list[Block] = []
+    seen: set[int] = set()
+    for one in found:
+        blocks.append(Grid(kind="records", blocks=[_summary(one)]))
+        for record in one.records:
+            if id(record) not in seen:
+                seen.add(id(record))
+                blocks.append(Grid(kind="records", blocks=_record_tables(record, one)))
+    return Section(name="run", title="What was run", blocks=blocks, only="page")
+
+
+def _summary(found: Findings) -> Table:
+    flagged = "not recorded" if found.flagged is None else f"{len(found.flagged):,}"
+    facts: dict[str, object] = {
+        "model": found.model,
+        "site": found.site,
+        "SAE": words.some(found.saes, 8),
+        "solver": found.solver,
+        "datasets": len(found.datasets),
+        "probes": f"{found.num_rows:,}",
+        "not converged": flagged,
+    }
+    for name in ("date", "command", "commit", "device", "processor"):
+        values = dict.fromkeys(getattr(record, name) for record in found.records)
+        facts[name] = "; ".join(filter(None, values)) or "not recorded"
+    return _facts(f"Summary: {found.setting}", facts)
+
+
+def _record_tables(record: inputs.Record, found: Findings) -> list[Table]:
+    where = f" ({found.setting.run})" if found.setting.run else ""
+    times = {stage: f"{seconds:,.1f} s" for stage, seconds in record.times.items()}
+    named: dict[str, inputs.Facts] = {
+        "Quality of the SAE": record.sae_quality,
+        "Wall time per stage": times,
+        "Versions": record.versions,
+        "Seeds": record.seeds,
+        "Published files": record.published_facts,
+        "Fingerprints": record.fingerprints,
+        "Configuration": record.config,
+        "Other records": record.other,
+    }
+    return [_facts(title + where, facts) for title, facts in named.items() if facts]
+
+
+def _facts(caption: str, facts: inputs.Facts) -> Table:
+    """A nested mapping as two columns, inner keys joined with dots."""
+    columns = [Column(title="Name"), Column(title="Value", form=_FACT)]
+    return Table(caption=caption, columns=columns, rows=flatten(facts))
+
+
+def flatten(facts: Mapping, prefix: str = "") -> list[list[object]]:
+    """Leaves of a nested mapping with dotted names; lists of plain values stay on one line."""
+    leaves: list[list[object]] = []
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            leaves += flatten(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            leaves.append([name, ", ".join(map(str, value))])
+        else:
+            is_known = value is not None and not (isinstance(value, float) and math.isnan(value))
+            leaves.append([name, value if is_known else str(value)])
+    return leaves
+
+
+# --- how to read and cite it
+
+
+def method_section(found: Findings) -> Section:
+    """How to read the page."""
+    names = {
+        field: list(dict.fromkeys(words.arrow_name(a) for p in found.parts for a in arrows(p)))
+        for field, arrows in (
+            ("saes", lambda part: part.choice.saes),
+            ("baselines", lambda part: part.choice.baselines),
+            ("extended", lambda part: part.choice.extended),
+        )
+    }
+    points = [
+        "AUROC is the chance that a positive example outscores a negative one: 0.5 is guessing, 1 is"
+        " perfect. Every choice (C, k, method) is made by valid AUROC; test rows choose nothing.",
+        "Quiver of arrows: on each dataset the probe with the best valid AUROC is shot and its test AUROC"
+        f" counts. The baselines alone ({words.some(names['baselines'], 8)}) are compared with the"
+        f" baselines plus the SAE arrows ({words.some(names['saes'], 6)}).",
+        "Valid AUROC is often exactly 1, so ties decide much: both tie rules are shown.",
+        "Intervals are paired bootstraps over datasets (10,000 resamples, the levels of a dataset kept"
+        " together, widened for few datasets as Student's t is); p-values are sign-flip tests with Holm's"
+        " correction over the regimes of a split. A difference is claimed only where the interval leaves"
+        " out zero and the test agrees.",
+        "The paper split follows the published protocol row for row. The dedup split keeps one row of each"
+        " prompt: further copies are dropped, and so are prompts that stand under both labels.",
+        "Controls: probes on shuffled labels should score about 0.5; a random SAE of the same shape and"
+        " L0, and random latents, show what the trained SAE adds. Each is one draw a dataset.",
+        f"Solver: {found.solver}.",
+    ]
+    if names["extended"]:
+        points.insert(
+            2,
+            "Extended baselines are further simple probes that the paper's set lacks"
+            f" ({words.some(names['extended'], 8)}): each is shown as an arrow of its own, and once all"
+            " together.",
+        )
+    return Section(
+        name="method", title="How to read this", blocks=[Points(items=points)], only="page"
+    )
+
+
+def citation_section() -> Section:
+    """The paper whose benchmark this is."""
+    said = "The benchmark is that of this paper; cite it, and the version and commit of jaxprobe above."
+    blocks = [Prose(text=said), Prose(text=CITATION, tone="code")]
+    return Section(name="citation", title="Citation", blocks=blocks, only="page")

@@ -1,0 +1,287 @@
+"""The first section: the answers to both questions, the quiver, what they rest on."""
+
+from collections.abc import Sequence
+
+from jaxprobe import quiver
+from jaxprobe.experiments.probing.report import figures, words
+from jaxprobe.experiments.probing.report.columns import (
+    P_VALUE,
+    SIGNED,
+    SIGNED_SIX,
+    SIX,
+    TONES,
+    effect_cells,
+    effect_columns,
+    stacked,
+)
+from jaxprobe.experiments.probing.report.findings import Findings
+from jaxprobe.experiments.probing.report.parts import FIRST_RULE, Part
+from jaxprobe.rendering import Block, Cell, Column, Figure, Grid, Headline, Prose, Table, forms
+
+
+def answers(found: Findings) -> list[Block]:
+    """The answers in words and numbers, what is wrong with the SAEs, notes."""
+    first = found.parts[0]
+    said = words.headline(first)
+    if len(found.regimes) > 1:
+        said = f"{words.regime_name(first.regime)} regime: {said[0].lower()}{said[1:]}"
+    blocks: list[Block] = [Prose(text=said, tone="overall")]
+    blocks += [
+        Prose(text=health.warning(), tone="warning") for health in found.health if health.faults()
+    ]
+    blocks += [Prose(text=sentence) for sentence in words.overall(found)]
+    cards = [card for regime in found.regimes for card in _cards(found.of_regime(regime))]
+    blocks.append(Grid(kind="cards", blocks=cards))
+    blocks += [Prose(text=note, tone="note") for note in found.notes]
+    return blocks
+
+
+def evidence(found: Findings, prefix: str = "") -> list[Block]:
+    """Figures and tables behind the answers; `prefix` makes the figures' names unique."""
+    drawn = [_quiver_figure(part, found, prefix) for part in found.of_regime(found.regimes[0])]
+    drawn += [_effect_figure(found, protocol, prefix) for protocol in found.protocols]
+    return [
+        Grid(kind="figures", blocks=[figure for figure in drawn if figure]),
+        Prose(text=_which_k(found), tone="small", only="page"),
+        quiver_table(found),
+        quiver_in_brief(found),
+        *([_choosing_table(found)] if any(part.choosing for part in found.parts) else []),
+        sensitivity_table(found),
+    ]
+
+
+# --- cards
+
+
+def _cards(parts: Sequence[Part]) -> list[Headline]:
+    """A regime's card per question that it has an answer to."""
+    first, *others = parts
+    name = f"{words.regime_name(first.regime)}, {first.protocol} split"
+    joined = _card(
+        f"{name}: SAE probes added to the baselines",
+        "AUROC when SAE probes join",
+        first.joined,
+        quiver.verdict(first.joined),
+        [
+            words.tie_sentence(first),
+            *(f"{words.PROTOCOL_NAMES[x.protocol]}: {quiver.verdict(x.joined)}" for x in others),
+        ],
+    )
+    alone = _card(
+        f"{name}: SAE probes alone",
+        "AUROC in place of the baseline",
+        first.alone_effect,
+        words.alone_verdict(first.alone_effect),
+        [
+            f"{words.PROTOCOL_NAMES[x.protocol]}: {words.alone_verdict(x.alone_effect)}"
+            for x in others
+        ],
+    )
+    return [alone] if first.is_alone else [joined, alone]
+
+
+def _card(
+    title: str, unit: str, effect: quiver.Effect, sentence: str, points: Sequence[str]
+) -> Headline:
+    span = words.count(effect.num_datasets, "dataset")
+    around = f"95 % interval {words.interval(effect)}" if effect.num_datasets > 1 else "no interval"
+    return Headline(
+        title=title,
+        value=quiver.signed(effect.mean),
+        unit=unit,
+        span=f"{around}, {span}",
+        sentence=sentence,
+        points=[point for point in points if point],
+        tone=TONES[quiver.direction(effect)],
+    )
+
+
+# --- figures
+
+
+def _quiver_figure(part: Part, found: Findings, prefix: str) -> Figure | None:
+    if not part.shots:
+        return None
+    scaled = [shot for other in found.of_regime(part.regime) for shot in other.shots]
+    title = f"{words.PROTOCOL_NAMES[part.protocol]}: the quiver, {words.regime_name(part.regime).lower()}"
+    drawing = figures.quiver_figure(part.shots, f"{prefix}quiver-{part.protocol}", title, scaled)
+    caption = (
+        f"{title}. An arrow per dataset, from the best baseline's test AUROC to that of the best probe"
+        " when SAE probes join; a dot where it stays. Ties to the baselines."
+    )
+    return Figure(drawing=drawing, caption=caption, dots=True)
+
+
+def _effect_figure(found: Findings, protocol: str, prefix: str) -> Figure | None:
+    """One protocol's effects, on an axis that all protocols share."""
+    bars = []
+    for part in found.parts:
+        if part.protocol != protocol:
+            continue
+        labels = [(f"ties to {words.RULE_NAMES[rule]}", "sae sae0") for rule in part.effects]
+        labels.append(("SAE alone", "alone"))
+        for (label, tone), effect in zip(labels, _all_effects(part), strict=True):
+            if effect.num_datasets:
+                bars.append((f"{words.regime_name(part.regime)}, {label}", tone, effect))
+    if not bars:
+        return None
+    title = f"{words.PROTOCOL_NAMES[protocol]}: change of the mean test AUROC"
+    scaled = [effect for part in found.parts for effect in _all_effects(part)]
+    drawing = figures.effect_figure(bars, f"{prefix}effects-{protocol}", title, scaled)
+    caption = (
+        f"{title}, with 95 % intervals. Round: SAE probes join the baselines, under both tie rules."
+        " Square: the best SAE probe replaces the best baseline."
+    )
+    return Figure(drawing=drawing, caption=caption)
+
+
+def _all_effects(part: Part) -> list[quiver.Effect]:
+    return [*part.effects.values(), part.alone_effect]
+
+
+def _which_k(found: Findings) -> str:
+    """Which k the quiver uses, and which the tables."""
+    choice = found.parts[0].choice
+    used = sorted({arrow.k for arrow in choice.saes})
+    run = sorted({arrow.k for arrow in choice.wide})
+    if not used:
+        return "No SAE probe was run, so there is no quiver."
+    return (
+        f"The quiver shoots SAE probes of k = {' and '.join(map(str, used))} latents, as in the paper; the"
+        f" best SAE probe alone and the other tables use every k that was run ({', '.join(map(str, run))})."
+    )
+
+
+# --- tables
+
+
+def quiver_table(found: Findings) -> Table:
+    """The quiver of arrows: every regime, protocol and tie rule, and what stands beside it."""
+    rows = []
+    for part in found.parts:
+        for rule, comparison in part.comparisons.items():
+            rows.append(_quiver_row(part, "SAE probes", rule, comparison, part.effects[rule]))
+        for one in part.beside:
+            rows.append(_quiver_row(part, one.label, FIRST_RULE, one.comparison, one.effect))
+    columns = [
+        Column(title="Regime"),
+        Column(title="Split", form=forms.WORD),
+        Column(title="Who joins"),
+        Column(title="Ties to", form=forms.WORD),
+        Column(title="n", form=forms.COUNT),
+        Column(title="Baselines", form=forms.AUROC),
+        Column(title="Joined", form=forms.AUROC),
+        *effect_columns("Difference"),
+        Column(title="p (Holm)", form=P_VALUE),
+        Column(title="Chosen", form=forms.COUNT),
+        Column(title="Win / tie / loss", form=forms.WORD),
+    ]
+    caption = "Quiver of arrows: the baselines against the baselines plus other probes"
+    return Table(caption=caption, columns=columns, rows=rows, tone="compact wrap", only="page")
+
+
+def _quiver_row(
+    part: Part, label: str, rule: str, comparison: quiver.Comparison, effect: quiver.Effect
+) -> list[object]:
+    summary = quiver.summarise(comparison)
+    return [
+        words.regime_name(part.regime),
+        part.protocol,
+        label,
+        words.RULE_NAMES[rule],
+        summary.n,
+        summary.base,
+        summary.with_sae,
+        *effect_cells(effect),
+        effect.p_value,
+        summary.sae_chosen,
+        f"{summary.wins} / {summary.ties} / {summary.losses}",
+    ]
+
+
+def quiver_in_brief(found: Findings) -> Table:
+    """`quiver.csv` with six decimals, the digits that published tables are compared in."""
+    rows = []
+    for protocol in found.protocols:
+        for part in found.parts:
+            for rule, comparison in part.comparisons.items() if part.protocol == protocol else ():
+                x = quiver.summarise(comparison)
+                record = f"{x.wins}/{x.ties}/{x.losses}"
+                names = [part.regime, protocol, words.RULE_NAMES[rule]]
+                rows.append([*names, x.n, x.base, x.with_sae, x.delta, x.se, x.sae_chosen, record])
+    columns = [
+        Column(title="quiver"),
+        Column(title="split", form=forms.WORD),
+        Column(title="ties to", form=forms.WORD),
+        Column(title="n", form=forms.Form(str)),
+        Column(title="base", form=SIX),
+        Column(title="with SAE", form=SIX),
+        Column(title="delta", form=SIGNED_SIX),
+        Column(title="se", form=SIX),
+        Column(title="SAE", form=forms.Form(str)),
+        Column(title="win/tie/loss", form=forms.WORD),
+    ]
+    return Table(
+        caption="The quiver: the best baseline against the best of baselines and SAE probes",
+        columns=columns,
+        rows=rows,
+        only="terminal",
+    )
+
+
+def _choosing_table(found: Findings) -> Table:
+    """What choosing by validation costs beside the best single method."""
+    rows = [
+        [
+            f"{words.regime_name(part.regime)}, {cost.block}",
+            part.protocol,
+            cost.chosen,
+            words.arrow_name(cost.single),
+            cost.single_mean,
+            *effect_cells(cost.effect),
+        ]
+        for part in found.parts
+        for cost in part.choosing
+    ]
+    columns = [
+        Column(title="Chosen among"),
+        Column(title="Split", form=forms.WORD),
+        Column(title="Chosen by validation", form=forms.AUROC),
+        Column(title="Best single method"),
+        Column(title="Its AUROC", form=forms.AUROC),
+        *effect_columns("Chosen minus single"),
+    ]
+    caption = (
+        "The cost of choosing by validation: the method chosen on each dataset, beside the one method that"
+        " is best on the mean of the same test sets, which nobody knows beforehand"
+    )
+    return Table(caption=caption, columns=columns, rows=rows, tone="compact wrap")
+
+
+def sensitivity_table(found: Findings) -> Table:
+    """The quiver's difference under each tie rule and protocol, and how far they lie apart."""
+    columns = [Column(title="Regime"), Column(title="Reading")]
+    for protocol in found.protocols:
+        group = words.PROTOCOL_NAMES[protocol]
+        columns += [
+            Column(title=f"ties to {words.RULE_NAMES[rule]}", form=SIGNED, group=group)
+            for rule in quiver.TIE_RULES
+        ]
+    both, moves = len(found.protocols) > 1, "How far it moves with"
+    columns.append(Column(title="ties to SAEs", form=SIGNED, group=moves))
+    columns += [Column(title="dedup split", form=SIGNED, group=moves)] if both else []
+    rows = []
+    for reading in found.readings:
+        cells: list[Cell] = [Cell(words.regime_name(reading.regime)), Cell(reading.sentence())]
+        for protocol in found.protocols:
+            for rule in quiver.TIE_RULES:
+                cells.append(stacked(reading.effects.get((protocol, rule)), claim=True))
+        cells.append(stacked(next(iter(reading.rule_gaps.values())), claim=False))
+        if both:
+            cells.append(stacked(reading.protocol_gaps.get(FIRST_RULE), claim=False))
+        rows.append(cells)
+    caption = (
+        "What the answer rests on: change of the mean test AUROC under both tie rules and both split"
+        " protocols, with 95 % intervals"
+    )
+    return Table(caption=caption, columns=columns, rows=rows, tone="compact wrap", only="page")
