@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxprobe import datasets
 from jaxprobe.base import Arrow, Site, Split, TextDataset
 from jaxprobe.evidence import Results
 from jaxprobe.jobs import Evaluation, Job, Need
@@ -43,6 +44,7 @@ class Experiment(NamedTuple):
         metrics: Names of `metrics.METRICS` that are recorded beside the columns of a row.
         report: `(config, results of one or several runs) -> pages`.
         version: Raised when a change to the code changes results; part of every fingerprint.
+        load: `(name, source) -> dataset`: how its datasets are read.
         check: `(config, d_sae by SAE id) -> None`: raises ValueError for what cannot work, before any work.
         installed: `config -> config`: without what this machine lacks, with a warning.
         facts: `(config, workspace, names) -> JSON types`: what the report tells of the datasets, which it
@@ -56,6 +58,7 @@ class Experiment(NamedTuple):
     metrics: tuple[str, ...]
     report: Callable[[Any, Sequence[Results]], Pages]
     version: int
+    load: Callable[[str, str], TextDataset] = datasets.load
     check: Callable[[Any, Mapping[str, int]], None] = lambda config, d_sae: None
     installed: Callable[[Any], Any] = lambda config: config
     facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (
