@@ -33,6 +33,7 @@ STAGES = (
         "probe_jobs",
         "fit",
         "run_file",
+        "finished",
         "report",
         "shards",
         "settings",

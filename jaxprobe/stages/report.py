@@ -1,12 +1,11 @@
 """results.parquet and run.json -> quiver.csv, the terminal's table and report/index.html."""
 
-import collections
 import dataclasses
 import importlib.metadata
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -15,17 +14,13 @@ from jaxprobe import base, datasets, published, rendering, sealed, table
 from jaxprobe.experiments.probing import leaks
 from jaxprobe.experiments.probing import report as probing_report
 from jaxprobe.experiments.probing.report import files
-from jaxprobe.stages import run_file
+from jaxprobe.stages import finished, run_file
+from jaxprobe.stages.finished import fingerprints as fingerprints
+from jaxprobe.stages.finished import run_record as run_record
 from jaxprobe.store.files import replace_file
 
 RESULTS = run_file.RESULTS
 PUBLISHED_SOLVER = "saga, stopped early, as published"
-# Keys of run.json that are fields of a report's record.
-_RECORDED = tuple(
-    field.name
-    for field in dataclasses.fields(probing_report.Record)
-    if field.name not in ("config", "published", "published_facts", "notes", "dedup_by", "other")
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,14 +62,42 @@ def report(config: ReportConfig, workdir: str | os.PathLike) -> str:
             runs mixed, or `run.json` is not a run's record.
     """
     root = pathlib.Path(workdir)
-    path = root / "results.parquet"
-    rows, run = table.read_rows(path), run_record(root / "run.json")
-    _check_same_run(path, rows, run)
-    return _write(config, root, results_of(rows, run))
+    return _write(config, root, [finished.read(root)])
 
 
-def _write(config: ReportConfig, root: pathlib.Path, results: probing_report.Results) -> str:
-    made = probing_report.make(results, probing_report.Selection(**dataclasses.asdict(config)))
+def report_runs(
+    config: ReportConfig, folders: Sequence[str | os.PathLike], workdir: str | os.PathLike
+) -> str:
+    """Reports several finished runs (models, layers, SAEs) on one page.
+
+    Args:
+        config: What to report of each.
+        folders: Their work directories; the first one's answer stands first.
+        workdir: Receives what `report` writes.
+
+    Returns:
+        As `report`.
+
+    Raises:
+        table.TableError: As `report`.
+        ValueError: As `report`; or no folder, or one of them twice.
+    """
+    roots = [pathlib.Path(folder) for folder in folders]
+    if not roots or len({root.resolve() for root in roots}) < len(roots):
+        raise ValueError(
+            f"`runs` must name different work directories, got {', '.join(map(str, roots)) or 'none'}"
+        )
+    names = [root.resolve().name for root in roots]
+    if len({*names}) < len(names):
+        names = [str(root) for root in roots]
+    runs = [finished.read(root, name) for root, name in zip(roots, names, strict=True)]
+    out = pathlib.Path(workdir)
+    out.mkdir(parents=True, exist_ok=True)
+    return _write(config, out, runs)
+
+
+def _write(config: ReportConfig, root: pathlib.Path, runs: Sequence[probing_report.Results]) -> str:
+    made = probing_report.make(runs, probing_report.Selection(**dataclasses.asdict(config)))
     folder = root / "report"
     folder.mkdir(exist_ok=True)
     _replace_all(root, made.beside, files.BESIDE)
@@ -82,35 +105,6 @@ def _write(config: ReportConfig, root: pathlib.Path, results: probing_report.Res
     replace_file(folder / "index.html", rendering.to_html(made.report).encode())
     logging.info("report written to %s", folder / "index.html")
     return rendering.to_terminal(made.report)
-
-
-def results_of(
-    rows: Sequence[base.ResultRow], run: Mapping[str, Any], name: str = ""
-) -> probing_report.Results:
-    """Rows and the content of `run.json` as what a report is made of.
-
-    Args:
-        rows: Result rows.
-        run: The record of the run that made them; {} where there is none.
-        name: What the run is called beside others.
-    """
-    if not run:
-        return probing_report.Results(rows=rows, name=name)
-    known = dict(run)
-    known.pop(RESULTS, None)
-    config = known.pop("config", {})
-    published_facts = known.pop("published", {})
-    encode = config.get("encode")
-    record = probing_report.Record(
-        config=config,
-        published=bool(published_facts),
-        published_facts={**published_facts, **known.pop("published_files", {})},
-        notes=tuple(map(str, known.pop("published_notes", ()))),
-        dedup_by=str(encode.get("dedup_by", "")) if isinstance(encode, Mapping) else "",
-        **{field: known.pop(field) for field in _RECORDED if field in known},
-        other=known,
-    )
-    return probing_report.Results(rows=rows, records=(record,), name=name)
 
 
 def report_published(
@@ -160,7 +154,7 @@ def report_published(
     replace_file(root / "run.json", sealed.to_json(run))
     site = config.site or read.site
     config = dataclasses.replace(config, model=model, site=site)
-    return _write(config, root, results_of(read.rows, run))
+    return _write(config, root, [finished.results_of(read.rows, run)])
 
 
 def _replace_all(
@@ -172,37 +166,6 @@ def _replace_all(
             replace_file(folder / name, rendering.to_csv(made[name]).encode())
         else:
             (folder / name).unlink(missing_ok=True)
-
-
-def fingerprints(rows: Iterable[base.ResultRow]) -> dict[str, dict[str, list[str]]]:
-    """The fingerprints of a table's rows, by dataset and features."""
-    found: dict[str, dict[str, set[str]]] = collections.defaultdict(dict)
-    for row in rows:
-        found[row.dataset].setdefault(row.features, set()).add(row.fingerprint)
-    return {
-        dataset: {features: sorted(marks) for features, marks in by_features.items()}
-        for dataset, by_features in found.items()
-    }
-
-
-def _check_same_run(
-    path: pathlib.Path, rows: Sequence[base.ResultRow], run: Mapping[str, object]
-) -> None:
-    """Refuses a table whose rows are not those that `run.json` tells of."""
-    recorded = run.get(RESULTS)
-    if not isinstance(recorded, Mapping):
-        return
-    for dataset, by_features in fingerprints(rows).items():
-        for features, marks in by_features.items():
-            known = dict(recorded.get(dataset) or {}).get(features) or marks
-            strange = [mark for mark in marks if mark not in known]
-            if strange:
-                raise table.TableError(
-                    f"{path} holds results on {dataset!r} ({features}) with fingerprint"
-                    f" {strange[0]}, run.json beside it tells of {', '.join(known)}: the file is of"
-                    " another run; report it from its own work directory, or delete it and run the"
-                    " fit stage again"
-                )
 
 
 def _check_own(path: pathlib.Path, rows: Sequence[base.ResultRow]) -> None:
@@ -223,15 +186,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def run_record(path: pathlib.Path) -> dict[str, Any]:
-    """The record of a run; empty where there is none.
-
-    Raises:
-        ValueError: Something else lies there; the sentence names the file and says what to do.
-    """
-    try:
-        return run_file.read(path)
-    except FileNotFoundError:
-        return {}

@@ -129,6 +129,7 @@ def run(config: RunConfig, workdir: Path | str, stages: Sequence[str] = STAGES) 
         )
     record = Record(workdir, config)
     store = record.timed("extract", stages, lambda: extraction.extract(request, workdir))
+    record.leaks(config.encode)
     store = store or ActivationStore.open(workdir / extraction.FOLDER)
     if set(stages) <= {"extract"}:
         return text
@@ -281,7 +282,6 @@ class Record:
         }
         if config.train_sae is not None:
             self._content["seeds"]["train_sae"] = config.train_sae.seed
-        self._leaks(config.encode)
         self._write()
 
     def timed(self, stage: str, stages: Sequence[str], work: Callable[[], Any]) -> Any:
@@ -322,11 +322,12 @@ class Record:
         if path.exists():
             self._content[reporting.RESULTS] = reporting.fingerprints(table.read_rows(path))
 
-    def _leaks(self, config: encoding.EncodeConfig) -> None:
-        """Leaks of the paper's standard split of each dataset."""
+    def leaks(self, config: encoding.EncodeConfig) -> None:
+        """Records the leaks of the paper's standard split of each dataset."""
         names = config.datasets or datasets.names(config.source)
         loaded = (datasets.load(name, config.source) for name in names)
         self._content["leaks"] = leaks.measure(loaded, config.seed, config.dedup_by)
+        self._write()
 
     def _write(self) -> None:
         replace_file(self._path, sealed.to_json(self._content))

@@ -36,12 +36,19 @@ def curve_series(curve: per_dataset.Curve) -> list[Series]:
     return found
 
 
-def curve_figure(curve: per_dataset.Curve, name: str, title: str) -> Drawing:
-    """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control."""
+def curve_figure(
+    curve: per_dataset.Curve, name: str, title: str, scaled: Sequence[per_dataset.Curve]
+) -> Drawing:
+    """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control.
+
+    Args:
+        curve: What is drawn.
+        name: Unique name on the page.
+        title: Title for screen readers.
+        scaled: Curves that the vertical axis must hold, so that several figures can share it.
+    """
     x, shown = svg.steps(len(curve.num_latents)), list(curve.auroc_GK.values())[:MAX_CURVES]
-    random = [] if curve.random_GK is None else [curve.random_GK]
-    values = np.concatenate([*(one.ravel() for one in (*shown, *random)), curve.base_G])
-    y = svg.y_scale([*values, 1.0], top=1.0, count=7)
+    y = svg.y_scale([*(v for one in scaled for v in _values(one)), 1.0], top=1.0, count=7)
     places = [(x(i), str(k)) for i, k in enumerate(curve.num_latents)]
     parts = svg.axes(y, "Latents read by the probe, k", "Test AUROC", places)
     if len(shown) == 1:
@@ -57,6 +64,12 @@ def curve_figure(curve: per_dataset.Curve, name: str, title: str) -> Drawing:
     said.append(f"best baseline {level:.3f}")
     words = f"Means over {len(curve.datasets)} datasets: {'; '.join(said)}."
     return svg.picture(name, title, words, parts)
+
+
+def _values(curve: per_dataset.Curve) -> np.ndarray:
+    shown = list(curve.auroc_GK.values())[:MAX_CURVES]
+    random = [] if curve.random_GK is None else [curve.random_GK]
+    return np.concatenate([*(one.ravel() for one in (*shown, *random)), curve.base_G])
 
 
 def _mean_effects(auroc_GK: np.ndarray) -> list[quiver.Effect]:
@@ -92,7 +105,7 @@ def quiver_figure(
             f" ({change})"
         )
         inside = _shot(x(place), y(shot.base), y(shot.with_sae))
-        parts.append(svg.named(words, *inside, first=not place))
+        parts.append(svg.named(words, *inside, first=not place, tone="dot arrow"))
     lower = sum(round(shot.with_sae - shot.base, 9) < 0 for shot in shots)
     higher = sum(round(shot.with_sae - shot.base, 9) > 0 for shot in shots)
     words = f"{len(shots)} datasets: lower on {lower}, higher on {higher}, the same on the others."
@@ -104,7 +117,7 @@ def _shot(x: float, start: float, end: float) -> list[Markup]:
     top, height = min(start, end) - 8, abs(start - end) + 16
     hit = svg.element("rect", class_="hit", x=x - 6, y=top, width=12, height=height)
     if abs(end - start) < 0.05:
-        return [hit, svg.element("circle", cx=x, cy=start, r=2.5)]
+        return [hit, svg.element("circle", cx=x, cy=start, r=3)]
     tone, way = ("gain", -1) if end < start else ("loss", 1)
     head = [(x, end), (x - 4, end - 7 * way), (x + 4, end - 7 * way)]
     return [
@@ -176,11 +189,9 @@ def effect_figure(
     parts.append(svg.text(svg.WIDTH / 2, size - 6, "Change of mean test AUROC", "label"))
     said = []
     for place, (label, tone, effect) in enumerate(effects):
-        numbers = f"{quiver.signed(effect.mean)}"
-        if not math.isnan(effect.low):
-            numbers += f" ({quiver.signed(effect.low)} to {quiver.signed(effect.high)})"
-        parts += _effect_row(x, top + row_height * place, label, numbers, tone, effect)
-        said.append(f"{label}: {numbers}")
+        shown = numbers(effect)
+        parts += _effect_row(x, top + row_height * place, label, shown, tone, effect)
+        said.append(f"{label}: {shown}")
     return svg.picture(name, title, "; ".join(said) + ".", parts, size)
 
 
@@ -244,3 +255,11 @@ def level_figure(
         numbers = zip(levels, one.effects, strict=True)
         said.append(f"{one.label}: " + ", ".join(f"{show(e.mean)} at {at:g}" for at, e in numbers))
     return svg.picture(name, title, "; ".join(said) + ".", parts)
+
+
+def numbers(effect: quiver.Effect) -> str:
+    """A difference with its interval where there is one."""
+    if math.isnan(effect.low):
+        return quiver.signed(effect.mean)
+    ends = f"{quiver.signed(effect.low)} to {quiver.signed(effect.high)}"
+    return f"{quiver.signed(effect.mean)} ({ends})"

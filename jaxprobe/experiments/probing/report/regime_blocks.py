@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from jaxprobe import quiver
-from jaxprobe.experiments.probing.report import figures, tables, words
+from jaxprobe.experiments.probing.report import figures, per_dataset, tables, words
 from jaxprobe.experiments.probing.report.findings import Findings
 from jaxprobe.experiments.probing.report.parts import Part
 from jaxprobe.rendering import Block, Figure, Grid, Prose, Section
@@ -59,7 +59,9 @@ def _figures(part: Part, beside: Sequence[Part], prefix: str) -> list[Figure]:
     name, tag = words.PROTOCOL_NAMES[part.protocol], f"{prefix}{part.regime}-{part.protocol}"
     drawn = _level_figures(part, beside, name, tag) if part.levels else []
     if part.curve is not None:
-        drawn.append(curve_figure(part, f"{tag}-curve", f"{name}: AUROC by number of latents"))
+        curves = [other.curve for other in beside if other.curve is not None]
+        title = f"{name}: AUROC by number of latents"
+        drawn.append(curve_figure(part, f"{tag}-curve", title, curves))
     if any(not math.isnan(line.difference) for line in part.lines):
         scaled = [line for other in beside for line in other.lines]
         title = f"{name}: best SAE probe against best baseline"
@@ -68,8 +70,8 @@ def _figures(part: Part, beside: Sequence[Part], prefix: str) -> list[Figure]:
     return drawn
 
 
-def curve_figure(part: Part, name: str, title: str) -> Figure:
-    """AUROC by k, with its legend."""
+def curve_figure(part: Part, name: str, title: str, scaled: Sequence[per_dataset.Curve]) -> Figure:
+    """AUROC by k, with its legend; `scaled` are all curves that share its axis."""
     curve = part.curve
     if curve is None:
         raise ValueError(f"`part` must have a curve, got none for {part.regime}")
@@ -80,7 +82,7 @@ def curve_figure(part: Part, name: str, title: str) -> Figure:
         legend.append(("", f"{words.count(hidden, 'more SAE')} in the table of probes"))
     thin = "; thin lines: single datasets" if len(curve.auroc_GK) == 1 else ""
     return Figure(
-        drawing=figures.curve_figure(curve, name, title),
+        drawing=figures.curve_figure(curve, name, title, scaled),
         caption=f"{title}. Mean over datasets, band: 95 % interval{thin}.",
         legend=legend,
     )

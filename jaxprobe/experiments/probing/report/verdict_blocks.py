@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxprobe import quiver
 from jaxprobe.experiments.probing.report import figures, words
 from jaxprobe.experiments.probing.report.columns import (
+    INTERVAL,
     P_VALUE,
     SIGNED,
     SIGNED_SIX,
@@ -26,14 +27,18 @@ def answers(found: Findings) -> list[Block]:
     if len(found.regimes) > 1:
         said = f"{words.regime_name(first.regime)} regime: {said[0].lower()}{said[1:]}"
     blocks: list[Block] = [Prose(text=said, tone="overall")]
-    blocks += [
-        Prose(text=health.warning(), tone="warning") for health in found.health if health.faults()
-    ]
+    blocks += warnings(found)
     blocks += [Prose(text=sentence) for sentence in words.overall(found)]
     cards = [card for regime in found.regimes for card in _cards(found.of_regime(regime))]
     blocks.append(Grid(kind="cards", blocks=cards))
     blocks += [Prose(text=note, tone="note") for note in found.notes]
     return blocks
+
+
+def warnings(found: Findings) -> list[Prose]:
+    """What is wrong with its SAEs, so that the verdict is read with care."""
+    said = (health.warning() for health in found.health)
+    return [Prose(text=warning, tone="warning") for warning in said if warning]
 
 
 def evidence(found: Findings, prefix: str = "") -> list[Block]:
@@ -246,10 +251,11 @@ def _choosing_table(found: Findings) -> Table:
     columns = [
         Column(title="Chosen among"),
         Column(title="Split", form=forms.WORD),
-        Column(title="Chosen by validation", form=forms.AUROC),
+        Column(title="Chosen", form=forms.AUROC),
         Column(title="Best single method"),
         Column(title="Its AUROC", form=forms.AUROC),
-        *effect_columns("Chosen minus single"),
+        Column(title="Chosen minus single", form=SIGNED),
+        Column(title="95 % interval", form=INTERVAL, only="page"),
     ]
     caption = (
         "The cost of choosing by validation: the method chosen on each dataset, beside the one method that"
