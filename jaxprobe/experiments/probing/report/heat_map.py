@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from jaxprobe import quiver
-from jaxprobe.experiments.probing.report.figures import numbers
+from jaxprobe.experiments.probing.report.effect_figures import numbers
 from jaxprobe.experiments.probing.report.words import shortened
 from jaxprobe.rendering import svg
 from jaxprobe.rendering.svg import Drawing

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jaxprobe.experiments.probing import leaks as leak_report
 from jaxprobe.experiments.probing.report import (
+    data_blocks,
     files,
     inputs,
     matrix_blocks,
@@ -36,7 +37,7 @@ def lay_out(found: Sequence[Findings]) -> Report:
     for place, one in enumerate(found[:MAX_DETAILED]):
         sections += _details(one, f"setting{place}-" if len(found) > 1 else "")
     sections += [
-        record_blocks.leak_section(found),
+        data_blocks.leak_section(found),
         record_blocks.run_section(found),
         record_blocks.method_section(first),
         record_blocks.citation_section(),
@@ -81,8 +82,8 @@ def _details(found: Findings, prefix: str) -> list[Section | None]:
     }
     return [
         *(regime_blocks.section(found, regime, leaks, prefix) for regime in found.regimes),
-        record_blocks.latent_section(found, prefix),
-        record_blocks.flagged_section(found, prefix),
+        data_blocks.latent_section(found, prefix),
+        data_blocks.flagged_section(found, prefix),
     ]
 
 
