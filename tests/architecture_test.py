@@ -34,6 +34,7 @@ STAGES = (
         "probe_jobs",
         "fit",
         "run_file",
+        "finished",
         "report",
         "shards",
         "stage_configs",
