@@ -44,6 +44,7 @@ STAGES = (
         "probe_jobs",
         "fit",
         "run_file",
+        "finished",
         "report",
         "shards",
         "stage_configs",

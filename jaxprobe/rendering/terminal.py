@@ -36,8 +36,11 @@ def to_terminal(report: Report) -> str:
     for section in report.sections:
         if shown(section, "terminal"):
             inside = list(_blocks(section.blocks))
-            lines += ["", *inside] if inside else []
-    return "\n".join(lines).rstrip() + "\n"
+            rule = "-" * min(len(section.title), WIDTH)
+            lines += ["", *_wrap(section.title), rule, *inside] if inside else []
+    # Blocks keep their distance; two that meet share it.
+    kept = [one for i, one in enumerate(lines) if one or (i and lines[i - 1])]
+    return "\n".join(kept).rstrip() + "\n"
 
 
 def _wrap(text: str, indent: str = "", first: str = "") -> list[str]:

@@ -137,6 +137,28 @@ def test_without_sae_or_baseline_there_is_a_report(tmp_path):
         assert "nothing to compare" in (root / "report/index.html").read_text()
 
 
+def test_several_runs_stand_on_one_page(tmp_path):
+    datasets = fake_results.DATASETS[:2]
+    record = fake_results.run_record()
+    for name, seed in (("a", 0), ("b", 1)):
+        rows = [
+            dataclasses.replace(row, fingerprint=name)
+            for row in fake_results.rows(datasets, seed=seed)
+        ]
+        _workdir(tmp_path / name, rows, record | {"solver": f"solver of {name}"})
+    folders = [tmp_path / name for name in "ab"]
+    text = report.report_runs(report.ReportConfig(), folders, tmp_path / "both")
+    assert "at 2 places" in text or "of 2 places" in text
+    page = (tmp_path / "both/report/index.html").read_text()
+    for name in "ab":  # what the page says of a run is what its own record says
+        assert f"solver of {name}" in page
+        assert f"Summary: {fake_results.MODEL} at {fake_results.SITE} ({name})" in page
+    assert "../results.parquet" not in page
+    assert [line["run"] for line in _csv(tmp_path / "both/report/settings.csv")] == [*"aaaabbbb"]
+    with pytest.raises(ValueError, match="`runs` must name different work directories, got "):
+        report.report_runs(report.ReportConfig(), [folders[0]] * 2, tmp_path / "both")
+
+
 def test_terminal_table(quick):
     _, text = quick
     assert max(map(len, text.splitlines())) <= 100

@@ -1,28 +1,19 @@
-"""Findings -> drawings: AUROC by k, the quiver, best against best, effects, levels, a matrix."""
+"""Findings -> drawings of single datasets: AUROC by k, the quiver, best against best."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from jaxprobe import quiver
 from jaxprobe.experiments.probing.report import per_dataset
+from jaxprobe.experiments.probing.report.effect_figures import Series, spans
 from jaxprobe.rendering import svg
 from jaxprobe.rendering.svg import Drawing
 
 MANY = 30  # single lines; more of them are drawn fainter
 MAX_CURVES = 4  # as many as there are colours
-EDGE = 16  # pixels beside drawings without a vertical axis
-
-
-class Series(NamedTuple):
-    """One line of a figure: its label, its tone (CSS classes) and an effect per place."""
-
-    label: str
-    tone: str
-    effects: Sequence[quiver.Effect]
 
 
 def curve_series(curve: per_dataset.Curve) -> list[Series]:
@@ -36,12 +27,19 @@ def curve_series(curve: per_dataset.Curve) -> list[Series]:
     return found
 
 
-def curve_figure(curve: per_dataset.Curve, name: str, title: str) -> Drawing:
-    """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control."""
+def curve_figure(
+    curve: per_dataset.Curve, name: str, title: str, scaled: Sequence[per_dataset.Curve]
+) -> Drawing:
+    """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control.
+
+    Args:
+        curve: What is drawn.
+        name: Unique name on the page.
+        title: Title for screen readers.
+        scaled: Curves that the vertical axis must hold, so that several figures can share it.
+    """
     x, shown = svg.steps(len(curve.num_latents)), list(curve.auroc_GK.values())[:MAX_CURVES]
-    random = [] if curve.random_GK is None else [curve.random_GK]
-    values = np.concatenate([*(one.ravel() for one in (*shown, *random)), curve.base_G])
-    y = svg.y_scale([*values, 1.0], top=1.0, count=7)
+    y = svg.y_scale([*(v for one in scaled for v in _values(one)), 1.0], top=1.0, count=7)
     places = [(x(i), str(k)) for i, k in enumerate(curve.num_latents)]
     parts = svg.axes(y, "Latents read by the probe, k", "Test AUROC", places)
     if len(shown) == 1:
@@ -50,7 +48,7 @@ def curve_figure(curve: per_dataset.Curve, name: str, title: str) -> Drawing:
             parts.append(svg.line(x, y, auroc_K, thin, dataset))
     said = []
     for one in curve_series(curve):
-        parts += svg.band(x, y, _spans(one.effects), one.tone)
+        parts += svg.band(x, y, spans(one.effects), one.tone)
         said.append(f"{one.label} from {one.effects[0].mean:.3f} to {one.effects[-1].mean:.3f}")
     level = float(np.mean(curve.base_G))
     parts.append(svg.path(f"M{x.start - 8:.1f} {y(level):.1f}H{x.end + 8:.1f}", "baseline"))
@@ -59,16 +57,18 @@ def curve_figure(curve: per_dataset.Curve, name: str, title: str) -> Drawing:
     return svg.picture(name, title, words, parts)
 
 
+def _values(curve: per_dataset.Curve) -> np.ndarray:
+    shown = list(curve.auroc_GK.values())[:MAX_CURVES]
+    random = [] if curve.random_GK is None else [curve.random_GK]
+    return np.concatenate([*(one.ravel() for one in (*shown, *random)), curve.base_G])
+
+
 def _mean_effects(auroc_GK: np.ndarray) -> list[quiver.Effect]:
     effects = []
     for auroc_G in auroc_GK.T:
         kept = np.flatnonzero(np.isfinite(auroc_G))
         effects.append(quiver.estimate(auroc_G[kept], [str(i) for i in kept]))
     return effects
-
-
-def _spans(effects: Sequence[quiver.Effect]) -> list[tuple[float, float, float]]:
-    return [(effect.mean, effect.low, effect.high) for effect in effects]
 
 
 def quiver_figure(
@@ -92,7 +92,7 @@ def quiver_figure(
             f" ({change})"
         )
         inside = _shot(x(place), y(shot.base), y(shot.with_sae))
-        parts.append(svg.named(words, *inside, first=not place))
+        parts.append(svg.named(words, *inside, first=not place, tone="dot arrow"))
     lower = sum(round(shot.with_sae - shot.base, 9) < 0 for shot in shots)
     higher = sum(round(shot.with_sae - shot.base, 9) > 0 for shot in shots)
     words = f"{len(shots)} datasets: lower on {lower}, higher on {higher}, the same on the others."
@@ -104,7 +104,7 @@ def _shot(x: float, start: float, end: float) -> list[Markup]:
     top, height = min(start, end) - 8, abs(start - end) + 16
     hit = svg.element("rect", class_="hit", x=x - 6, y=top, width=12, height=height)
     if abs(end - start) < 0.05:
-        return [hit, svg.element("circle", cx=x, cy=start, r=2.5)]
+        return [hit, svg.element("circle", cx=x, cy=start, r=3)]
     tone, way = ("gain", -1) if end < start else ("loss", 1)
     head = [(x, end), (x - 4, end - 7 * way), (x + 4, end - 7 * way)]
     return [
@@ -148,99 +148,3 @@ def scatter_figure(
     higher = sum(line.difference > 0 for line in shown)
     said = f"{len(shown)} datasets; the SAE probe scores higher on {higher}. The table below has the numbers."
     return svg.picture(name, title, said, parts, size)
-
-
-def effect_figure(
-    effects: Sequence[tuple[str, str, quiver.Effect]],
-    name: str,
-    title: str,
-    scaled: Sequence[quiver.Effect],
-) -> Drawing:
-    """Mean differences with their intervals, a row each, around a line at zero.
-
-    Args:
-        effects: Per row its label, its tone (a CSS class) and the effect.
-        name: Unique name on the page.
-        title: Title for screen readers.
-        scaled: Effects that the axis must hold, so that several figures can share it.
-    """
-    row_height, top = 40, 8
-    size = top + row_height * len(effects) + svg.BOTTOM
-    ends = [v for effect in scaled for v in (effect.low, effect.high, effect.mean)]
-    x = svg.nice_scale([*ends, -0.001, 0.001], EDGE, svg.WIDTH - EDGE, count=4)
-    decimals = 2 if x.ticks[1] - x.ticks[0] >= 0.01 - 1e-9 else 3
-    parts = [
-        svg.text(x(t), size - svg.BOTTOM + 18, f"{t:+.{decimals}f}" if t else "0", "tick")
-        for t in x.ticks
-    ]
-    parts.append(svg.text(svg.WIDTH / 2, size - 6, "Change of mean test AUROC", "label"))
-    said = []
-    for place, (label, tone, effect) in enumerate(effects):
-        numbers = f"{quiver.signed(effect.mean)}"
-        if not math.isnan(effect.low):
-            numbers += f" ({quiver.signed(effect.low)} to {quiver.signed(effect.high)})"
-        parts += _effect_row(x, top + row_height * place, label, numbers, tone, effect)
-        said.append(f"{label}: {numbers}")
-    return svg.picture(name, title, "; ".join(said) + ".", parts, size)
-
-
-def _effect_row(
-    x: svg.Scale, top: float, label: str, numbers: str, tone: str, effect: quiver.Effect
-) -> list[Markup]:
-    """A label and the numbers, and below them the interval on its piece of the grid."""
-    grid = f" {top + 20}v16"  # the lines leave the words above each interval clear
-    parts = [
-        svg.path("".join(f"M{x(t):.1f}{grid}" for t in x.ticks), "grid"),
-        svg.path(f"M{x(0):.1f}{grid}", "zero"),
-        svg.text(EDGE, top + 15, label, "row", "start"),
-        svg.text(svg.WIDTH - EDGE, top + 15, numbers, "number", "end"),
-    ]
-    if not math.isnan(effect.low):
-        span = f"M{x(effect.low):.1f} {top + 28}H{x(effect.high):.1f}"
-        ends = "".join(f"M{x(v):.1f} {top + 24}v8" for v in (effect.low, effect.high))
-        parts.append(svg.path(span + ends, f"interval {tone}"))
-    if not math.isnan(effect.mean):
-        parts.append(svg.mark(x(effect.mean), top + 28, tone))
-    return parts
-
-
-def level_figure(
-    levels: Sequence[float],
-    series: Sequence[Series],
-    name: str,
-    title: str,
-    axis: str,
-    scaled: Sequence[quiver.Effect],
-    *,
-    signed: bool,
-) -> Drawing:
-    """Lines by level, each with the band of its intervals.
-
-    Args:
-        levels: Where the points stand, evenly spaced.
-        series: The lines.
-        name: Unique name on the page.
-        title: Title for screen readers.
-        axis: What a level is.
-        scaled: Effects that the axis must hold, so that several figures can share it.
-        signed: Whether the values are changes around zero, else AUROCs.
-    """
-    x = svg.steps(len(levels))
-    ends = [v for effect in scaled for v in (effect.low, effect.high, effect.mean)]
-    y = svg.y_scale([*ends, 0.0]) if signed else svg.y_scale(ends, top=1.0)
-    places = [
-        (x(i), f"{level:.3g}" if level < 100 else f"{level:g}")
-        for i, level in enumerate(levels)
-        if i % math.ceil(len(levels) / 10) == 0
-    ]
-    label = "Change of test AUROC" if signed else "Test AUROC"
-    parts = svg.axes(y, axis, label, places, decimals=3 if signed else 2)
-    if signed:
-        parts.append(svg.path(f"M{svg.LEFT} {y(0):.1f}H{svg.WIDTH - svg.RIGHT}", "zero"))
-    said = []
-    for one in series:
-        parts += svg.band(x, y, _spans(one.effects), one.tone)
-        show = quiver.signed if signed else "{:.3f}".format
-        numbers = zip(levels, one.effects, strict=True)
-        said.append(f"{one.label}: " + ", ".join(f"{show(e.mean)} at {at:g}" for at, e in numbers))
-    return svg.picture(name, title, "; ".join(said) + ".", parts)

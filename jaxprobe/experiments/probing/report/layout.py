@@ -4,16 +4,19 @@ from collections.abc import Sequence
 
 from jaxprobe.experiments.probing import leaks as leak_report
 from jaxprobe.experiments.probing.report import (
+    data_blocks,
     files,
     inputs,
+    matrix_blocks,
     record_blocks,
     regime_blocks,
     verdict_blocks,
     words,
 )
 from jaxprobe.experiments.probing.report.findings import Findings
-from jaxprobe.rendering import Block, Download, Report, Section
+from jaxprobe.rendering import Block, Download, Prose, Report, Section
 
+MAX_DETAILED = 4  # settings with sections of their own
 QUESTION = "Does a sparse autoencoder help to detect concepts?"
 LEDE = (
     "Each dataset is a concept. Probes that read a model's activations are compared with probes that read a"
@@ -29,10 +32,12 @@ def lay_out(found: Sequence[Findings]) -> Report:
     """
     first = found[0]
     sections: list[Section | None] = [_verdict(found)]
-    for place, one in enumerate(found):
+    if len(found) > 1:
+        sections.append(matrix_blocks.section(found))
+    for place, one in enumerate(found[:MAX_DETAILED]):
         sections += _details(one, f"setting{place}-" if len(found) > 1 else "")
     sections += [
-        record_blocks.leak_section(found),
+        data_blocks.leak_section(found),
         record_blocks.run_section(found),
         record_blocks.method_section(first),
         record_blocks.citation_section(),
@@ -51,9 +56,22 @@ def lay_out(found: Sequence[Findings]) -> Report:
 
 
 def _verdict(found: Sequence[Findings]) -> Section:
-    first = found[0]
+    """Of one setting its answers; of several how many answer how, and the first one's in detail."""
+    first, title = found[0], "Verdict"
     blocks: list[Block] = [*verdict_blocks.answers(first), *verdict_blocks.evidence(first)]
-    return Section(name="verdict", title="Verdict", blocks=blocks)
+    if len(found) == 1:
+        return Section(name="verdict", title=title, blocks=blocks)
+    said = matrix_blocks.headline(found)
+    warnings = [w for one in found[1:] for w in verdict_blocks.warnings(one)]
+    if len(found) > MAX_DETAILED:
+        left = (
+            f"In detail the page shows {words.count(MAX_DETAILED, 'place')};"
+            " name another one by `site` of the report's config to see it. The files hold all."
+        )
+        said.append(Prose(text=left, tone="small"))
+    inside = Section(name="verdict-first", title=f"At {first.setting}", blocks=blocks)
+    where = Prose(text=f"At {first.setting}:", only="terminal")
+    return Section(name="verdict", title=title, blocks=[*said, *warnings, where, inside])
 
 
 def _details(found: Findings, prefix: str) -> list[Section | None]:
@@ -64,8 +82,8 @@ def _details(found: Findings, prefix: str) -> list[Section | None]:
     }
     return [
         *(regime_blocks.section(found, regime, leaks, prefix) for regime in found.regimes),
-        record_blocks.latent_section(found, prefix),
-        record_blocks.flagged_section(found, prefix),
+        data_blocks.latent_section(found, prefix),
+        data_blocks.flagged_section(found, prefix),
     ]
 
 
@@ -92,7 +110,9 @@ def _facts(found: Sequence[Findings]) -> dict[str, str]:
 
 def _downloads(found: Sequence[Findings]) -> Section:
     carried = [Download(name=name, table=table) for name, table in files.all_files(found).items()]
-    beside = [Download(name=name) for name in ("results.parquet", *files.beside(found[0]))]
+    # The rows of several runs lie in their own directories.
+    names = [*([] if found[0].setting.run else ["results.parquet"]), *files.beside(found[0])]
+    beside = [Download(name=name) for name in names]
     blocks = [
         Section(name="downloads-inside", title="Inside this page", blocks=carried),
         Section(

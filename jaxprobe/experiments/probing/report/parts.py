@@ -51,6 +51,7 @@ class Part:
         beside: The same with a random SAE's arrows, and with all baselines; corrected likewise.
         alone: Best SAE probe over all k against the best baseline.
         alone_effect: Its effect, corrected likewise.
+        by_sae: The same effect for each SAE by itself, not corrected.
         choosing: What choosing by validation costs, of the baselines and of the SAE probes.
         levels: One per level; empty without levels.
         means: Each probe by itself.
@@ -68,6 +69,7 @@ class Part:
     beside: tuple[Beside, ...]
     alone: quiver.Comparison
     alone_effect: quiver.Effect
+    by_sae: Mapping[str, quiver.Effect]
     choosing: tuple[choosing.Choosing, ...]
     levels: tuple[Level, ...]
     means: tuple[probe_means.ProbeMean, ...]
@@ -127,6 +129,7 @@ def analyse(
         beside=_beside(table, choice),
         alone=alone,
         alone_effect=effect(alone),
+        by_sae=_by_sae(table, choice),
         choosing=choosing.costs(wide),
         levels=_levels(comparisons),
         means=probe_means.probe_means(table, choice, _metric_means(every, metrics)),
@@ -157,6 +160,16 @@ def scores(rows: Sequence[base.ResultRow]) -> list[quiver.Score]:
 def effect(comparison: quiver.Comparison) -> quiver.Effect:
     """The effect of a comparison, not corrected."""
     return quiver.estimate(comparison.delta_G, comparison.datasets)
+
+
+def _by_sae(table: quiver.Arrows, choice: Choice) -> dict[str, quiver.Effect]:
+    by_sae: dict[str, list[base.Arrow]] = {}
+    for arrow in choice.wide:
+        by_sae.setdefault(arrow.features, []).append(arrow)
+    return {
+        sae: effect(quiver.compare_alone(table.only(choice.baselines, arrows)))
+        for sae, arrows in by_sae.items()
+    }
 
 
 def _metric_means(

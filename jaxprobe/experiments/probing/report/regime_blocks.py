@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from jaxprobe import quiver
-from jaxprobe.experiments.probing.report import figures, tables, words
+from jaxprobe.experiments.probing.report import effect_figures, figures, per_dataset, tables, words
 from jaxprobe.experiments.probing.report.findings import Findings
 from jaxprobe.experiments.probing.report.parts import Part
 from jaxprobe.rendering import Block, Figure, Grid, Prose, Section
@@ -59,7 +59,9 @@ def _figures(part: Part, beside: Sequence[Part], prefix: str) -> list[Figure]:
     name, tag = words.PROTOCOL_NAMES[part.protocol], f"{prefix}{part.regime}-{part.protocol}"
     drawn = _level_figures(part, beside, name, tag) if part.levels else []
     if part.curve is not None:
-        drawn.append(curve_figure(part, f"{tag}-curve", f"{name}: AUROC by number of latents"))
+        curves = [other.curve for other in beside if other.curve is not None]
+        title = f"{name}: AUROC by number of latents"
+        drawn.append(curve_figure(part, f"{tag}-curve", title, curves))
     if any(not math.isnan(line.difference) for line in part.lines):
         scaled = [line for other in beside for line in other.lines]
         title = f"{name}: best SAE probe against best baseline"
@@ -68,8 +70,8 @@ def _figures(part: Part, beside: Sequence[Part], prefix: str) -> list[Figure]:
     return drawn
 
 
-def curve_figure(part: Part, name: str, title: str) -> Figure:
-    """AUROC by k, with its legend."""
+def curve_figure(part: Part, name: str, title: str, scaled: Sequence[per_dataset.Curve]) -> Figure:
+    """AUROC by k, with its legend; `scaled` are all curves that share its axis."""
     curve = part.curve
     if curve is None:
         raise ValueError(f"`part` must have a curve, got none for {part.regime}")
@@ -80,7 +82,7 @@ def curve_figure(part: Part, name: str, title: str) -> Figure:
         legend.append(("", f"{words.count(hidden, 'more SAE')} in the table of probes"))
     thin = "; thin lines: single datasets" if len(curve.auroc_GK) == 1 else ""
     return Figure(
-        drawing=figures.curve_figure(curve, name, title),
+        drawing=figures.curve_figure(curve, name, title, scaled),
         caption=f"{title}. Mean over datasets, band: 95 % interval{thin}.",
         legend=legend,
     )
@@ -89,7 +91,7 @@ def curve_figure(part: Part, name: str, title: str) -> Figure:
 def _level_figures(part: Part, beside: Sequence[Part], name: str, tag: str) -> list[Figure]:
     every = [level for other in beside for level in other.levels]
     changes = [
-        figures.Series(
+        effect_figures.Series(
             f"ties to {words.RULE_NAMES[rule]}", tone, [x.effects[rule] for x in part.levels]
         )
         for rule, tone in zip(quiver.TIE_RULES, ("sae sae0", "sae sae1 dashed"), strict=True)
@@ -98,8 +100,10 @@ def _level_figures(part: Part, beside: Sequence[Part], name: str, tag: str) -> l
     title = f"{name}: change when SAE probes join, by level"
     first = _level_figure(part, changes, f"{tag}-levels", title, scaled, signed=True)
     both = [
-        figures.Series("best baseline", "base", [level.base for level in part.levels]),
-        figures.Series("with SAE probes", "sae sae0", [level.with_sae for level in part.levels]),
+        effect_figures.Series("best baseline", "base", [level.base for level in part.levels]),
+        effect_figures.Series(
+            "with SAE probes", "sae sae0", [level.with_sae for level in part.levels]
+        ),
     ]
     scaled = [effect for level in every for effect in (level.base, level.with_sae)]
     title = f"{name}: test AUROC by level"
@@ -108,7 +112,7 @@ def _level_figures(part: Part, beside: Sequence[Part], name: str, tag: str) -> l
 
 def _level_figure(
     part: Part,
-    series: Sequence[figures.Series],
+    series: Sequence[effect_figures.Series],
     name: str,
     title: str,
     scaled: Sequence[quiver.Effect],
@@ -117,6 +121,6 @@ def _level_figure(
 ) -> Figure:
     axis = words.LEVEL_NAMES.get(part.regime, "Level")
     at = [level.level for level in part.levels]
-    drawing = figures.level_figure(at, series, name, title, axis, scaled, signed=signed)
+    drawing = effect_figures.level_figure(at, series, name, title, axis, scaled, signed=signed)
     legend = [(f"mean {one.tone}", one.label) for one in series]
     return Figure(drawing=drawing, caption=f"{title}. Bands: 95 % intervals.", legend=legend)

@@ -8,9 +8,11 @@ import numpy as np
 from jaxprobe.experiments.probing.report import per_dataset, probe_means, words
 from jaxprobe.experiments.probing.report.columns import (
     DIFFERENCE,
+    SIGNED,
     SIX,
     effect_cells,
     effect_columns,
+    stacked,
 )
 from jaxprobe.experiments.probing.report.parts import Part
 from jaxprobe.rendering import Cell, Column, Table, forms
@@ -31,20 +33,20 @@ def level_table(regime: str, parts: Sequence[Part]) -> Table | None:
         columns.append(Column(title="n", form=forms.COUNT, group=group))
         columns.append(Column(title="Baselines", form=forms.AUROC, group=group))
         columns.append(Column(title="With SAEs", form=forms.AUROC, group=group))
-        columns += effect_columns("Difference", group) + effect_columns("Ties to SAEs", group)
+        columns.append(Column(title="Difference", form=SIGNED, group=group))
+        columns.append(Column(title="Ties to SAEs", form=SIGNED, group=group))
     rows = []
     for value in values:
         cells: list[object] = [value]
         for level in (levels.get(value) for levels in by_protocol):
             if level is None:
-                cells += [None] * 7
+                cells += [None] * 5
                 continue
             cells += [level.base.num_cases, level.base.mean, level.with_sae.mean]
-            for effect in level.effects.values():
-                cells += effect_cells(effect, claim=False)
+            cells += [stacked(effect, claim=False) for effect in level.effects.values()]
         rows.append(cells)
     return Table(
-        caption=f"{words.regime_name(regime)}: the quiver at each level",
+        caption=f"{words.regime_name(regime)}: the quiver at each level, with 95 % intervals",
         columns=columns,
         rows=rows,
         tone="compact wrap",

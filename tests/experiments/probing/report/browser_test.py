@@ -1,5 +1,6 @@
 """The report's page in a real headless Chromium: sorting, search, tooltips, sizes, downloads, print."""
 
+import math
 import time
 
 import pytest
@@ -165,3 +166,18 @@ def test_prints_light_and_without_controls(quick, tab):
     assert tab.run("document.querySelector('.search').offsetParent") is None
     boxes = "[...document.querySelectorAll('.scroll')]"
     assert tab.run(f"{boxes}.every(e => getComputedStyle(e).overflowY === 'visible')")
+
+
+CUT = (
+    "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    ".map(e => e.ariaLabel + ' ' + e.scrollWidth + ' of ' + e.clientWidth)"
+)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_nothing_is_cut_on_an_ordinary_screen(tab, tmp_path, full):
+    regimes = {"standard": (math.nan,), "scarcity": (2.0, 14.0)} if full else None
+    root, _ = fake_results.reported(tmp_path, fake_results.rows(full=full, regimes=regimes))
+    tab.open(root / "report/index.html", width=1280)
+    cut = tab.run(CUT)
+    assert cut == []

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import html.parser
 import io
 import itertools
@@ -10,8 +11,9 @@ import re
 import numpy as np
 import pytest
 
-from jaxprobe import datasets, regimes
+from jaxprobe import datasets, quiver, regimes, rendering
 from jaxprobe.experiments.probing import leaks
+from jaxprobe.experiments.probing import report as probing_report
 from jaxprobe.experiments.probing.report import words
 from tests import fake_results
 
@@ -127,6 +129,110 @@ def test_page_says_what_was_run(document):
         assert wanted in document.text
 
 
+def made(results, **selection):
+    """The page and the terminal's text of typed results."""
+    report = probing_report.make(results, probing_report.Selection(**selection)).report
+    return Document(rendering.to_html(report)), rendering.to_terminal(report)
+
+
+def test_both_answers_stand_first(quick, document):
+    text = document.text
+    first = "On these 10 datasets the SAE probes were worse than the baselines by 0.013 AUROC (95 %"
+    joined = "Adding SAE probes to the baselines made the result worse by 0.001 AUROC"
+    assert text.index("Verdict") < text.index(first) < text.index(joined) < text.index("Quiver of")
+    lines = " ".join(quick[1].split())
+    assert lines.index(first) < lines.index(joined) < lines.index("Standard, paper split")
+    assert lines.index("Standard, paper split") < 1000
+    cards = [attrs["class"] for attrs in document.all("article")]
+    assert cards == ["card even", "card down"]  # the loss has a card of its own
+
+
+@pytest.mark.parametrize(
+    ("effect", "said"),
+    [
+        (
+            (-0.014, -0.02, -0.01, 0.004),
+            "worse than b by 0.014 AUROC (95 % interval of the difference",
+        ),
+        ((0.014, 0.01, 0.02, 0.0004), "+0.010 to +0.020, p < 0.001)"),
+        ((0.004, -0.01, 0.02, 0.4), "-0.010 to +0.020: not to be told apart from chance)"),
+        ((0.0, 0.0, 0.0, 1.0), "neither better nor worse than b"),
+    ],
+)
+def test_a_comparison_in_words(effect, said):
+    mean, low, high, p_value = effect
+    fields = {"mean": mean, "low": low, "high": high, "p_value": p_value}
+    effect = quiver.Effect(**fields, num_datasets=8, num_cases=8)
+    assert said in words._compared(effect, "than b")
+
+
+def test_a_broken_sae_is_said_above_the_numbers():
+    tokens = {"variance_explained": 0.11, "dead": 0.95}
+    record = probing_report.Record(sae_quality={fake_results.SAE: {"all_tokens": tokens}})
+    rows = fake_results.rows(fake_results.DATASETS[:2])
+    for shown in made(probing_report.Results(rows=rows, records=[record])):
+        text = " ".join(getattr(shown, "text", shown).split())
+        at = text.index("95 % of its latents are dead")
+        assert text.index("On these 2 datasets") < at < text.index("Standard, paper split")
+        assert "it explains only 11 % of the activations' variance" in text
+
+
+def test_latents_and_metrics_are_shown_where_they_are_given(document):
+    rows = fake_results.rows(fake_results.DATASETS[:2], protocols=("paper",))
+    latents = [
+        probing_report.ChosenLatent("66_a", fake_results.SAE, 1234, -0.25, ("<i>a text</i>", "b"))
+    ]
+    metrics = {"log_loss": np.full(len(rows), 0.625)}
+    results = probing_report.Results(rows=rows, latents=latents, metrics=metrics)
+    page, _ = made(results)
+    for wanted in (
+        "what do they fire on?",
+        "1234",
+        "-0.250",
+        "<i>a text</i> | b",
+        "log loss",
+        "0.625",
+    ):
+        assert wanted in page.text
+    assert "what do they fire on?" not in document.text
+    table = probing_report.make(results).inside["probes.csv"]
+    assert [row[-1] for row in table.rows] == [0.625] * len(table.rows)
+
+
+def test_layers_by_saes(tmp_path):
+    rows = []
+    for seed, layer in enumerate((5, 9, 12, 15, 17)):
+        names = {
+            fake_results.SAE: f"layer_{layer}/w16",
+            fake_results.WIDE_SAE: f"layer_{layer}/w65",
+        }
+        for row in fake_results.rows(fake_results.DATASETS[:3], seed=seed, full=layer == 9):
+            features = names.get(row.features, row.features)
+            site = f"blocks.{layer}.resid_post"
+            rows.append(dataclasses.replace(row, site=site, features=features))
+    root, text = fake_results.reported(tmp_path, rows)
+    page = Document((root / "report/index.html").read_text())
+    heat = [
+        a["aria-label"] for a in page.all("g") if "blocks.9.resid_post, w65: " in a["aria-label"]
+    ]
+    cells = [a for a in page.all("rect") if a["class"].startswith("heat")]
+    assert len(heat) == 1 and len(cells) == 6  # five places, and a second SAE at one of them
+    assert "at 5 places" in text or "of 5 places" in text
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    with (root / "report/settings.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 5 * 2 * 2 and lines[4]["site"] == "blocks.9.resid_post"
+    with (root / "quiver.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert first == {name: lines[0][name] for name in first}
+    mine = [row for row in rows if row.site == "blocks.9.resid_post"]
+    alone, _ = fake_results.reported(tmp_path / "alone", mine)
+    with (alone / "quiver.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert first == {name: lines[4][name] for name in first}
+
+
 def test_page_of_all_regimes(tmp_path):
     rows = fake_results.rows(regimes=fake_results.ALL_REGIMES, full=True)
     root, _ = fake_results.reported(tmp_path, rows)
@@ -146,7 +252,8 @@ def test_page_of_all_regimes(tmp_path):
 
 @pytest.mark.parametrize("left_out", ["activations", "saes", "controls", "paper", "dedup", "k"])
 def test_page_of_any_subset(tmp_path, left_out):
-    rows = fake_results.rows(regimes=fake_results.ALL_REGIMES, full=True)
+    few = fake_results.DATASETS[:3]
+    rows = fake_results.rows(few, regimes=fake_results.ALL_REGIMES, full=True)
     kept = [
         row
         for row in rows
