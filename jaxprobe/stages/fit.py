@@ -10,10 +10,11 @@ from tqdm import tqdm
 from jaxprobe import base, results, stopping
 from jaxprobe.base import ResultRow, Split
 from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.identity import digest
 from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
 from jaxprobe.place import Place
 from jaxprobe.results import Scored
-from jaxprobe.workspace import Workspace, digest, file_name
+from jaxprobe.workspace import Workspace, file_name
 
 VERSION = 4  # raised when a change to the code that all experiments share changes results
 

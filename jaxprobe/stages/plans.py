@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxprobe import records, sealed
+from jaxprobe.identity import digest
 from jaxprobe.results import TableError
 from jaxprobe.stages.shards import Shard
 from jaxprobe.workdir import Workdir
-from jaxprobe.workspace import digest
 
 _AGAIN = "run the fit stage again"
 # What two jobs on one page may differ in.
