@@ -105,11 +105,7 @@ def evidence(found: Gathered, name: str = "") -> Results:
     return Results(
         rows=rows,
         records=[_record(found, key, rows) for key in found.records],
-        latents=[
-            ChosenLatent(**{**entry, "texts": tuple(entry["texts"])})
-            for part in found.parts
-            for entry in part.about.get("chosen", ())
-        ],
+        latents=[_chosen(entry) for part in found.parts for entry in part.about.get("chosen", ())],
         metrics={
             metric: [
                 value
@@ -119,6 +115,18 @@ def evidence(found: Gathered, name: str = "") -> Results:
             for metric in metrics
         },
         name=name,
+    )
+
+
+def _chosen(entry: Mapping[str, Any]) -> ChosenLatent:
+    """A chosen latent as a job's object holds it."""
+    return ChosenLatent(
+        dataset=str(entry["dataset"]),
+        sae=str(entry["sae"]),
+        latent=int(entry["latent"]),
+        weight=float(entry["weight"]),
+        texts=tuple(map(str, entry["texts"])),
+        site=str(entry.get("site", "")),
     )
 
 
