@@ -32,8 +32,10 @@ from jaxprobe.saes import JumpReluSae as JumpReluSae
 from jaxprobe.selection import class_weights as class_weights
 from jaxprobe.selection import top_latents as top_latents
 from jaxprobe.stages.in_memory import extract_texts as extract
+from jaxprobe.stages.report import ReportConfig as ReportConfig
 from jaxprobe.stages.report import report as report
-from jaxprobe.stages.report import report_published as report_published
+from jaxprobe.stages.report import report_runs as report_runs
+from jaxprobe.stages.report_published import report_published as report_published
 from jaxprobe.stages.run import RunConfig as RunConfig
 from jaxprobe.stages.run import run as run
 from jaxprobe.store import ActivationStore as ActivationStore
@@ -47,6 +49,7 @@ __all__ = [
     "LoadedSae",
     "Model",
     "ProbeResult",
+    "ReportConfig",
     "RunConfig",
     "Scores",
     "Site",
@@ -74,6 +77,7 @@ __all__ = [
     "make_forward",
     "report",
     "report_published",
+    "report_runs",
     "run",
     "save_sae",
     "splits",

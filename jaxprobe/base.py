@@ -338,7 +338,7 @@ class ResultRow:
 
     def __post_init__(self):
         """Reads control and kind off the names where the row does not say them."""
-        control = self.control or _control_of(self.features, self.method)
+        control = self.control or control_of(self.features, self.method)
         kind = self.kind or _kind_of(self.features, control)
         object.__setattr__(self, "control", control)
         object.__setattr__(self, "kind", kind)
@@ -365,7 +365,8 @@ class ResultRow:
         )
 
 
-def _control_of(features: str, method: str) -> str:
+def control_of(features: str, method: str) -> str:
+    """The control that the names of `features` and `method` in result rows tell; empty for none."""
     if features == RANDOM_SAE:
         return RANDOM_SAE
     return next((name for name in _IN_METHOD if method.endswith(f"_{name}")), "")

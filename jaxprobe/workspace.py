@@ -38,6 +38,7 @@ class Workspace:
         work: Workdir,
         *,
         source: str = datasets.DEFAULT_SOURCE,
+        load: Callable[[str, str], TextDataset] = datasets.load,
         control_datasets: Sequence[str] = (),
         seed: int = 42,
         load_saes: Callable[[], Iterable[LoadedSae]] = tuple,
@@ -49,6 +50,7 @@ class Workspace:
         Args:
             work: Where artefacts lie.
             source: Where the published datasets come from.
+            load: Reads a dataset of (name, source).
             control_datasets: Datasets on whose prompts the random SAEs' thresholds are matched.
             seed: Of the random SAEs.
             load_saes: Loads the run's SAEs, when one is first asked for.
@@ -56,7 +58,7 @@ class Workspace:
                 loaded or trained.
             activations: The activation store; that of the work directory where it is None.
         """
-        self.work, self.source = work, source
+        self.work, self.source, self._load = work, source, load
         self._control_datasets, self._seed = tuple(control_datasets), seed
         self._load_saes, self._sae_sites = load_saes, sae_sites
         self._activations = activations or work.activations
@@ -76,7 +78,7 @@ class Workspace:
             AssetError: The file or the source cannot be had.
         """
         if name not in self._datasets:
-            self._datasets[name] = datasets.load(name, self.source)
+            self._datasets[name] = self._load(name, self.source)
         return self._datasets[name]
 
     def with_shifted(self, name: str) -> TextDataset:

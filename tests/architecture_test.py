@@ -7,7 +7,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "settings", "arguments", "boundary", "place", "outgoing", "sealed", "stopping", "sites"),
+    *(
+        "checks",
+        "settings",
+        "arguments",
+        "boundary",
+        "place",
+        "outgoing",
+        "sealed",
+        "stopping",
+        "sites",
+    ),
     *("equality", "text_dataset", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(
@@ -26,7 +36,7 @@ ROOMS = (
     "stages",
 )
 STAGES = (
-    *("sae_training", "reporting", "sparsity", "extract", "in_memory"),
+    *("sae_training", "sparsity", "extract", "in_memory"),
     *("train_sae", "latents", "encode"),
     *(
         "names",
@@ -34,6 +44,7 @@ STAGES = (
         "probe_jobs",
         "fit",
         "run_file",
+        "finished",
         "report",
         "shards",
         "stage_configs",

@@ -6,7 +6,9 @@ import pathlib
 import shutil
 import tempfile
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+from tests import compiling_flags
+
+os.environ.setdefault("XLA_FLAGS", f"{compiling_flags.DEVICES} {compiling_flags.HASTE}")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the launch scripts do
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Most of a test's time is compiling: what one test has compiled, the others and the processes that

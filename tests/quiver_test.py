@@ -6,13 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from jaxprobe import quiver
+from jaxprobe import base, quiver
+
+
+def _arrow(method):
+    return base.Arrow(features="activations", method=method)
 
 
 def _arrows(valid_GA, test_GA, num_baselines, datasets=None):
     cases, arrows = np.shape(valid_GA)
     return quiver.Arrows(
-        names=tuple(f"arrow{i}" for i in range(arrows)),
+        arrows=tuple(_arrow(f"arrow{i}") for i in range(arrows)),
         is_sae_A=np.arange(arrows) >= num_baselines,
         datasets=tuple(datasets or (f"set{i}" for i in range(cases))),
         level_G=np.full(cases, math.nan),
@@ -65,17 +69,30 @@ def test_summary_by_hand():
 
 
 def test_gather_keeps_levels_apart_and_refuses_doubles():
-    score = quiver.Score("a", 0.15, 42, "logistic", 0.9, 0.8)
+    logistic, sae, another = map(_arrow, ("logistic", "sae", "another"))
+    score = quiver.Score("a", 0.15, 42, logistic, 0.9, 0.8)
     scores = [
         score,
-        score._replace(level=0.15000000000000002, arrow="sae"),
-        score._replace(level=0.2, seed=1, arrow="sae"),
-        score._replace(arrow="another"),
+        score._replace(level=0.15000000000000002, arrow=sae),
+        score._replace(level=0.2, seed=1, arrow=sae),
+        score._replace(arrow=another),
+        score._replace(level=0.2, seed=1, arrow=sae, test_set="shifted"),
     ]
-    arrows = quiver.gather(scores, ["logistic"], ["sae"])
-    np.testing.assert_array_equal(arrows.valid_GA, [[0.9, 0.9], [np.nan, 0.9]])
+    arrows = quiver.gather(scores, [logistic], [sae])
+    np.testing.assert_array_equal(arrows.valid_GA, [[0.9, 0.9], [np.nan, 0.9], [np.nan, 0.9]])
     with pytest.raises(ValueError, match=r"'logistic' twice for dataset 'a', level 0\.15"):
-        quiver.gather([score, score], ["logistic"], ["sae"])
+        quiver.gather([score, score], [logistic], [sae])
+
+
+def test_only_some_arrows_leave_out_cases_without_them():
+    one, two, three = map(_arrow, ("one", "two", "three"))
+    scores = [quiver.Score(d, math.nan, 0, a, 0.9, 0.8) for d, a in (("x", one), ("y", three))]
+    scores.append(quiver.Score("x", math.nan, 0, two, 0.7, 0.6))
+    few = quiver.gather(scores, [one, two, three]).only([two], [one])
+    again = quiver.gather(scores, [two], [one])
+    assert few.datasets == again.datasets == ("x",) and few.names == ("two", "one")
+    for field in ("is_sae_A", "level_G", "valid_GA", "test_GA"):
+        np.testing.assert_array_equal(getattr(few, field), getattr(again, field))
 
 
 @pytest.mark.parametrize("num_datasets", [8, 40])

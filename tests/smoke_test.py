@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jaxprobe import assets
+from tests import compiling_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = (
@@ -42,7 +42,7 @@ def start(workdir: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env={**compiling_flags.as_users(), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -28,11 +28,10 @@ import flags
 import jax
 import numpy as np
 
-from jaxprobe import models
+from jaxprobe import models, rendering
 from jaxprobe.probes import Scores
 from jaxprobe.saes import training
 from jaxprobe.stages import encode, extract, probe_jobs, run, train_sae
-from jaxprobe.stages.reporting import page
 from jaxprobe.store import writing
 from tests import fakes
 
@@ -44,7 +43,7 @@ STEPS = {
     "encode": (encode, "_encode_dataset"),
     "fit": (probe_jobs.grid, "fit_grid"),
     "stuck": (probe_jobs.grid, "fit_grid"),
-    "render": (page, "render"),
+    "render": (rendering, "to_html"),
 }
 
 

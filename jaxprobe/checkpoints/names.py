@@ -3,9 +3,8 @@
 from absl import logging
 
 from jaxprobe import boundary
-from jaxprobe.base import ACTIVATIONS
+from jaxprobe.base import ACTIVATIONS, RANDOM_SAE
 from jaxprobe.checkpoints.places import LONGEST_ID, Place
-from jaxprobe.quiver import RANDOM_SAE
 
 RESERVED = (ACTIVATIONS, RANDOM_SAE)  # what results call activations and the random control
 

@@ -14,8 +14,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from jaxprobe import assets, boundary
-from jaxprobe.base import TextDataset
+from jaxprobe.base import Column, TextDataset
 from jaxprobe.checks import check_choice
 from jaxprobe.datasets import rows
 from jaxprobe.datasets.labels import labels
@@ -24,6 +26,7 @@ DEFAULT_SOURCE = "pypi://sae-probes"
 _MASTER = "probing_datasets_MASTER.csv"
 _MOST_FILES = 100_000  # looked through for the layout; the published one has 200
 _SUFFIXES = (".csv", ".csv.zst")
+_BINARY, _CLASSES = "Binary Classification", "Multiclass Classification"  # of the master file
 
 
 def names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
@@ -34,6 +37,48 @@ def names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
         AssetError: It cannot be had.
     """
     return tuple(_master(_Layout.open(source)))
+
+
+def class_names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
+    """The datasets of a source with more than two classes (20 in the published one), in master-file order."""
+    return tuple(_master(_Layout.open(source), _CLASSES))
+
+
+def load_classes(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextDataset:
+    """A dataset of several classes: its column `class` holds them; labels are the first class's.
+
+    Use `one_against_rest("class", name)` for the labels of another class; the texts are shared.
+
+    Args:
+        name: One of `class_names(source)`, or a file as `load` takes it, of any number of classes.
+        source: Where published datasets come from.
+
+    Raises:
+        ValueError: An unknown name, or bad content: file, line and remedy are named.
+        AssetError: The file or the source cannot be had.
+    """
+    text = os.fspath(name)
+    if is_file(text):
+        path = assets.fetch(assets.split_label(text)[1])
+        data, where = rows.unpacked(_read(path), str(path)), str(path)
+    else:
+        layout = _Layout.open(source)
+        files = _master(layout, _CLASSES)
+        check_choice("dataset of several classes", text, files)
+        data, where = layout.read(files[text]), f"{layout.source}/{files[text]}"
+    texts, targets, _ = _columns(data, where)
+    column = Column.of(targets)
+    if len(column.names) < 2:
+        raise ValueError(f"{where}: `target` must hold two or more classes, got {column.names}")
+    first = column.names[0]
+    return TextDataset(
+        name=name_of(text),
+        texts=texts,
+        y_N=(column.code_N == 0).astype(np.int32),
+        label_names=(f"not {first}", first),
+        source=where,
+        columns={"class": column},
+    )
 
 
 def lowest_hashes(loaded: Iterable[TextDataset], count: int) -> list[str]:
@@ -221,21 +266,30 @@ def _files(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _master(layout: _Layout) -> dict[str, str]:
-    """Name -> file of each binary dataset, from the master table."""
+def _master(layout: _Layout, wanted: str = _BINARY) -> dict[str, str]:
+    """Name -> file of each dataset of that kind, from the master table."""
     where = f"{layout.source}/{_MASTER}"
     header, found = rows.table(layout.read(_MASTER), where)
     file, kind = (
         rows.column(header, column, where) for column in ("Dataset save name", "Data type")
     )
-    files = [row[file] for _, row in found if row[kind] == "Binary Classification"]
+    files = [row[file] for _, row in found if row[kind] == wanted]
     return {PurePosixPath(file).name.removesuffix(".csv"): file for file in files}
 
 
 def _parse(name: str, data: bytes, where: str) -> TextDataset:
     """CSV bytes -> dataset; `where` names the file in errors and becomes the source."""
-    header, found = rows.table(data, where)
+    texts, targets, lines = _columns(data, where)
     del data
+    y_N, label_names = labels(targets, lines, where)
+    return TextDataset(
+        name=name, texts=tuple(texts), y_N=y_N, label_names=label_names, source=where
+    )
+
+
+def _columns(data: bytes, where: str) -> tuple[list[str], list[str], dict[str, int]]:
+    """Prompts, targets, and the line of each target's first row."""
+    header, found = rows.table(data, where)
     prompt, target = (rows.column(header, column, where) for column in ("prompt", "target"))
     texts, targets, lines = [], [], {}
     for line, row in found:
@@ -247,7 +301,4 @@ def _parse(name: str, data: bytes, where: str) -> TextDataset:
         texts.append(row[prompt])
         lines.setdefault(row[target], line)
         targets.append(row[target])
-    y_N, label_names = labels(targets, lines, where)
-    return TextDataset(
-        name=name, texts=tuple(texts), y_N=y_N, label_names=label_names, source=where
-    )
+    return texts, targets, lines

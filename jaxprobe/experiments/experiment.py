@@ -8,9 +8,29 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxprobe import datasets
 from jaxprobe.base import Arrow, Site, Split, TextDataset
+from jaxprobe.evidence import Results
 from jaxprobe.jobs import Evaluation, Job, Need
+from jaxprobe.rendering import Report, Table
 from jaxprobe.workspace import Workspace
+
+
+class Pages(NamedTuple):
+    """A report, and the tables of its CSV files.
+
+    Attributes:
+        report: Its blocks.
+        beside: Tables of the files in the work directory, by name: `quiver.csv`.
+        inside: Tables of the files in `report/`, by name, which the page carries as well.
+        names: Every file's name that the experiment's reports can have; of those not made now, what an
+            earlier report left is taken away.
+    """
+
+    report: Report
+    beside: Mapping[str, Table]
+    inside: Mapping[str, Table]
+    names: tuple[str, ...] = ()
 
 
 class Experiment(NamedTuple):
@@ -22,8 +42,9 @@ class Experiment(NamedTuple):
         needs: `(config, workspace, names) -> what to extract` for these datasets.
         jobs: `(config, workspace, name of a dataset) -> what to predict`.
         metrics: Names of `metrics.METRICS` that are recorded beside the columns of a row.
-        report: `(config, results) -> a report of blocks`.
+        report: `(config, results of one or several runs) -> pages`.
         version: Raised when a change to the code changes results; part of every fingerprint.
+        load: `(name, source) -> dataset`: how its datasets are read.
         check: `(config, d_sae by SAE id) -> None`: raises ValueError for what cannot work, before any work.
         installed: `config -> config`: without what this machine lacks, with a warning.
         facts: `(config, workspace, names) -> JSON types`: what the report tells of the datasets, which it
@@ -35,8 +56,9 @@ class Experiment(NamedTuple):
     needs: Callable[[Any, Workspace, Sequence[str]], Iterable[Need]]
     jobs: Callable[[Any, Workspace, str], Iterable[Job]]
     metrics: tuple[str, ...]
-    report: Callable[[Any, Any], Any]
+    report: Callable[[Any, Sequence[Results]], Pages]
     version: int
+    load: Callable[[str, str], TextDataset] = datasets.load
     check: Callable[[Any, Mapping[str, int]], None] = lambda config, d_sae: None
     installed: Callable[[Any], Any] = lambda config: config
     facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (

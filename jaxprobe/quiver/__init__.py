@@ -5,11 +5,9 @@
 
 from jaxprobe.quiver.arrows import (
     BASELINES,
-    RANDOM_LATENTS,
     RANDOM_SAE,
     SAE_METHOD,
     SAE_NUM_LATENTS,
-    SHUFFLED_LABELS,
     TIE_RULES,
     Arrows,
     Comparison,
@@ -26,11 +24,9 @@ from jaxprobe.quiver.effects import Effect, direction, estimate, holm, signed, v
 
 __all__ = [
     "BASELINES",
-    "RANDOM_LATENTS",
     "RANDOM_SAE",
     "SAE_METHOD",
     "SAE_NUM_LATENTS",
-    "SHUFFLED_LABELS",
     "TIE_RULES",
     "Arrows",
     "Comparison",

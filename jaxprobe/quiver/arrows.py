@@ -19,21 +19,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxprobe import checks
+from jaxprobe import base, checks
+from jaxprobe.base import RANDOM_SAE as RANDOM_SAE
+from jaxprobe.base import SAE_METHOD as SAE_METHOD
+from jaxprobe.base import Arrow
 
 BASELINES = ("logistic", "pca", "knn", "xgboost", "mlp")  # the paper's order: ties go to the first
-SAE_METHOD = "logistic_l1"
 SAE_NUM_LATENTS = (128, 16)
 TIE_RULES = ("baselines_first", "saes_first")
 
-RANDOM_SAE = "random_sae"
-SHUFFLED_LABELS = "_shuffled_labels"
-RANDOM_LATENTS = "_random_latents"
-
 
 def is_control(features: str, method: str) -> bool:
-    """Whether a row is a control: shuffled labels, random latents or a random SAE. Never an arrow."""
-    return features == RANDOM_SAE or method.endswith((SHUFFLED_LABELS, RANDOM_LATENTS))
+    """Whether rows of these names are a control, never an arrow; `Arrow.control` says it of an arrow."""
+    return bool(base.control_of(features, method))
 
 
 class Score(NamedTuple):
@@ -42,9 +40,10 @@ class Score(NamedTuple):
     dataset: str
     level: float
     seed: int
-    arrow: str
+    arrow: Arrow
     valid: float
     test: float
+    test_set: str = "test"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,29 +51,50 @@ class Arrows:
     """The scores of A arrows on G cases.
 
     Attributes:
-        names: A arrow names; the baselines first, in the order in which ties are broken.
-        is_sae_A: Which arrows read SAE latents.
-        datasets: G dataset names; one name occurs once per level and seed.
+        arrows: A arrows; the baselines first, in the order in which ties are broken.
+        is_sae_A: Which arrows join the baselines: SAE probes, or what stands in their place.
+        datasets: G dataset names; one name occurs once per level, seed and test set.
         level_G: Levels, NaN where the regime has none.
         valid_GA: Valid AUROC; NaN where it is missing or the arrow is.
         test_GA: Test AUROC; NaN marks a missing arrow.
     """
 
-    names: tuple[str, ...]
+    arrows: tuple[Arrow, ...]
     is_sae_A: np.ndarray
     datasets: tuple[str, ...]
     level_G: np.ndarray
     valid_GA: np.ndarray
     test_GA: np.ndarray
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arrows' names."""
+        return tuple(map(str, self.arrows))
 
-def gather(scores: Iterable[Score], baselines: Sequence[str], saes: Sequence[str]) -> Arrows:
+    def only(self, baselines: Sequence[Arrow], saes: Sequence[Arrow]) -> "Arrows":
+        """The same scores with these arrows alone, on the cases that have one of them."""
+        column = {arrow: place for place, arrow in enumerate(self.arrows)}
+        kept_A = np.array([column[arrow] for arrow in (*baselines, *saes)], int)
+        kept_G = np.flatnonzero(~np.isnan(self.test_GA[:, kept_A]).all(axis=1))
+        return Arrows(
+            arrows=(*baselines, *saes),
+            is_sae_A=np.arange(len(kept_A)) >= len(baselines),
+            datasets=tuple(self.datasets[case] for case in kept_G),
+            level_G=self.level_G[kept_G],
+            valid_GA=self.valid_GA[np.ix_(kept_G, kept_A)],
+            test_GA=self.test_GA[np.ix_(kept_G, kept_A)],
+        )
+
+
+def gather(
+    scores: Iterable[Score], baselines: Sequence[Arrow], saes: Sequence[Arrow] = ()
+) -> Arrows:
     """Lays scores out as cases by arrows.
 
     Args:
         scores: In any order; those of arrows not named below are left out.
-        baselines: Names of the baseline arrows, first wins ties.
-        saes: Names of the SAE arrows, first wins ties.
+        baselines: The baseline arrows, first wins ties.
+        saes: The SAE arrows, first wins ties.
 
     Returns:
         Arrows, with cases in the order of their first score.
@@ -82,31 +102,32 @@ def gather(scores: Iterable[Score], baselines: Sequence[str], saes: Sequence[str
     Raises:
         ValueError: Two scores for one arrow on one case.
     """
-    names = (*baselines, *saes)
-    column = {name: place for place, name in enumerate(names)}
+    arrows = (*baselines, *saes)
+    column = {arrow: place for place, arrow in enumerate(arrows)}
     case_of: dict[tuple, int] = {}
     cells: dict[tuple[int, int], tuple[float, float]] = {}
     for score in scores:
-        if score.arrow not in column:
+        place = column.get(score.arrow)
+        if place is None:
             continue
         level = None if math.isnan(score.level) else round(score.level, 6)
-        case = case_of.setdefault((score.dataset, level, score.seed), len(case_of))
-        cell = (case, column[score.arrow])
+        key = (score.dataset, level, score.seed, score.test_set)
+        cell = (case_of.setdefault(key, len(case_of)), place)
         if cell in cells:
             raise ValueError(
-                f"`scores` must hold each arrow once per case, got {score.arrow!r} twice for dataset"
-                f" {score.dataset!r}, level {level}, seed {score.seed}; the results of two different"
-                " runs may be mixed: report them from separate work directories"
+                f"`scores` must hold each arrow once per case, got {str(score.arrow)!r} twice for"
+                f" dataset {score.dataset!r}, level {level}, seed {score.seed}; the results of two"
+                " different runs may be mixed: report them from separate work directories"
             )
         cells[cell] = (score.valid, score.test)
-    both_2GA = np.full((2, len(case_of), len(names)), np.nan)
+    both_2GA = np.full((2, len(case_of), len(arrows)), np.nan)
     for (case, arrow), pair in cells.items():
         both_2GA[:, case, arrow] = pair
     return Arrows(
-        names=names,
-        is_sae_A=np.arange(len(names)) >= len(baselines),
-        datasets=tuple(dataset for dataset, _, _ in case_of),
-        level_G=np.array([math.nan if level is None else level for _, level, _ in case_of]),
+        arrows=arrows,
+        is_sae_A=np.arange(len(arrows)) >= len(baselines),
+        datasets=tuple(dataset for dataset, *_ in case_of),
+        level_G=np.array([math.nan if level is None else level for _, level, *_ in case_of]),
         valid_GA=both_2GA[0],
         test_GA=both_2GA[1],
     )

@@ -1,11 +1,13 @@
 """The results that stand on one page, from the objects of a work directory's jobs."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxprobe import records, results
 from jaxprobe.base import ResultRow
+from jaxprobe.evidence import ChosenLatent, Record, Results
 from jaxprobe.results import Scored
 from jaxprobe.stages import plans
 from jaxprobe.stages.plans import Plan
@@ -22,6 +24,7 @@ class Gathered:
         record_of: Per fingerprint of rows, the name of the record that made them.
         facts: What the experiment tells of the datasets.
         made: When the last of the runs was done, UTC, ISO 8601.
+        command: What started the first.
     """
 
     parts: Sequence[Scored]
@@ -29,6 +32,7 @@ class Gathered:
     record_of: Mapping[str, str]
     facts: Mapping[str, Any]
     made: str
+    command: str
 
     @property
     def rows(self) -> list[ResultRow]:
@@ -62,6 +66,7 @@ def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
         record_of=made_by,
         facts=facts,
         made=max(plan.made for plan in page),
+        command=page[0].command,
     )
 
 
@@ -85,4 +90,57 @@ def _fresh(part: Scored, seen: set[tuple]) -> Scored:
         rows=[part.rows[at] for at in kept],
         metrics={name: [values[at] for at in kept] for name, values in part.metrics.items()},
         about=part.about,
+    )
+
+
+def evidence(found: Gathered, name: str = "") -> Results:
+    """Gathered results as a report is made of them.
+
+    Args:
+        found: What was gathered.
+        name: What the run is called beside others.
+    """
+    rows = found.rows
+    metrics = dict.fromkeys(metric for part in found.parts for metric in part.metrics)
+    return Results(
+        rows=rows,
+        records=[_record(found, key, rows) for key in found.records],
+        latents=[
+            ChosenLatent(**{**entry, "texts": tuple(entry["texts"])})
+            for part in found.parts
+            for entry in part.about.get("chosen", ())
+        ],
+        metrics={
+            metric: [
+                value
+                for part in found.parts
+                for value in part.metrics.get(metric, [math.nan] * len(part.rows))
+            ]
+            for metric in metrics
+        },
+        name=name,
+    )
+
+
+def _record(found: Gathered, key: str, rows: Sequence[ResultRow]) -> Record:
+    """The record of the run that made some of the rows."""
+    known = found.records[key]
+    config = known["config"]
+    made = [row for row in rows if found.record_of[row.fingerprint] == key]
+    return Record(
+        model=made[0].model,
+        sites=tuple(dict.fromkeys(row.site for row in made)),
+        config=config,
+        versions=known["versions"],
+        device=known["device"],
+        processor=known["processor"],
+        commit=known["commit"],
+        date=found.made,
+        command=found.command,
+        seeds=known["seeds"],
+        solver=str(config.get("fit", {}).get("solver", "")),
+        sae_quality=known["sae_quality"],
+        leaks=found.facts.get("leaks", {}),
+        fingerprints=known["fingerprints"],
+        dedup_by=str(config.get("encode", {}).get("dedup_by", "")),
     )

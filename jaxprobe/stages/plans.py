@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxprobe import sealed
+from jaxprobe import records, sealed
 from jaxprobe.results import TableError
 from jaxprobe.stages.shards import Shard
 from jaxprobe.workdir import Workdir
@@ -29,6 +29,7 @@ class Plan:
         scope: What the config shares with others on one page: `scope_of`.
         record: Name of the record of the run that completed it.
         made: When that was, UTC, ISO 8601.
+        command: What was typed.
         objects: Names of the result objects, in order.
         facts: What the experiment's report tells of the datasets.
     """
@@ -37,6 +38,7 @@ class Plan:
     scope: str
     record: str
     made: str
+    command: str
     objects: tuple[str, ...]
     facts: Mapping[str, Any]
 
@@ -76,7 +78,9 @@ def write(
         }:
             return
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    place.replace(sealed.to_json(content | {"facts": facts(), "made": made}))
+    place.replace(
+        sealed.to_json(content | {"facts": facts(), "made": made, "command": records.command()})
+    )
 
 
 def read_all(work: Workdir) -> list[Plan]:
@@ -118,6 +122,7 @@ def _joined(name: str, pieces: Sequence[Mapping[str, Any]]) -> Plan:
         scope=pieces[0]["scope"],
         record=pieces[0]["record"],
         made=max(piece["made"] for piece in pieces),
+        command=pieces[0]["command"],
         objects=tuple(one for piece in pieces for one in piece["objects"]),
         facts=facts,
     )

@@ -135,12 +135,18 @@ class _Job:
         return Workspace(
             self.work,
             source=self.config.source,
+            load=self.experiment.load,
             control_datasets=self.experiment.names(self.config),
             seed=self.config.seed,
-            load_saes=lambda: [*train_sae.load(self.config, self.work, self._store()), *named],
+            load_saes=lambda: [*self._trained(), *named],
             sae_sites=sae_sites,
             activations=shards.activations(self.shard, self.work),
         )
+
+    def _trained(self) -> list[LoadedSae]:
+        if not saes_to_train(self.config):
+            return []
+        return train_sae.load(self.config, self.work, self._store())
 
     def _store(self) -> ActivationStore:
         """The store of all tokens, on which SAEs are trained: the whole job's, also for a shard."""

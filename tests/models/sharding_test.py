@@ -1,7 +1,6 @@
 """The same numbers however many devices hold the parameters, and the memory that each of them needs."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from jaxprobe.models import load_model, memory, parameters, sharding
 from jaxprobe.models.hf_config import read_config
+from tests import compiling_flags
 
 ROOT = Path(__file__).parents[2]
 GEMMA_2_9B = {
@@ -59,7 +59,7 @@ def test_one_two_and_eight_devices_give_the_same_numbers(tiny_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=compiling_flags.with_devices(8),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)

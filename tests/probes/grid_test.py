@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from jaxprobe import base, regimes
 from jaxprobe.probes import grid, lanes, logistic, logistic_l1
+from tests import compiling_flags
 
 pytest.importorskip("sklearn", reason="scikit-learn is the reference")
 from sklearn.linear_model import LogisticRegression
@@ -239,13 +239,12 @@ np.testing.assert_array_equal(spread.best_value, alone.best_value)
 
 
 def test_eight_devices_give_the_same_numbers():
-    flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", EIGHT],
         check=False,
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        env={**compiling_flags.with_devices(8), "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -84,7 +84,7 @@ def test_a_table_of_another_run_is_refused(tmp_path):
     rows = fake_results.rows(datasets=("a", "b"))
     run = {"results": report.fingerprints(rows)}
     root = _workdir(tmp_path / "own", rows, run)
-    assert "solver" in _report(root)
+    assert "Solver" in _report(root)
     other = [dataclasses.replace(row, fingerprint="another") for row in rows]
     root = _workdir(tmp_path / "other", other, run)
     with pytest.raises(
@@ -93,7 +93,7 @@ def test_a_table_of_another_run_is_refused(tmp_path):
         _report(root)
     # Results that the run has not recorded yet are its own.
     more = [*rows, *fake_results.rows(datasets=("c",))]
-    assert "solver" in _report(_workdir(tmp_path / "more", more, run))
+    assert "Solver" in _report(_workdir(tmp_path / "more", more, run))
 
 
 def test_files_of_an_earlier_report_go(tmp_path):
@@ -137,10 +137,32 @@ def test_without_sae_or_baseline_there_is_a_report(tmp_path):
         assert "nothing to compare" in (root / "report/index.html").read_text()
 
 
+def test_several_runs_stand_on_one_page(tmp_path):
+    datasets = fake_results.DATASETS[:2]
+    record = fake_results.run_record()
+    for name, seed in (("a", 0), ("b", 1)):
+        rows = [
+            dataclasses.replace(row, fingerprint=name)
+            for row in fake_results.rows(datasets, seed=seed)
+        ]
+        _workdir(tmp_path / name, rows, record | {"solver": f"solver of {name}"})
+    folders = [tmp_path / name for name in "ab"]
+    text = report.report_runs(report.ReportConfig(), folders, tmp_path / "both")
+    assert "at 2 places" in text or "of 2 places" in text
+    page = (tmp_path / "both/report/index.html").read_text()
+    for name in "ab":  # what the page says of a run is what its own record says
+        assert f"solver of {name}" in page
+        assert f"Summary: {fake_results.MODEL} at {fake_results.SITE} ({name})" in page
+    assert "../results.parquet" not in page
+    assert [line["run"] for line in _csv(tmp_path / "both/report/settings.csv")] == [*"aaaabbbb"]
+    with pytest.raises(ValueError, match="`runs` must name different work directories, got "):
+        report.report_runs(report.ReportConfig(), [folders[0]] * 2, tmp_path / "both")
+
+
 def test_terminal_table(quick):
     _, text = quick
     assert max(map(len, text.splitlines())) <= 100
-    assert "solver converged" in text
+    assert "Solver: converged" in text
     rows = fake_results.rows()
     row = next(r for r in rows if r.method == "logistic" and r.dataset == "66_living-room")
     line = next(line for line in text.splitlines() if line.startswith("66_living-room"))
@@ -148,8 +170,7 @@ def test_terminal_table(quick):
     flat = " ".join(text.split())
     for wanted in (
         "On these 10 datasets adding SAE probes to the baselines",
-        "shuffled labels, logistic on activations: 0.5",
-        "random SAE: 0.7",
+        "random SAE paper 10 0.7",
         f"{sum(not row.converged for row in rows)} of {len(rows)} fits did not converge",
     ):
         assert wanted in flat

@@ -5,9 +5,10 @@ References:
 """
 
 from jaxprobe.experiments.experiment import Experiment
-from jaxprobe.experiments.probing import jobs, leak_rates
+from jaxprobe.experiments.probing import jobs, leaks
 from jaxprobe.experiments.probing.checking import check, with_installed
 from jaxprobe.experiments.probing.config import Config
+from jaxprobe.experiments.probing.report import pages
 
 EXPERIMENT = Experiment(
     config=Config,
@@ -15,9 +16,9 @@ EXPERIMENT = Experiment(
     needs=jobs.needs,
     jobs=jobs.jobs,
     metrics=jobs.METRICS,
-    report=None,
+    report=pages,
     version=1,
     check=check,
     installed=with_installed,
-    facts=leak_rates.facts,
+    facts=leaks.facts,
 )

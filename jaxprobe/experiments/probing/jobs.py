@@ -35,25 +35,24 @@ def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterat
 
 def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
     """Every job of a dataset: baselines at every site, each SAE at its own, controls."""
-    dataset, splits = draws(config, workspace, name)
+    return jobs_of(config, workspace, *draws(config, workspace, name))
+
+
+def jobs_of(
+    config: Config, workspace: Workspace, table: TextDataset, splits: tuple[Split, ...]
+) -> Iterator[Job]:
+    """The jobs of any splits of a table."""
     engine = Engine(
         dtype=workspace.fit_dtype(config.fit.dtype),
         memory_gib=config.fit.memory_gib,
         metrics=METRICS,
     )
+    settings = {"dtype": config.fit.dtype}
     for standard in (True, False):
         of_kind = [split for split in splits if (split.regime == "standard") == standard]
         for part in batched(of_kind, SPLITS_AT_ONCE):
             for site, groups, more in _groups(config, workspace, splits, standard):
-                yield from product(
-                    dataset,
-                    part,
-                    groups,
-                    site,
-                    engine,
-                    settings={"dtype": config.fit.dtype},
-                    **more,
-                )
+                yield from product(table, part, groups, site, engine, settings=settings, **more)
 
 
 def _groups(
