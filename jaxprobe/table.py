@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jaxprobe.base import ResultRow
-from jaxprobe.store.files import locked, replace_file
+from jaxprobe.place import Place
 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _FIELDS = dataclasses.fields(ResultRow)
@@ -56,7 +56,7 @@ def append(path: Path | str, rows: Sequence[ResultRow]) -> int:
         return 0
     new = _to_table(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock"), wait=True):
+    with Place.parse(path.with_name(f".{path.name}.lock")).locked(wait=True):
         old = read(path) if path.exists() else SCHEMA.empty_table()
         # Only rows of these datasets can collide.
         near = old.filter(pc.field("dataset").isin(new["dataset"].unique()))
@@ -143,14 +143,14 @@ def write(path: Path | str, table: pa.Table) -> None:
     path = Path(path)
     _check_columns(path, table.schema)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock"), wait=True):
+    with Place.parse(path.with_name(f".{path.name}.lock")).locked(wait=True):
         _write(path, table.select(COLUMNS).cast(SCHEMA))
 
 
 def _write(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), sink, compression="zstd", compression_level=1)
-    replace_file(path, sink.getvalue())
+    Place.parse(path).replace(sink.getvalue())
 
 
 def _to_table(rows: Sequence[ResultRow]) -> pa.Table:

@@ -1,7 +1,7 @@
 """The state of a training run between two processes: a pytree of arrays and what it belongs to."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike
 from typing import TypeVar
 
 import jax
@@ -9,28 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import boundary, sealed
-from jaxprobe.checkpoints import atomic
+from jaxprobe.place import Place
 
 HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
 Tree = TypeVar("Tree")
 
 
-def save(path: Path, tree, identity: Mapping[str, object]) -> None:
+def save(path: Place | PathLike | str, tree, identity: Mapping[str, object]) -> None:
     """Writes a pytree of arrays, whole or not at all.
 
     Args:
-        path: The file to write.
+        path: The file to write, or its place.
         tree: Arrays.
         identity: JSON types that tell which run this is.
     """
-    atomic.write_bytes(path, *sealed.to_safetensors(_named(tree), HEADER, identity))
+    Place.parse(path).replace(sealed.to_safetensors(_named(tree), HEADER, identity))
 
 
-def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
+def load(path: Place | PathLike | str, like: Tree, identity: Mapping[str, object]) -> Tree:
     """Reads what `save` wrote.
 
     Args:
-        path: The file.
+        path: The file, or its place.
         like: A tree of the same structure (arrays, or `jax.ShapeDtypeStruct`).
         identity: What the file must belong to.
 
@@ -53,7 +53,7 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
 
-def check_identity(found: Mapping, wanted: Mapping, path: Path) -> None:
+def check_identity(found: Mapping, wanted: Mapping, path: Place | PathLike | str) -> None:
     """Raises ValueError at the first entry in which a file belongs to another run."""
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
