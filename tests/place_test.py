@@ -332,7 +332,7 @@ def test_a_failed_write_leaves_the_old_object_and_names_the_place(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(local_files.os, call, full)
-        with pytest.raises(OSError, match=r"No space left on device: .*work/a'"):
+        with pytest.raises(OSError, match=r"No space left on device: .*work/a'$"):
             (item.create if call == "link" else item.replace)(b"new")
     assert item.exists() == (call != "link")
     assert not item.exists() or item.read() == b"old"

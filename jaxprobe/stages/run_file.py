@@ -53,7 +53,7 @@ class RunFile:
     def read(self) -> dict[str, Any]:
         """What earlier starts wrote; nothing where it is damaged, since it is written anew."""
         try:
-            return sealed.loads_json(self._place, self._place.read(), "delete it")
+            return sealed.read_json(self._place, "delete it")
         except FileNotFoundError:
             return {}
         except boundary.FileError as error:
