@@ -1,7 +1,6 @@
 """SAE weight files: each published layout in its own module, one `load_sae` before them all."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 

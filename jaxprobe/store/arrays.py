@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 import tensorstore as ts
 
 from jaxprobe import boundary, place
+from jaxprobe.base import POOLINGS
 from jaxprobe.place import Place
 from jaxprobe.store.layout import StoreError, Tap, tap_name, width_of
 
-_SHARD_BYTES = {False: 4 << 20, True: 16 << 20}  # whether every token has a row
+_SHARD_BYTES = dict.fromkeys(POOLINGS, 4 << 20) | {"tokens": 16 << 20}
 # Single rows of `last` are read, since a dataset's prompts lie scattered: 4 rows a chunk read 5,000 of 50,000
 # rows in 0.13 s. `tokens` are read in runs.
-_CHUNK_ROWS = {False: 4, True: 128}
+_CHUNK_ROWS = dict.fromkeys(POOLINGS, 4) | {"tokens": 128}
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 # Zeros are stored as they are, so that what is not there cannot pass for them.
@@ -112,8 +113,8 @@ def _check_files(root: Place, tap: Tap) -> None:
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:
     width, dtype, pooling = width_of(tap, fingerprint), dtype_of(tap, fingerprint), tap[1]
-    chunk = _CHUNK_ROWS[pooling == "tokens"]
-    fitting = _SHARD_BYTES[pooling == "tokens"] // (width * _ITEM_BYTES[dtype])
+    chunk = _CHUNK_ROWS[pooling]
+    fitting = _SHARD_BYTES[pooling] // (width * _ITEM_BYTES[dtype])
     # A power of two, so that read-ahead buffers and shards line up.
     rows = max(chunk, min(1 << 16, 1 << (max(1, fitting).bit_length() - 1)))
     sharding = {
