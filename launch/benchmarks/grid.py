@@ -19,7 +19,7 @@ from absl import flags
 
 from benchmarks.timing import timed
 from jaxprobe import base, datasets, regimes
-from jaxprobe.probes import PROBES, grid, logistic
+from jaxprobe.probes import PROBES, grid, lanes, logistic
 from jaxprobe.stages import encode, extract, run
 from jaxprobe.stages import latents as kept
 from jaxprobe.store import ActivationStore
@@ -82,8 +82,10 @@ def _floors(probe, x_ND, splits, counts) -> dict[str, float]:
     """CPU seconds that the work cannot do without, by kind."""
     wide = grid.resolve_dtype("auto") == "float64"
     started = time.process_time()
-    lanes = [
-        grid.lane(probe, split, x_ND.shape[1], np.arange(count) if count else np.zeros(0), count, 0)
+    all_lanes = [
+        lanes.make_lane(
+            probe, split, x_ND.shape[1], np.arange(count) if count else np.zeros(0), count
+        )
         for split in splits
         for count in counts or (0,)
     ]
@@ -91,7 +93,7 @@ def _floors(probe, x_ND, splits, counts) -> dict[str, float]:
         jax.block_until_ready(jnp.asarray(x_ND).astype("float64" if wide else "float32"))
     host = time.process_time() - started
     empty = jax.jit(lambda problem: problem.count + 1)
-    launch = timed(lambda: empty(lanes[0]))[1].cpu * len(lanes)
+    launch = timed(lambda: empty(all_lanes[0]))[1].cpu * len(all_lanes)
     products = read = 0.0
     for (num_train, width), number in _problems(splits, x_ND.shape[1], counts).items():
         products += number * _newton_seconds(num_train, width)
