@@ -11,7 +11,7 @@ from benchmarks import encode, fit, forward, grid, models, train_sae
 from benchmarks.ranking import select_suite
 from flags import config_and_workdir, finish, parse_flags
 
-from jaxprobe.stages import run
+from jaxprobe import records
 
 SUITES = {
     "forward": forward.suite,
@@ -27,12 +27,12 @@ _SUITE = flags.DEFINE_enum("suite", "all", [*SUITES, *ALONE, "select", "all"], "
 def main(argv: list[str]) -> None:
     """Runs the suites asked for."""
     if _SUITE.value == "select":
-        print(f"select: {run.device()}")
+        print(f"select: {records.device()}")
         return finish(select_suite)
     config, workdir = config_and_workdir(argv)
     for name, suite in (SUITES | ALONE).items():
         if _SUITE.value == name or (_SUITE.value == "all" and name in SUITES):
-            print(f"\n{name}: {run.device()}")
+            print(f"\n{name}: {records.device()}")
             finish(lambda suite=suite: suite(config, workdir))
 
 

@@ -12,8 +12,8 @@ from absl import logging
 from jaxprobe import stopping
 from jaxprobe.assets import AssetError
 from jaxprobe.outgoing import printable
+from jaxprobe.results import TableError
 from jaxprobe.store import StoreError
-from jaxprobe.table import TableError
 
 # What files, disks, networks and users bring about. TypeError, KeyError and the like are mistakes of
 # the program: they stay tracebacks.

@@ -7,7 +7,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxprobe"
 # One reading order: a room imports only rooms that stand above it.
 ROOMS = (
-    *("checks", "settings", "arguments", "boundary", "place", "outgoing", "sealed", "stopping", "sites"),
+    *(
+        "checks",
+        "settings",
+        "arguments",
+        "boundary",
+        "place",
+        "outgoing",
+        "sealed",
+        "stopping",
+        "sites",
+    ),
     *("equality", "text_dataset", "base"),
     *("metrics", "regimes", "saes", "selection", "probes", "quiver"),
     *(

@@ -92,7 +92,7 @@ def written(tmp_path_factory):
     paths = [fakes.write_csv(root, fakes.dataset(name, 60)) for name in ("a", "b")]
     with pytest.MonkeyPatch.context() as patch:
         # Small files: several shards of each array. Two extractions: two segments.
-        patch.setattr(store_arrays, "_SHARD_BYTES", {"last": 1 << 12, "tokens": 1 << 14})
+        patch.setattr(store_arrays, "_SHARD_BYTES", {False: 1 << 12, True: 1 << 14})
         run_extract(paths[:1], root)
         run_extract(paths, root)
     store = root / "activations"
@@ -203,7 +203,7 @@ def test_a_whole_file_in_the_wrong_place_is_an_error(store, pooling, tmp_path):
 
 def test_another_runs_files_are_an_error(store, written, tmp_path, monkeypatch):
     """The same prompts through another model: every file fits but for what is in it."""
-    monkeypatch.setattr(store_arrays, "_SHARD_BYTES", {"last": 1 << 12, "tokens": 1 << 14})
+    monkeypatch.setattr(store_arrays, "_SHARD_BYTES", {False: 1 << 12, True: 1 << 14})
     paths = [str(store.parent / f"{name}.csv") for name in ("a", "b")]
     for name in ("a", "b"):
         fakes.write_csv(store.parent, fakes.dataset(name, 60))

@@ -1,6 +1,7 @@
 """SAE weight files: each published layout in its own module, one `load_sae` before them all."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,7 @@ SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
 
 
 def load_sae(
-    source: str | Path,
+    source: str | os.PathLike,
     *,
     id: str | None = None,
     site: Site | str | None = None,
@@ -99,7 +100,7 @@ def load_labelled(entry: str) -> LoadedSae:
     return load_sae(source, id=label or None)
 
 
-def bos_setting(source: str | Path) -> str:
+def bos_setting(source: str | os.PathLike) -> str:
     """Whether an SAE was trained with BOS, as `LoadedSae.bos`, without reading its weights.
 
     Raises:
@@ -148,7 +149,11 @@ def _weights(sae):
 
 
 def save_sae(
-    path: str | Path, sae, metadata: Mapping[str, object] | None = None, *, layout: str = "jaxprobe"
+    path: str | os.PathLike,
+    sae,
+    metadata: Mapping[str, object] | None = None,
+    *,
+    layout: str = "jaxprobe",
 ) -> Path:
     """Saves an SAE, atomically.
 
@@ -177,17 +182,17 @@ def save_sae(
     if isinstance(sae, LoadedSae) and sae.bos != "auto":
         metadata = {training_settings.BOS: sae.bos == "on", **metadata}
     saved_metadata.warn_of_lost(metadata, layout)
-    path, sae = Path(path), _weights(sae)
+    file, sae = Path(path), _weights(sae)
     if layout == "sae_lens":
-        return sae_lens_export.save(path, sae, metadata)
+        return sae_lens_export.save(file, sae, metadata)
     module = native if layout == "jaxprobe" else gemma_scope
-    if path.suffix != Path(module.FILE_NAME).suffix:
-        path = path / module.FILE_NAME
+    if file.suffix != Path(module.FILE_NAME).suffix:
+        file = file / module.FILE_NAME
     if layout == "jaxprobe":
-        native.save(path, sae, metadata)
+        native.save(file, sae, metadata)
     else:
-        gemma_scope.save(path, sae)
-    return path
+        gemma_scope.save(file, sae)
+    return file
 
 
 def _place(path: Path, source: str, options: places.Options) -> places.Place:

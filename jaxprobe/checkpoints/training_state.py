@@ -1,5 +1,6 @@
 """The state of a training run between two processes: a pytree of arrays and what it belongs to."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
 Tree = TypeVar("Tree")
 
 
-def save(path: Path, tree, identity: Mapping[str, object]) -> None:
+def save(path: str | os.PathLike, tree, identity: Mapping[str, object]) -> None:
     """Writes a pytree of arrays, whole or not at all.
 
     Args:
@@ -23,10 +24,10 @@ def save(path: Path, tree, identity: Mapping[str, object]) -> None:
         tree: Arrays.
         identity: JSON types that tell which run this is.
     """
-    atomic.write_bytes(path, *sealed.to_safetensors(_named(tree), HEADER, identity))
+    atomic.write_bytes(Path(path), *sealed.to_safetensors(_named(tree), HEADER, identity))
 
 
-def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
+def load(path: str | os.PathLike, like: Tree, identity: Mapping[str, object]) -> Tree:
     """Reads what `save` wrote.
 
     Args:
@@ -39,7 +40,7 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     """
     wanted = _named(like, read=False)
     remedy = "delete it to train afresh"
-    found, arrays = sealed.read_safetensors(path, HEADER, remedy)
+    found, arrays = sealed.read_safetensors(Path(path), HEADER, remedy)
     check_identity(found, identity, path)
     fits = arrays.keys() == wanted.keys() and all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
@@ -53,7 +54,7 @@ def load(path: Path, like: Tree, identity: Mapping[str, object]) -> Tree:
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
 
-def check_identity(found: Mapping, wanted: Mapping, path: Path) -> None:
+def check_identity(found: Mapping, wanted: Mapping, path: str | os.PathLike) -> None:
     """Raises ValueError at the first entry in which a file belongs to another run."""
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):

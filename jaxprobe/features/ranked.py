@@ -79,14 +79,14 @@ def rank(
     )
     latent_U = np.union1d(top.index_PK, random_PK).astype(np.int32)
     return DatasetLatents(
-        rows=Columns.of(_kept_columns(encoder, len(x_ND), latent_U), len(x_ND)),
+        rows=Columns.of(kept_columns(encoder, len(x_ND), latent_U), len(x_ND)),
         top_PK=np.searchsorted(latent_U, top.index_PK).astype(np.int32),
         random_PK=np.searchsorted(latent_U, random_PK).astype(np.int32),
         latent_U=latent_U,
     )
 
 
-def _kept_columns(
+def kept_columns(
     encoder: BlockEncoder, num_rows: int, latent_U: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Latents of the first rows at these columns, a block of columns at a time."""

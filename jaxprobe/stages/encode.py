@@ -1,6 +1,6 @@
 """Activations and SAEs to the latents that probes read, a file per dataset and SAE."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -51,7 +51,7 @@ def left(
             yield len(job.dataset.texts), job.arrow.features
 
 
-def _wanted(jobs: Iterator[Job]) -> Iterator[Job]:
+def _wanted(jobs: Iterable[Job]) -> Iterator[Job]:
     """One job of each SAE and site that reads latents: its other jobs read the same file."""
     seen = set()
     for job in jobs:

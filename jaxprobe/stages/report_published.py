@@ -5,9 +5,11 @@ import datetime
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from jaxprobe import datasets, published, records, results, sealed
+from jaxprobe.base import ResultRow
 from jaxprobe.evidence import Record, Results
 from jaxprobe.experiments import EXPERIMENTS
 from jaxprobe.experiments.probing import leaks
@@ -78,7 +80,7 @@ def _record(read: published.Published, folder: str, model: str, source: str) -> 
     )
 
 
-def _check_own(work: Workdir, rows: list) -> None:
+def _check_own(work: Workdir, rows: Sequence[ResultRow]) -> None:
     """Refuses to write published results over others."""
     if work.jobs.children():
         raise results.TableError(

@@ -55,14 +55,22 @@ class TrainSaeConfig:
     @classmethod
     def of(cls, section: TrainSae, one: SaeToTrain) -> "TrainSaeConfig":
         """One of the SAEs that a config's section asks for."""
-        shared = {field.name for field in dataclasses.fields(cls)} & {*vars(section)}
-        own = {
-            "site": str(one.site),
-            "architecture": one.architecture,
-            "d_sae": one.d_sae,
-            "target_l0": one.target_l0,
-        }
-        return cls(**({name: getattr(section, name) for name in shared} | own))
+        return cls(
+            site=str(one.site),
+            architecture=one.architecture,
+            d_sae=one.d_sae,
+            target_l0=one.target_l0,
+            num_tokens=section.num_tokens,
+            batch_size=section.batch_size,
+            learning_rate=section.learning_rate,
+            bandwidth=section.bandwidth,
+            compute_dtype=section.compute_dtype,
+            seed=section.seed,
+            held_out=section.held_out,
+            max_gib=section.max_gib,
+            checkpoint_seconds=section.checkpoint_seconds,
+            num_devices=section.num_devices,
+        )
 
 
 def run(job: Common, store: ActivationStore, work: Workdir) -> None:

@@ -1,6 +1,7 @@
 """Reading activations: by prompt text, or by token."""
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class ActivationStore:
         self._checked = progress.checked
 
     @classmethod
-    def open(cls, root: Path | str, fingerprint: Mapping | None = None) -> "ActivationStore":
+    def open(cls, root: str | os.PathLike, fingerprint: Mapping | None = None) -> "ActivationStore":
         """Opens a store for reading.
 
         Args:

@@ -8,6 +8,7 @@ each file's last write always holds the same rows.
 
 import collections
 import contextlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class StoreWriter:
     Use: `begin` a segment, `append` its batches in order, `finish`; then the next segment.
     """
 
-    def __init__(self, root: Path | str, fingerprint: Mapping):
+    def __init__(self, root: str | os.PathLike, fingerprint: Mapping):
         """Names the store; entering the context creates or opens it.
 
         Args:

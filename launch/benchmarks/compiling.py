@@ -19,7 +19,7 @@ def report(config: run.RunConfig, model, rate: Seconds) -> str:
     """Lines: every bucket's program compiled into an empty cache, and read back from it.
 
     Args:
-        config: Its site, buckets and batches.
+        config: Its job's site, buckets and batches.
         model: A loaded model.
         rate: Seconds that a token takes; the whole extraction is estimated by it.
     """
@@ -50,8 +50,8 @@ def _cache_in(folder: str | None) -> None:
 
 
 def _compile(config: run.RunConfig, model) -> tuple[Seconds, int]:
-    forward = models.make_forward(model, [base.Site.parse(config.site)])
-    extract = config.extract
+    forward = models.make_forward(model, [base.Site.parse(config.job.site)])
+    extract = config.job.extract
     wall, cpu = time.perf_counter(), time.process_time()
     sizes = [size for size in sorted(extract.buckets) if size <= extract.max_length]
     for num_tokens in sizes:

@@ -21,13 +21,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks import peers
+from benchmarks import finished_run, peers
 from benchmarks.timing import Seconds
-from jaxprobe import base, datasets, regimes
+from jaxprobe import base
 from jaxprobe.probes import PROBES, grid, logistic, logistic_l1
-from jaxprobe.stages import encode, extract, run
-from jaxprobe.stages import latents as kept
-from jaxprobe.store import ActivationStore
+from jaxprobe.stages import run
 
 _WORKS = flags.DEFINE_list(
     "fit_works", ["l2", "l2_wide", "l1", "pca", "knn", "mlp", "scarcity"], "fit: what to time."
@@ -88,19 +86,13 @@ def suite(config: run.RunConfig, workdir) -> None:
 
 
 def _read(config: run.RunConfig, workdir):
-    store = ActivationStore.open(workdir / extract.FOLDER)
-    site = base.Site.parse(config.site)
-    sae = run.load_saes(config, workdir)[0]
-    for name in config.encode.datasets:
-        dataset = datasets.load(name, config.encode.source)
-        identity = encode.latents_identity(config.encode, store, sae, dataset)
-        latents = kept.read(kept.latents_path(workdir, sae.id, name), identity)
+    for features in finished_run.features(config, workdir):
         yield Rows(
-            name=name,
-            x_ND=store.read(site, dataset.texts),
-            z_NK=latents.rows.dense(latents.top_PK[0]),
-            split=regimes.splits(dataset, seed=config.encode.seed)[0],
-            scarce=regimes.splits(dataset, "scarcity", seed=config.encode.seed),
+            name=features.dataset.name,
+            x_ND=features.x_ND,
+            z_NK=features.z_NK,
+            split=features.splits(config.job.seed, ("standard",))[0],
+            scarce=tuple(features.splits(config.job.seed, ("scarcity",))),
         )
 
 

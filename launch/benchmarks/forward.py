@@ -46,9 +46,9 @@ class Prompts(NamedTuple):
 def suite(config: run.RunConfig, workdir) -> None:
     """A table per set of prompts and for all of them, ratios, and what compiling takes."""
     del workdir
-    site = base.Site.parse(config.site)
+    site = base.Site.parse(config.job.site)
     loaded = {
-        dtype: models.load_model(config.extract.model, dtype) for dtype in ("bfloat16", "float32")
+        dtype: models.load_model(config.job.model, dtype) for dtype in ("bfloat16", "float32")
     }
     sets = _prompts(config, loaded["float32"])
     sides: dict[str, Callable] = {}
@@ -88,17 +88,17 @@ def _prompts(config: run.RunConfig, model) -> list[Prompts]:
         texts = [
             text
             for name in names
-            for text in list(dict.fromkeys(datasets.load(name, config.encode.source).texts))[:count]
+            for text in list(dict.fromkeys(datasets.load(name, config.job.source).texts))[:count]
         ]
-        return tokens.token_ids(model.tokenizer, texts, config.extract.max_length)
+        return tokens.token_ids(model.tokenizer, texts, config.job.extract.max_length)
 
-    short = config.encode.datasets[:SHORT_DATASETS]
+    short = config.job.datasets[:SHORT_DATASETS]
     found = [Prompts(f"{len(short)} short sets", ids(short, _PROMPTS.value))]
     return [*found, *(Prompts(n, ids([n], _PROMPTS.value // 4)) for n in _LONG.value)]
 
 
 def _plan(config: run.RunConfig, model, ids) -> list[base.TokenBatch]:
-    extract = config.extract
+    extract = config.job.extract
     return list(
         tokens.batches(
             ids,
@@ -125,7 +125,7 @@ def _ours(config: run.RunConfig, model, forward, site: base.Site) -> Callable:
 def _load_peers(config: run.RunConfig, site: base.Site) -> tuple[list[torch_peers.Peer], list[str]]:
     if site.stream != "resid_post":
         return [], [f"not compared: the peers read resid_post, and the config {site}"]
-    peers, missing = torch_peers.load(config.extract.model, site.block)
+    peers, missing = torch_peers.load(config.job.model, site.block)
     if peers:
         print(f"  torch runs on {torch_peers.threads()} threads, its default")
     return peers, missing

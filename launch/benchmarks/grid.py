@@ -8,6 +8,7 @@ factor only the weights that are in use, so their products can stay below that f
 """
 
 import functools
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from benchmarks import finished_run
 from benchmarks.timing import timed
-from jaxprobe import base, datasets, regimes
-from jaxprobe.probes import PROBES, grid, logistic
-from jaxprobe.stages import encode, extract, run
-from jaxprobe.stages import latents as kept
-from jaxprobe.store import ActivationStore
+from jaxprobe import base
+from jaxprobe.probes import PROBES, grid, lanes, logistic
+from jaxprobe.stages import run
 
 _DATASETS = flags.DEFINE_integer("grid_datasets", 1, "grid: how many of the config's datasets.", 1)
 _REGIMES = ("standard", "scarcity", "imbalance", "label_noise")
@@ -33,21 +33,12 @@ _PASSES = 2  # readings of the features a step: the gradient, and the move of th
 
 def suite(config: run.RunConfig, workdir) -> None:
     """A line per dataset and kind of probe."""
-    store = ActivationStore.open(workdir / extract.FOLDER)
-    site = base.Site.parse(config.site)
-    sae = run.load_saes(config, workdir)[0]
-    for name in config.encode.datasets[: _DATASETS.value]:
-        dataset = datasets.load(name, config.encode.source)
-        identity = encode.latents_identity(config.encode, store, sae, dataset)
-        latents = kept.read(kept.latents_path(workdir, sae.id, name), identity)
-        splits = [
-            split
-            for regime in _REGIMES
-            for split in regimes.splits(dataset, regime, seed=config.encode.seed)
-        ]
-        print(f"\n  {name}: {len(splits)} splits, n_train {_sizes(splits)}")
-        _measure("logistic", store.read(site, dataset.texts), splits, ())
-        _measure("logistic_l1", latents.rows.dense(latents.top_PK[0]), splits, _COUNTS)
+    found = finished_run.features(config, workdir)
+    for features in itertools.islice(found, _DATASETS.value):
+        splits = features.splits(config.job.seed, _REGIMES)
+        print(f"\n  {features.dataset.name}: {len(splits)} splits, n_train {_sizes(splits)}")
+        _measure("logistic", features.x_ND, splits, ())
+        _measure("logistic_l1", features.z_NK, splits, _COUNTS)
 
 
 def num_fits(splits: Sequence[base.Split]) -> int:
@@ -82,8 +73,10 @@ def _floors(probe, x_ND, splits, counts) -> dict[str, float]:
     """CPU seconds that the work cannot do without, by kind."""
     wide = grid.resolve_dtype("auto") == "float64"
     started = time.process_time()
-    lanes = [
-        grid.lane(probe, split, x_ND.shape[1], np.arange(count) if count else np.zeros(0), count, 0)
+    all_lanes = [
+        lanes.make_lane(
+            probe, split, x_ND.shape[1], np.arange(count) if count else np.zeros(0), count
+        )
         for split in splits
         for count in counts or (0,)
     ]
@@ -91,7 +84,7 @@ def _floors(probe, x_ND, splits, counts) -> dict[str, float]:
         jax.block_until_ready(jnp.asarray(x_ND).astype("float64" if wide else "float32"))
     host = time.process_time() - started
     empty = jax.jit(lambda problem: problem.count + 1)
-    launch = timed(lambda: empty(lanes[0]))[1].cpu * len(lanes)
+    launch = timed(lambda: empty(all_lanes[0]))[1].cpu * len(all_lanes)
     products = read = 0.0
     for (num_train, width), number in _problems(splits, x_ND.shape[1], counts).items():
         products += number * _newton_seconds(num_train, width)

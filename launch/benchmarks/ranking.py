@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxprobe import base, checkpoints, regimes, selection
-from jaxprobe.stages import encode, latents
+from jaxprobe import base, regimes, saes, selection
+from jaxprobe.features import kept
 
 _LATENTS = flags.DEFINE_integer("select_latents", 1 << 20, "select: latents of the encoder.", 1)
 _ROWS = flags.DEFINE_integer("select_rows", 5000, "select: rows of the dataset.", 200)
@@ -30,11 +30,11 @@ def select_suite() -> None:
     block = min(selection.block_size(num_rows), d_sae)
     alone, num_sampled = _product_alone(x_ND, sae.W_enc_DS, block)
     print(f"  product alone {alone}, from {num_sampled} of {d_sae // block} blocks", flush=True)
-    encoder, clock = encode.prepare(sae, x_ND), _Clock()
+    encoder, clock = saes.prepare(sae, x_ND), _Clock()
     top = selection.top_latents(encoder, d_sae, weights, 512, _RANKING.value)
     ranked = clock.read()
     latent_U = np.unique(top.index_PK)
-    kept = latents.Columns.of(encode.kept_columns(encoder, num_rows, latent_U), num_rows)
+    columns = kept.Columns.of(kept_columns(encoder, num_rows, latent_U), num_rows)
     both = clock.read()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     encode_flops = 2 * num_rows * width * d_sae
@@ -46,7 +46,7 @@ def select_suite() -> None:
         f"  floor: {encode_flops / 1e12:.2f} TFLOP to encode, {rank_flops / 1e12:.2f} to rank,"
         f" {sae.W_enc_DS.nbytes / 2**30:.2f} GiB of weights\n"
         f"  selection {ranked}, {encode_flops / ranked.wall / 1e9:.0f} GFLOP/s; ratio {ranked.wall / alone.wall:.2f} ({ranked.cpu / alone.cpu:.2f})\n"
-        f"  with {len(latent_U):,} kept columns ({len(kept.value_E):,} entries) {both}, ratio"
+        f"  with {len(latent_U):,} kept columns ({len(columns.value_E):,} entries) {both}, ratio"
         f" {both.wall / alone.wall:.2f} ({both.cpu / alone.cpu:.2f})\n"
         f"  peak memory {peak / 2**30:.2f} GiB, {(peak - sae.W_enc_DS.nbytes) / 2**30:.2f} beyond the weights"
     )
@@ -105,7 +105,7 @@ def random_splits(num_rows: int) -> list[base.Split]:
     ]
 
 
-def random_encoder(width: int, d_sae: int, l0: float) -> checkpoints.JumpReluSae:
+def random_encoder(width: int, d_sae: int, l0: float) -> saes.JumpReluSae:
     """bfloat16 weights, and the threshold that gives this L0."""
     rng, normal = np.random.default_rng(0), statistics.NormalDist()
     # Random bytes choose among 256 equally likely values: seconds where normal draws take minutes.
@@ -117,7 +117,7 @@ def random_encoder(width: int, d_sae: int, l0: float) -> checkpoints.JumpReluSae
     for w_S in w_DS:
         np.take(values, np.frombuffer(rng.bytes(d_sae), np.uint8), out=w_S)
     rare = normal.inv_cdf(1 - min(max(l0 / d_sae, 1e-9), 0.5)) * width**0.5
-    return checkpoints.JumpReluSae(
+    return saes.JumpReluSae(
         W_enc_DS=jax.device_put(w_DS, may_alias=True),
         b_enc_S=jnp.zeros(d_sae),
         W_dec_SD=jnp.zeros((d_sae, 1)),  # selection reads no decoder

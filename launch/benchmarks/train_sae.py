@@ -15,8 +15,8 @@ from benchmarks.timing import Seconds
 from jaxprobe import saes
 from jaxprobe.base import Site
 from jaxprobe.saes import training
-from jaxprobe.stages import extract
 from jaxprobe.store import ActivationStore
+from jaxprobe.workdir import Workdir
 
 D_SAE, TARGET_L0, BATCH, NUM_STEPS, MOST_TOKENS = 4096, 62, 512, 100, 60_000
 WARM_STEPS = 3  # not timed: compiling, first touches of memory
@@ -35,7 +35,9 @@ def suite(config, workdir) -> None:
     train_ND, valid_ND = _tokens(config, workdir)
     num_steps = max(WARM_STEPS + 1, min(NUM_STEPS, 4 * len(train_ND) // BATCH))
     batches = functools.partial(_batch, train_ND)
-    print(f"  {num_steps} steps of {BATCH} tokens, d_sae {D_SAE}, L0 {TARGET_L0}, {config.site}")
+    print(
+        f"  {num_steps} steps of {BATCH} tokens, d_sae {D_SAE}, L0 {TARGET_L0}, {config.job.site}"
+    )
     rows = {}
     for name in OURS:
         rows[f"ours {name}"] = _ours(name, batches, num_steps, train_ND, valid_ND)
@@ -58,7 +60,10 @@ def suite(config, workdir) -> None:
 
 def _tokens(config, workdir) -> tuple[np.ndarray, np.ndarray]:
     """Activations to train on, shuffled, and the last tenth of the store to measure on."""
-    store, site = ActivationStore.open(workdir / extract.FOLDER), Site.parse(config.site)
+    store, site = (
+        ActivationStore.open(Workdir.parse(workdir).activations),
+        Site.parse(config.job.site),
+    )
     count = min(store.num_tokens(site), MOST_TOKENS)
     if count < 2 * BATCH:
         raise ValueError(f"the train_sae suite needs {2 * BATCH} tokens at {site}, got {count}")

@@ -7,12 +7,17 @@ import numpy as np
 import zstandard
 
 from fuzzing.reader import Reader, seal_again
-from jaxprobe import assets, base, datasets, table
-from jaxprobe.stages import latents
+from jaxprobe import assets, base, datasets, records, results
+from jaxprobe.features import kept
+from jaxprobe.place import Place
+from jaxprobe.stages import gathering, plans
 from jaxprobe.store import ActivationStore, Segment, StoreWriter, sha256_of
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import Workspace
 
 _SITE = base.Site(block=1, stream="resid_post")
 _TEXTS = tuple(f"prompt {at}, “quoted” and a\nline" for at in range(24))
+_CONFIG = {"experiment": "probing", "model": "m", "fit": {"solver": "converged"}}
 _FINGERPRINT = {"model": "m", "d_model": 8, "token_dtype": "float32", "buckets": [16, 32]}
 
 
@@ -63,26 +68,50 @@ def make_latents(folder: Path) -> None:
     """One dataset's latents."""
     draw = np.random.default_rng(0)
     z_NU = np.maximum(draw.normal(size=(20, 6)), 0).astype(np.float32)
-    kept = latents.DatasetLatents(
-        rows=latents.Columns.of([z_NU], 20),
-        shifted=latents.Columns.of([], 0),
+    found = kept.DatasetLatents(
+        rows=kept.Columns.of([z_NU], 20),
         top_PK=np.arange(4, dtype=np.int32).reshape(2, 2),
         random_PK=np.arange(4, dtype=np.int32).reshape(2, 2),
         latent_U=np.arange(6),
     )
-    latents.write(folder / "latents.safetensors", {"sae": "x"}, kept)
+    kept.write(Place.parse(folder / "latents.safetensors"), {"sae": "x"}, found)
 
 
-def make_parquet(folder: Path) -> None:
-    """A table of results."""
-    row = base.ResultRow(
+def _row() -> base.ResultRow:
+    return base.ResultRow(
         **{"model": "m", "site": str(_SITE), "features": "activations", "method": "logistic"},
         **{"num_latents": 0, "dataset": "d", "regime": "standard", "level": float("nan")},
         **{"protocol": "paper", "seed": 42, "num_train": 10, "num_test": 5, "valid_auroc": 0.5},
         **{"test_auroc": 0.5, "test_f1": 0.5, "test_accuracy": 0.5, "best_c": 1.0},
         **{"converged": True, "fingerprint": "f"},
     )
-    table.write(folder / "results.parquet", table.of_rows([row] * 3))
+
+
+def make_parquet(folder: Path) -> None:
+    """A table of results."""
+    results.write(Place.parse(folder / "results.parquet"), [_row()] * 3)
+
+
+def make_run(folder: Path) -> None:
+    """The results of a finished run: a job's object, the record that it names, the plan, what was begun."""
+    work = Workdir.parse(folder)
+    quality = {"x": {"variance_explained": 0.5, "l0": 8.0}}
+    fingerprints = {"activations": {"model": "m"}, "x": "f"}
+    seeds = {"splits": 42}
+    record = records.keep(
+        work,
+        records.make(_CONFIG, seeds=seeds, fingerprints=fingerprints, sae_quality=quality),
+    )
+    chosen = {"dataset": "d", "sae": "x", "latent": 3, "weight": 0.5, "texts": ["a"], "site": ""}
+    scored = results.Scored(
+        rows=[_row()],
+        metrics={"log_loss": [0.1]},
+        about={"record": record, "chosen": [chosen]},
+    )
+    results.write_job(work.jobs / "d.parquet", scored)
+    leaks = {"leaks": {"d": {"rows": 10, "leak rate": 0.0}}}
+    plans.write(work, _CONFIG, None, record=record, objects=["d.parquet"], facts=lambda: leaks)
+    Workspace(work).fit_dtype("auto")
 
 
 def make_address(folder: Path) -> None:
@@ -112,7 +141,15 @@ def read_store(folder: Path) -> None:
 
 def read_latents(folder: Path) -> None:
     """All columns."""
-    _ = latents.read(folder / "latents.safetensors", {"sae": "x"}).z_NU
+    found = kept.read(Place.parse(folder / "latents.safetensors"), {"sae": "x"})
+    found.rows.dense(np.arange(len(found.latent_U)))
+
+
+def read_run(folder: Path) -> None:
+    """What a report would be made of, and what fits would go on with."""
+    work = Workdir.parse(folder)
+    gathering.evidence(gathering.gather(work, _CONFIG))
+    Workspace(work).fit_dtype("auto")
 
 
 def read_address(folder: Path) -> None:
@@ -145,8 +182,9 @@ READERS = {
     "latents": Reader(makes={"columns": make_latents}, read=read_latents, mend=seal_again),
     "parquet": Reader(
         makes={"rows": make_parquet},
-        read=lambda folder: table.read_rows(folder / "results.parquet"),
+        read=lambda folder: results.read_rows(Place.parse(folder / "results.parquet")),
         files=("results.parquet",),
     ),
+    "run": Reader(makes={"finished": make_run}, read=read_run, mend=seal_again),
     "address": Reader(makes={"lines": make_address}, read=read_address),
 }

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxprobe.assets import AssetError
+from jaxprobe.results import TableError
 from jaxprobe.store import StoreError
-from jaxprobe.table import TableError
 
 MIB = 1 << 20
 SENTENCES = (ValueError, AssetError, StoreError, TableError, FileNotFoundError)

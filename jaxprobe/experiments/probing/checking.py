@@ -97,11 +97,12 @@ def with_installed(config: Config) -> Config:
     if fit.baselines == ("xgboost",):
         raise ValueError(f"`fit.baselines` names xgboost alone, which is not installed: {install}")
     logging.warning("xgboost is not installed, so the job runs without it; to add it: %s", install)
-    fewer = {
-        name: tuple(method for method in getattr(fit, name) if method != "xgboost")
-        for name in ("baselines", "latent_methods")
-    }
-    return dataclasses.replace(config, fit=dataclasses.replace(fit, **fewer))
+    fewer = dataclasses.replace(
+        fit,
+        baselines=tuple(name for name in fit.baselines if name != "xgboost"),
+        latent_methods=tuple(name for name in fit.latent_methods if name != "xgboost"),
+    )
+    return dataclasses.replace(config, fit=fewer)
 
 
 def _has_xgboost() -> bool:
