@@ -57,6 +57,19 @@ class Job:
     latents: tuple[Split, ...] = ()
     ranking: Ranking | None = None
 
+    def reads(self) -> tuple[TextDataset, str, Site, tuple[Split, ...], Ranking]:
+        """Which latents it reads, as `Workspace.latents` asks.
+
+        Raises:
+            ValueError: It does not say how its latents are ranked.
+        """
+        if self.ranking is None:
+            raise ValueError(
+                f"a job on {self.arrow.features} must say how its latents are ranked: give `latents` and"
+                " `ranking`"
+            )
+        return self.dataset, self.arrow.features, self.site, self.latents, self.ranking
+
     @property
     def arrow(self) -> Arrow:
         """The first arrow: features, method and control are those of all."""

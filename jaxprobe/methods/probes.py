@@ -100,8 +100,7 @@ def _features(
 
 
 def _latents(job: Job, workspace: Workspace) -> DatasetLatents:
-    assert job.ranking is not None
-    return workspace.latents(job.dataset, job.arrow.features, job.site, job.latents, job.ranking)
+    return workspace.latents(*job.reads())
 
 
 def _with_chosen(
@@ -147,6 +146,5 @@ def _evaluations(
 
 def _nested(kept: Sequence | None, at: tuple[int, ...]):
     """What was kept for a split and k; one entry a split where nothing has a k."""
-    assert kept is not None
-    one = kept[at[0]]
+    one = (kept or ())[at[0]]
     return one[at[1]] if isinstance(one, tuple | list) else one
