@@ -47,4 +47,4 @@ def read(place: Place) -> tuple[dict, dict[str, np.ndarray]]:
         FileNotFoundError: Nothing lies there.
         FileError: Not what was written.
     """
-    return sealed.loads_safetensors(place, place.read(), _ENTRY, _AGAIN)
+    return sealed.read_safetensors(place, _ENTRY, _AGAIN)
