@@ -57,7 +57,7 @@ def read(work: Workdir, name: str) -> dict[str, Any]:
         FileError: It is not what was written.
     """
     place = work.records / f"{name}.json"
-    return sealed.loads_json(place, place.read(), _AGAIN)
+    return sealed.read_json(place, _AGAIN)
 
 
 def versions() -> dict[str, str]:

@@ -273,7 +273,7 @@ class Workspace:
         place = self.work.begun
         if not place.exists():
             place.create(sealed.to_json(here))
-        return sealed.loads_json(place, place.read(), "restore it from a copy, or delete it")
+        return sealed.read_json(place, "restore it from a copy, or delete it")
 
 
 def file_name(name: str) -> str:

@@ -123,6 +123,62 @@ def test_penzai_tensorstore_and_gguf_each_have_one_door():
                 assert door is None or room_of(path) in door, f"{path} imports {name}"
 
 
+OPENS = {
+    *(
+        "open",
+        "read_bytes",
+        "read_text",
+        "write_bytes",
+        "write_text",
+        "unlink",
+        "rename",
+        "replace",
+    ),
+    *("mkdir", "makedirs", "rmdir", "rmtree", "remove", "symlink_to", "touch", "fdopen", "link"),
+}
+ONE_DOOR = ("store", "results", "workdir", "workspace", "stages", "experiments")
+# Files that are no artefacts, or that have not come to `place` yet.
+OTHER_DOORS = {
+    "stages/estimate.py": "rates, kept in the user's cache",
+    "stages/reporting/page.py": "the page's style and script, which are part of the package",
+    # To come to `place` with the generic stages.
+    **dict.fromkeys(
+        [f"stages/{name}.py" for name in ("latents", "report", "run", "run_file", "train_sae")],
+        "written by paths",
+    ),
+}
+
+
+def test_artefacts_have_one_door():
+    for path in modules():
+        name = str(path.relative_to(PACKAGE))
+        if room_of(path) not in ONE_DOOR or name in OTHER_DOORS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+                assert not {*names, getattr(node, "module", "")} & {
+                    "shutil",
+                    "tempfile",
+                    "fcntl",
+                }, path
+            if isinstance(node, ast.Call) and _opens(node.func):
+                raise AssertionError(f"{path}:{node.lineno} opens, writes or deletes files itself")
+
+
+def _opens(called: ast.expr) -> bool:
+    """Whether a call is `open`, or a method of a path or of `os` that touches files."""
+    if isinstance(called, ast.Name):
+        return called.id == "open"
+    if not isinstance(called, ast.Attribute) or called.attr not in OPENS:
+        return False
+    owner = ast.unparse(called.value)
+    if called.attr == "open":
+        return owner.split(".")[-1] not in ("ts", "ActivationStore")
+    # Places, texts and dataclasses are replaced too.
+    return called.attr not in ("replace", "remove") or owner == "os"
+
+
 def test_modules_are_small_and_say_what_they_are():
     for path in modules():
         text = path.read_text()

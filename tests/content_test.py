@@ -13,6 +13,7 @@ import safetensors.numpy
 from jaxprobe import checkpoints, sealed, table
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import native, training_state
+from jaxprobe.place import Place
 from jaxprobe.stages import extract, latents, report, shards
 from jaxprobe.store import ActivationStore, StoreError, StoreWriter, checksums, layout
 from jaxprobe.store import arrays as store_arrays
@@ -92,7 +93,7 @@ def written(tmp_path_factory):
     paths = [fakes.write_csv(root, fakes.dataset(name, 60)) for name in ("a", "b")]
     with pytest.MonkeyPatch.context() as patch:
         # Small files: several shards of each array. Two extractions: two segments.
-        patch.setattr(store_arrays, "_SHARD_BYTES", {"last": 1 << 12, "tokens": 1 << 14})
+        patch.setattr(store_arrays, "_SHARD_BYTES", {False: 1 << 12, True: 1 << 14})
         run_extract(paths[:1], root)
         run_extract(paths, root)
     store = root / "activations"
@@ -196,14 +197,17 @@ def test_a_whole_file_in_the_wrong_place_is_an_error(store, pooling, tmp_path):
     with pytest.raises(StoreError, match=rf"of {SITE}/{pooling} .*not those that were written"):
         read_store(store)
     swap(*shards_of(store, pooling))
-    swap(checksums.path_of(store, 0), checksums.path_of(store, 1))
+    swap(
+        checksums.path_of(Place.parse(store), 0).local,
+        checksums.path_of(Place.parse(store), 1).local,
+    )
     with pytest.raises(StoreError, match="tells of another store or segment"):
         read_store(store)
 
 
 def test_another_runs_files_are_an_error(store, written, tmp_path, monkeypatch):
     """The same prompts through another model: every file fits but for what is in it."""
-    monkeypatch.setattr(store_arrays, "_SHARD_BYTES", {"last": 1 << 12, "tokens": 1 << 14})
+    monkeypatch.setattr(store_arrays, "_SHARD_BYTES", {False: 1 << 12, True: 1 << 14})
     paths = [str(store.parent / f"{name}.csv") for name in ("a", "b")]
     for name in ("a", "b"):
         fakes.write_csv(store.parent, fakes.dataset(name, 60))
@@ -256,14 +260,17 @@ def test_rows_of_zeros_are_rows(tmp_path):
 
     store = extract.extract(config([path]), tmp_path, model=fakes.FakeModel(), make_forward=forward)
     assert not store.read(SITE, texts_of("a")).any()
-    shutil.rmtree(store.root / str(SITE) / "last" / "c")
+    shutil.rmtree(store.root.local / str(SITE) / "last" / "c")
     with pytest.raises(StoreError, match="is missing"):
         ActivationStore.open(store.root).read(SITE, texts_of("a"))
 
 
 def as_format_1(store: Path) -> None:
     """Rewrites a store's books as the first version wrote them."""
-    fingerprint, progress = layout.read_manifest(store), layout.read_progress(store)
+    fingerprint, progress = (
+        layout.read_manifest(Place.parse(store)),
+        layout.read_progress(Place.parse(store)),
+    )
     told = {"format": 1, "fingerprint": fingerprint}
     (store / "manifest.json").write_bytes(layout._json(told))
     entries = [
@@ -293,7 +300,7 @@ def test_a_store_of_the_first_format_is_read_and_added_to(store, tmp_path, caplo
     assert added._checked == (False, False, True)
     assert same(read_store(store)[:1], wanted[:1])
     assert (added.read(SITE, texts_of("c")) != 0).any()
-    path = checksums.path_of(store, 2)
+    path = checksums.path_of(Place.parse(store), 2).local
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(StoreError, match=r"000002\.rows"):
         ActivationStore.open(store).read(SITE, texts_of("c"))
@@ -319,7 +326,7 @@ def test_an_unfinished_segment_of_the_first_format_is_ended_and_gone_on_with(tmp
     with pytest.raises(KeyboardInterrupt):
         extract.extract(small, tmp_path, model=model, make_forward=dies)
     root = tmp_path / "activations"
-    assert layout.read_progress(root).unfinished
+    assert layout.read_progress(Place.parse(root)).unfinished
     as_format_1(root)
     store = extract.extract(small, tmp_path, model=model, make_forward=fakes.make_forward)
     assert store._checked == (False, True)

@@ -2,9 +2,11 @@
 
 It imports once and forks for each line of its input, a JSON object with
 
-    workdir, datasets, token_datasets   what to extract with the fakes
-    after                               seconds until the child is killed, or null
-    at                                  number of the step at which the child kills itself, or null
+    workdir     where
+    datasets    names of the fake datasets whose last tokens are kept, a letter each
+    tokens      of those whose every token is kept
+    after       seconds until the child is killed, or null
+    at          number of the step at which the child kills itself, or null
 
 and answers `killed`, `done` or `failed`. Steps are the calls that order the commit: a write is issued, a write
 is awaited, a file is synced, a file is renamed.
@@ -17,9 +19,15 @@ import sys
 import time
 import traceback
 
+from jaxprobe.base import Site
+from jaxprobe.experiments import config
+from jaxprobe.jobs import Need
+from jaxprobe.place import Place
 from jaxprobe.stages import extract
 from jaxprobe.store import arrays, writing
 from tests import fakes
+
+SITES = (Site(block=1, stream="resid_post"), Site(block=2, stream="resid_post"))
 
 
 def _die_at(step: int) -> None:
@@ -43,20 +51,24 @@ def _die_at(step: int) -> None:
 
 def _child(order: dict) -> None:
     # Small files, and a commit whenever the last one has ended: many moments to die at.
-    arrays._SHARD_BYTES = {"last": 1 << 12, "tokens": 1 << 14}
+    arrays._SHARD_BYTES = {False: 1 << 12, True: 1 << 14}
     writing.COMMIT_SECONDS = 0.0
     extract.SEGMENT_PROMPTS = 60
     if order["at"] is not None:
         _die_at(order["at"])
-    config = extract.ExtractConfig(
-        datasets=tuple(order["datasets"]),
-        sites=("blocks.1.resid_post", "blocks.2.resid_post"),
-        token_sites=("blocks.2.resid_post",),
-        token_datasets=tuple(order["token_datasets"]),
-        batch_tokens=128,
-    )
-    extract.extract(
-        config, order["workdir"], model=fakes.FakeModel(), make_forward=fakes.make_forward
+    job = config.Common(model="fake", dtype="float32", extract=config.Extract(batch_tokens=128))
+    last = tuple((site, "last") for site in SITES)
+    needs = [Need(texts=fakes.dataset(name, 60).texts, taps=last) for name in order["datasets"]]
+    needs += [
+        Need(texts=fakes.dataset(name, 60).texts, taps=((SITES[1], "tokens"),))
+        for name in order["tokens"]
+    ]
+    extract.run(
+        job,
+        extract.Request.of(needs),
+        Place.parse(order["workdir"]) / "activations",
+        model=fakes.FakeModel(),
+        make_forward=fakes.make_forward,
     )
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprobe import models
 from jaxprobe.base import Site, TextDataset
 from jaxprobe.checkpoints import LoadedSae
+from jaxprobe.probes import Scores
 from jaxprobe.saes.jump_relu import JumpReluSae
 
 
@@ -46,6 +48,7 @@ class FakeModel:
     fingerprint: str = "fake weights"
     tokenizer: FakeTokenizer = dataclasses.field(default_factory=FakeTokenizer)
     post_norms: bool = False
+    norm: str = "layer"
 
     def stored(self, site: Site) -> Site:
         """The site under whose name activations are kept."""
@@ -129,3 +132,63 @@ def loaded_sae(site: Site, d_sae: int = 96, seed: int = 0, name: str = "sae") ->
         threshold_S=jnp.asarray(rng.uniform(0.5, 15, d_sae).astype(np.float32)),
     )
     return LoadedSae(sae=sae, id=name, site=site, expected_l0=None, source=f"fake {seed}")
+
+
+def stand_in(patch, model: FakeModel | None = None) -> list[tuple[str, str]]:
+    """Puts the fake in the place of every model; returns the list of its loadings, which grows.
+
+    Args:
+        patch: pytest's `monkeypatch`.
+        model: Which fake.
+    """
+    model, loadings = model or FakeModel(), []
+
+    def load_model(source: str, dtype: str) -> FakeModel:
+        loadings.append((source, dtype))
+        return model
+
+    patch.setattr(models, "load_model", load_model)
+    patch.setattr(models, "identify", lambda source, dtype: model)
+    patch.setattr(models, "make_forward", make_forward)
+    return loadings
+
+
+def job(paths: Sequence[str], **changes) -> dict:
+    """A config file's content for the fakes: a baseline, a trained SAE, every control.
+
+    Args:
+        paths: Its datasets.
+        **changes: Keys in place of these.
+    """
+    return {
+        "model": "fake",
+        "dtype": "float32",
+        "site": "blocks.1.resid_post",
+        "datasets": tuple(paths),
+        "seed": 7,
+        "extract": {"batch_tokens": 512},
+        "train_sae": {"d_sae": 64, "target_l0": 6.0, "num_tokens": 2048, "batch_size": 128},
+        "encode": {"protocols": ("paper",), "max_latents": 8, "random_latents": 8},
+        "fit": {"num_latents": (2, 4), "regime_num_latents": (4,)},
+        **changes,
+    }
+
+
+def scores(probe, x_ND, splits, *, num_latents=(), metrics=(), **_) -> Scores:
+    """Numbers in place of `grid.fit_grid`'s: what is tried with them is what becomes of them.
+
+    They depend on what the probe reads, so that two probes that read other features have other scores.
+    """
+    counts = max(1, len(num_latents))
+    base_S = [float(np.abs(x_ND[split.train_N]).mean() % 0.4 + 0.5) for split in splits]
+    value_SK = np.array(base_S)[:, None] + 0.001 * np.arange(counts)
+    names = [tuple(test.name for test in split.tests) for split in splits]
+    tests = max(map(len, names))
+    return Scores(
+        valid_auroc=value_SK,
+        best_value=value_SK,
+        converged=np.ones_like(value_SK, bool),
+        residual=value_SK,
+        metrics={name: np.repeat(value_SK[..., None], tests, axis=2) for name in metrics},
+        test_sets=tuple(names),
+    )

@@ -26,6 +26,7 @@ def identity(of: LoadedSae, seed: int, store: str, prompts: str) -> dict[str, ob
     return {
         "version": VERSION,
         "of": of.digest,
+        "site": str(of.site),  # the same weights may read two sites
         "seed": seed,
         "store": store,
         "prompts": prompts,

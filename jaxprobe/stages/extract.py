@@ -172,7 +172,7 @@ def outstanding(request: Request, *places: Place) -> list[str]:
     return [request.texts[index] for index in left]
 
 
-def check_same_way(config: Common, place: Place, identify: Identify = models.identify) -> None:
+def check_same_way(config: Common, place: Place, identify: Identify) -> None:
     """Raises StoreError where the place holds activations that were made with different settings."""
     if is_store(place):
         _same_way(place, config, identify(config.model, config.dtype))

@@ -11,6 +11,7 @@ from jaxprobe.evidence import ChosenLatent, Record, Results
 from jaxprobe.results import Scored
 from jaxprobe.stages import plans
 from jaxprobe.stages.plans import Plan
+from jaxprobe.stages.run_file import RunFile
 from jaxprobe.workdir import Workdir
 
 
@@ -25,6 +26,7 @@ class Gathered:
         facts: What the experiment tells of the datasets.
         made: When the last of the runs was done, UTC, ISO 8601.
         command: What started the first.
+        times: Seconds that each stage has worked in the directory, over all starts.
     """
 
     parts: Sequence[Scored]
@@ -33,6 +35,7 @@ class Gathered:
     facts: Mapping[str, Any]
     made: str
     command: str
+    times: Mapping[str, float]
 
     @property
     def rows(self) -> list[ResultRow]:
@@ -67,6 +70,7 @@ def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
         facts=facts,
         made=max(plan.made for plan in page),
         command=page[0].command,
+        times=RunFile(work).times(),
     )
 
 
@@ -145,6 +149,7 @@ def _record(found: Gathered, key: str, rows: Sequence[ResultRow]) -> Record:
         commit=known["commit"],
         date=found.made,
         command=found.command,
+        times=found.times,
         seeds=known["seeds"],
         solver=str(config.get("fit", {}).get("solver", "")),
         sae_quality=known["sae_quality"],

@@ -122,7 +122,7 @@ class _Job:
         self.config = dataclasses.replace(config, bos=_agreed_bos(config))
         named = preflight.load_saes(self.config) if _READ_SAES & {*stages} else ()
         preflight.check_inputs(self.experiment, self.config, named)
-        extract.check_same_way(self.config, self.work.activations)
+        extract.check_same_way(self.config, self.work.activations, models.identify)
         self.workspace = self._workspace(named)
         self.names = self.experiment.names(self.config)
         if self.shard is not None:
@@ -170,7 +170,14 @@ class _Job:
         """Runs the model on what the store lacks."""
         place = shards.own_activations(self.shard, self.work)
         shared = self.work.activations if self.shard is not None else None
-        extract.run(self.config, self._request, place, shared=shared)
+        extract.run(
+            self.config,
+            self._request,
+            place,
+            shared=shared,
+            identify=models.identify,
+            make_forward=models.make_forward,
+        )
         self.workspace.read_from(shards.activations(self.shard, self.work))
 
     def _train_sae(self) -> None:

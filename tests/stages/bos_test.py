@@ -112,7 +112,7 @@ def test_activations_of_another_kind_are_refused_before_they_are_encoded(path, t
     with pytest.raises(ValueError, match="SAE on was trained with BOS on, and the activations in"):
         running._check_training(auto, store, saes)
     running._check_training(by_hand, store, saes)  # told already by `agreed_bos`
-    manifest = json.loads((store.root / MANIFEST).read_text())
+    manifest = json.loads((store.root / MANIFEST).read())
     assert manifest["fingerprint"]["bos"] is None
 
 
