@@ -85,7 +85,7 @@ class _State(NamedTuple):
     barred_K: Array
 
 
-def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, jax.Array]:
+def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, Array]:
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
 
     def objective(v_K, logit_N):
