@@ -56,9 +56,7 @@ def _child(order: dict) -> None:
     extract.SEGMENT_PROMPTS = 60
     if order["at"] is not None:
         _die_at(order["at"])
-    job = config.Common(
-        model="fake", dtype="float32", extract=config.Extract(batch_tokens=128)
-    )
+    job = config.Common(model="fake", dtype="float32", extract=config.Extract(batch_tokens=128))
     last = tuple((site, "last") for site in SITES)
     needs = [Need(texts=fakes.dataset(name, 60).texts, taps=last) for name in order["datasets"]]
     needs += [

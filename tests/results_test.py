@@ -150,7 +150,9 @@ def test_a_damaged_file_names_itself_and_the_way_out(place, damage):
 
 def test_a_number_that_was_changed_by_a_program_is_refused(place):
     """Parquet's own checksums are right: only the digest of what the columns hold is not."""
-    results.write_job(place, Scored(rows=ROWS, metrics={"recall": [0.5, 1.0]}, about={"record": "x"}))
+    results.write_job(
+        place, Scored(rows=ROWS, metrics={"recall": [0.5, 1.0]}, about={"record": "x"})
+    )
     table = pq.read_table(pa.BufferReader(place.read()))
 
     def rewritten(changed):

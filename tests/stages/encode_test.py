@@ -29,9 +29,7 @@ def store(tmp_path_factory):
     taps = ((SITE, "last"), (OTHER, "last"))
     needs = [Need(texts=dataset.texts, taps=taps) for dataset in SETS.values()]
     place = Place.parse(tmp_path_factory.mktemp("store") / "activations")
-    common = config.Common(
-        model="fake", dtype="float32", extract=config.Extract(batch_tokens=256)
-    )
+    common = config.Common(model="fake", dtype="float32", extract=config.Extract(batch_tokens=256))
     model = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward}
     extract.run(common, extract.Request.of(needs), place, **model)
     return place
@@ -126,7 +124,10 @@ def test_finished_files_are_kept_and_what_changes_lies_beside_them(store, tmp_pa
     for changed, its in (
         (workspace(store, tmp_path, other), asked),
         (here, experiment(*BOTH, ranking=wider)),
-        (workspace(store, tmp_path, dataclasses.replace(sae, site=OTHER)), experiment(("sae", OTHER))),
+        (
+            workspace(store, tmp_path, dataclasses.replace(sae, site=OTHER)),
+            experiment(("sae", OTHER)),
+        ),
     ):
         with pytest.raises(FileNotFoundError, match="run the encode stage first"):
             latents_of(changed, its, "a")

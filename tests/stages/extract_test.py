@@ -1,6 +1,5 @@
 """Extraction on fakes: right rows, each prompt once, and the same bytes however often a run is killed."""
 
-import dataclasses
 import json
 import os
 import random
@@ -133,9 +132,7 @@ def test_needs_of_several_sites_and_datasets_are_each_met_and_no_more(tmp_path):
     store = run(request, tmp_path, make_forward=counting_forward(seen))
     assert sum(seen) == len(request.texts)
     own = {name: {*fakes.dataset(name, 60).texts} for name in ("a", "b")}
-    holds = {
-        site: store.holds((site, "last"), request.hashes).sum() for site in (SITE, OTHER)
-    }
+    holds = {site: store.holds((site, "last"), request.hashes).sum() for site in (SITE, OTHER)}
     assert holds == {SITE: len(own["a"]), OTHER: len(own["a"] | own["b"])}
     with pytest.raises(store_room.StoreError, match="run the extract stage"):
         store.read(SITE, fakes.dataset("b", 60).texts)
