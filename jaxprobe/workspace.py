@@ -267,13 +267,23 @@ class Workspace:
             return asked
         return str(self._begun["fit_dtype"])
 
+    def begin(self) -> None:
+        """Keeps what `auto` means here, where the directory holds no such word yet."""
+        if not self.work.begun.exists():
+            self.work.begun.create(sealed.to_json(_here()))
+        self.__dict__.pop("_begun", None)  # another start may have come first
+
     @functools.cached_property
-    def _begun(self) -> dict[str, object]:
-        here = {"fit_dtype": grid.resolve_dtype("auto"), "device": jax.default_backend()}
+    def _begun(self) -> Mapping[str, object]:
         place = self.work.begun
         if not place.exists():
-            place.create(sealed.to_json(here))
+            return _here()
         return sealed.read_json(place, "restore it from a copy, or delete it")
+
+
+def _here() -> dict[str, object]:
+    """What `auto` means in this process."""
+    return {"fit_dtype": grid.resolve_dtype("auto"), "device": jax.default_backend()}
 
 
 def file_name(name: str) -> str:
