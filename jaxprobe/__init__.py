@@ -23,10 +23,12 @@ from jaxprobe.models import device_mesh as device_mesh
 from jaxprobe.models import load_model as load_model
 from jaxprobe.models import make_forward as make_forward
 from jaxprobe.probes import PROBES as PROBES
+from jaxprobe.probes import FittedProbe as FittedProbe
 from jaxprobe.probes import ProbeResult as ProbeResult
 from jaxprobe.probes import Scores as Scores
 from jaxprobe.probes import fit_grid as fit_grid
 from jaxprobe.probes import fit_probe as fit_probe
+from jaxprobe.probes import load_probe as load_probe
 from jaxprobe.regimes import splits as splits
 from jaxprobe.saes import JumpReluSae as JumpReluSae
 from jaxprobe.selection import class_weights as class_weights
@@ -45,6 +47,7 @@ __all__ = [
     "PROBES",
     "ActivationStore",
     "AssetError",
+    "FittedProbe",
     "JumpReluSae",
     "LoadedSae",
     "Model",
@@ -72,6 +75,7 @@ __all__ = [
     "fit_grid",
     "fit_probe",
     "load_model",
+    "load_probe",
     "load_sae",
     "log_loss",
     "make_forward",

@@ -96,6 +96,12 @@ class TestSet:
         return hash((self.name, len(self.row_M)))
 
 
+def _one_test_set(row_M: np.ndarray | None, y_M: np.ndarray | None) -> TestSet:
+    if row_M is None or y_M is None:
+        raise ValueError("`test_N` and `y_test_N` must be given both, or `tests` in their place")
+    return TestSet(name="test", row_M=row_M, y_M=y_M)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False, init=False)
 class Split:
     """One draw of rows to train on, and one or more sets to test on: rows and labels, no activations.
@@ -154,11 +160,13 @@ class Split:
             ValueError: No test set, or two of one name.
         """
         tests = tuple(tests)
-        rows = {"row_M": test_N, "y_M": y_test_N}
-        rows = {name: given for name, given in rows.items() if given is not None}
-        if rows:
-            first = dataclasses.replace(tests[0], **rows) if tests else TestSet(name="test", **rows)
-            tests = (first, *tests[1:])
+        if test_N is not None or y_test_N is not None:
+            first = tests[0] if tests else _one_test_set(test_N, y_test_N)
+            row_M, y_M = (
+                kept if given is None else given
+                for given, kept in ((test_N, first.row_M), (y_test_N, first.y_M))
+            )
+            tests = (dataclasses.replace(first, row_M=row_M, y_M=y_M), *tests[1:])
         names = [test.name for test in tests]
         if not tests or len({*names}) < len(names):
             raise ValueError(
@@ -237,6 +245,7 @@ class Prediction:
         best_value: The chosen value of the method's hyperparameter.
         converged: Whether every fit that the result rests on reached its optimum.
         residual: The largest certificate among those fits.
+        model: What scored the rows, where the method can give it away: a pytree, called with features.
     """
 
     valid_auroc: Any
@@ -245,6 +254,7 @@ class Prediction:
     best_value: Any = math.nan
     converged: Any = True
     residual: Any = 0.0
+    model: Any = None
 
     def __repr__(self) -> str:
         """Sizes, not the scores."""
@@ -262,7 +272,7 @@ class Prediction:
 
 jax.tree_util.register_dataclass(
     Prediction,
-    ("valid_auroc", "score_M", "valid_score_FN", "best_value", "converged", "residual"),
+    ("valid_auroc", "score_M", "valid_score_FN", "best_value", "converged", "residual", "model"),
     (),
 )
 

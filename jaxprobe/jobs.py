@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxprobe.base import Arrow, Prediction, Site, Split, TextDataset
 from jaxprobe.features.ranked import Ranking
+from jaxprobe.probes import FittedProbe
 from jaxprobe.probes.scores import metrics_of
 from jaxprobe.store import Tap, sha256_of
 from jaxprobe.workspace import Workspace
@@ -56,6 +57,19 @@ class Job:
     latents: tuple[Split, ...] = ()
     ranking: Ranking | None = None
 
+    def reads(self) -> tuple[TextDataset, str, Site, tuple[Split, ...], Ranking]:
+        """Which latents it reads, as `Workspace.latents` asks.
+
+        Raises:
+            ValueError: It does not say how its latents are ranked.
+        """
+        if self.ranking is None:
+            raise ValueError(
+                f"a job on {self.arrow.features} must say how its latents are ranked: give `latents` and"
+                " `ranking`"
+            )
+        return self.dataset, self.arrow.features, self.site, self.latents, self.ranking
+
     @property
     def arrow(self) -> Arrow:
         """The first arrow: features, method and control are those of all."""
@@ -72,6 +86,8 @@ class Evaluation:
         best_value: The chosen C of a logistic probe; NaN for other methods.
         converged: Whether every fit that it rests on reached its optimum.
         chosen: What the probe weighs most, JSON types; empty where nothing is kept.
+        prediction: Every test row's log-odds, where they are kept.
+        probe: The fitted probe, where it is kept.
     """
 
     valid_auroc: float
@@ -79,6 +95,8 @@ class Evaluation:
     best_value: float = math.nan
     converged: bool = True
     chosen: Sequence[Mapping[str, Any]] = ()
+    prediction: Prediction | None = None
+    probe: FittedProbe | None = None
 
 
 COLUMN_METRICS = ("auroc", "f1", "accuracy")  # that every result row has

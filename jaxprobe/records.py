@@ -16,8 +16,8 @@ from typing import Any
 import jax
 
 from jaxprobe import sealed
+from jaxprobe.identity import digest
 from jaxprobe.workdir import Workdir
-from jaxprobe.workspace import digest
 
 PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
 _AGAIN = "restore it from a copy, or run the fit stage again in another work directory"
@@ -57,7 +57,7 @@ def read(work: Workdir, name: str) -> dict[str, Any]:
         FileError: It is not what was written.
     """
     place = work.records / f"{name}.json"
-    return sealed.loads_json(place, place.read(), _AGAIN)
+    return sealed.read_json(place, _AGAIN)
 
 
 def versions() -> dict[str, str]:

@@ -8,12 +8,13 @@ costs seconds less where there are processors to do it.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ import safetensors.numpy
 
 from jaxprobe import boundary
 from jaxprobe.boundary import FileError
+from jaxprobe.place import Place
 
+Where = Place | PathLike | str
 KEY = "content_sha256"
 PLACEHOLDER = hashlib.sha256(b"jaxprobe: here stands the digest of this file").hexdigest()
 _BLOCK = 16 << 20
@@ -57,11 +60,46 @@ def to_safetensors(
     return _sealed(safetensors.numpy.save(dict(arrays), metadata={entry: text}))
 
 
-def read_json(path: Path, remedy: str, *, needed: bool = True) -> dict[str, Any]:
+class Held:
+    """A safetensors file that is in memory, with the methods of `safetensors.safe_open` that are used here."""
+
+    def __init__(self, content: bytes):
+        """Reads header and arrays; raises what the library raises for a file that is none."""
+        self.content = content
+        self._arrays = safetensors.numpy.load(content)
+        length = int.from_bytes(content[:8], "little")
+        self._metadata = json.loads(content[8 : 8 + length]).get("__metadata__")
+
+    def keys(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self._arrays)
+
+    def metadata(self) -> dict[str, str] | None:
+        """The header's texts."""
+        return self._metadata
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        """One array."""
+        return self._arrays[name]
+
+
+@contextlib.contextmanager
+def open_safetensors(where: Where) -> Iterator[Any]:
+    """A safetensors file, from the file system or from wherever a place lies; `safe_open` or `Held`."""
+    place = Place.parse(where)
+    if place.local is None:
+        yield Held(place.read())
+        return
+    boundary.open_regular(place.local).close()
+    with safetensors.safe_open(place.local, framework="numpy") as file:
+        yield file
+
+
+def read_json(where: Where, remedy: str, *, needed: bool = True) -> dict[str, Any]:
     """Reads what `to_json` wrote, without the digest.
 
     Args:
-        path: The file.
+        where: The file.
         remedy: What to do about a damaged one, as an imperative.
         needed: Whether a file without a digest is refused.
 
@@ -69,15 +107,20 @@ def read_json(path: Path, remedy: str, *, needed: bool = True) -> dict[str, Any]
         FileError: No JSON object, or not what was written.
         FileNotFoundError: Nothing lies there.
     """
-    record = boundary.read_json(path)
+    place = Place.parse(where)
+    again = "fetch or save it again"
+    with boundary.missing_stays_missing(str(place)):
+        with boundary.reader(str(place), "a JSON file", again):
+            content = place.read(limit=boundary.JSON_BYTES)
+            record = json.loads(content)
     if not isinstance(record, dict):
-        raise FileError(f"{path} must hold a JSON object, got a {type(record).__name__}; {remedy}")
-    verify(path, record.get(KEY), remedy, needed=needed)
+        raise FileError(f"{place} must hold a JSON object, got a {type(record).__name__}; {remedy}")
+    verify(place, record.get(KEY), remedy, needed=needed, content=content)
     return {name: value for name, value in record.items() if name != KEY}
 
 
 def read_safetensors(
-    path: Path, entry: str, remedy: str
+    where: Where, entry: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Reads what `to_safetensors` wrote: the record without the digest, and the arrays.
 
@@ -85,65 +128,29 @@ def read_safetensors(
         FileError: Not such a file, or not what was written.
         FileNotFoundError: Nothing lies there.
     """
-    with boundary.missing_stays_missing(path):
-        with boundary.reader(path, _WHAT, remedy):
-            boundary.open_regular(path).close()
-            with safetensors.safe_open(path, framework="numpy") as file:
-                record = json.loads((file.metadata() or {}).get(entry, "{}"))
-                if not isinstance(record, dict):
-                    raise FileError(f"{path} must hold a JSON object in {entry!r}; {remedy}")
-                verify(path, record.get(KEY), remedy)
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
+    place = Place.parse(where)
+    with boundary.missing_stays_missing(str(place)):
+        with boundary.reader(str(place), _WHAT, remedy), open_safetensors(place) as file:
+            record = json.loads((file.metadata() or {}).get(entry, "{}"))
+            if not isinstance(record, dict):
+                raise FileError(f"{place} must hold a JSON object in {entry!r}; {remedy}")
+            content = getattr(file, "content", None)
+            verify(place, record.get(KEY), remedy, content=content)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     return {name: value for name, value in record.items() if name != KEY}, arrays
 
 
-def loads_json(name: object, data: bytes, remedy: str) -> dict[str, Any]:
-    """`read_json` of bytes that were read already; `name` is what errors call them."""
-    with boundary.reader(str(name), "a JSON object of ours", remedy):
-        record = json.loads(data)
-        if not isinstance(record, dict):
-            raise ValueError(f"it must hold a JSON object, got a {type(record).__name__}")
-    _verify_bytes(name, data, record.pop(KEY, None), remedy)
-    return record
-
-
-def loads_safetensors(
-    name: object, data: bytes, entry: str, remedy: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """`read_safetensors` of bytes that were read already; `name` is what errors call them."""
-    with boundary.reader(str(name), _WHAT, remedy):
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        record = json.loads(header.get("__metadata__", {}).get(entry, "{}"))
-        if not isinstance(record, dict):
-            raise ValueError(f"it must hold a JSON object in {entry!r}")
-    _verify_bytes(name, data, record.pop(KEY, None), remedy)
-    with boundary.reader(str(name), _WHAT, remedy):
-        return record, safetensors.numpy.load(data)
-
-
-def _verify_bytes(name: object, data: bytes, digest: object, remedy: str) -> None:
-    known = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
-    first = data[:_BLOCK]
-    if known and first.count(str(digest).encode()) == 1:
-        first = first.replace(str(digest).encode(), PLACEHOLDER.encode())
-        rest = [data[start : start + _BLOCK] for start in range(_BLOCK, len(data), _BLOCK)]
-        if _joined(hashlib.sha256, [first, *rest]) == digest:
-            return
-    raise FileError(
-        f"{name} does not hold what was written: its digest is another than the one it holds, or it holds"
-        f" none; it was changed, or damaged on the disk or on the way; {remedy}"
-    )
-
-
-def verify(path: Path, digest: object, remedy: str, *, needed: bool = True) -> bool:
+def verify(
+    where: Where, digest: object, remedy: str, *, needed: bool = True, content: bytes | None = None
+) -> bool:
     """Compares a file with the digest that it holds.
 
     Args:
-        path: The file.
+        where: The file.
         digest: What its record has under `KEY`; None where it has nothing.
         remedy: What to do about a damaged one, as an imperative.
         needed: Whether a file without a digest is refused.
+        content: Its bytes, where they have been read already.
 
     Returns:
         Whether there was a digest.
@@ -156,13 +163,13 @@ def verify(path: Path, digest: object, remedy: str, *, needed: bool = True) -> b
         return False
     if digest is None:
         raise FileError(
-            f"{path} must hold a digest of its content ({KEY!r} in its record), got none: another"
+            f"{where} must hold a digest of its content ({KEY!r} in its record), got none: another"
             f" version of jaxprobe wrote it, or it is damaged; {remedy}"
         )
     known = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
-    if not known or _digest_of_file(path, str(digest)) != digest:
+    if not known or _digest_of(Place.parse(where), str(digest), content) != digest:
         raise FileError(
-            f"{path} does not hold what was written: its digest is another than the one it holds; it"
+            f"{where} does not hold what was written: its digest is another than the one it holds; it"
             f" was changed, or damaged on the disk or on the way; {remedy}"
         )
     return True
@@ -178,19 +185,27 @@ def _sealed(content: bytes) -> list[bytes | memoryview]:
     return [first, whole[_BLOCK:]]  # the rest is not copied: SAEs have gigabytes
 
 
-def _digest_of_file(path: Path, held: str) -> str:
-    """What a file's digest must be; empty where it does not hold `held` once in its first block."""
-    with boundary.open_regular(path) as file:
-        number, size = file.fileno(), os.fstat(file.fileno()).st_size
-        first = os.pread(number, _BLOCK, 0)
-        if first.count(held.encode()) != 1:
-            return ""
-        first = first.replace(held.encode(), PLACEHOLDER.encode())
+def _digest_of(place: Place, held: str, content: bytes | None) -> str:
+    """What an object's digest must be; empty where it does not hold `held` once in its first block."""
+    if content is None and place.local is not None:
+        with boundary.open_regular(place.local) as file:
+            number, size = file.fileno(), os.fstat(file.fileno()).st_size
+            # A large file is never whole in memory.
+            return _digest_of_blocks(lambda start: os.pread(number, _BLOCK, start), size, held)
+    whole = memoryview(place.read() if content is None else content)
+    return _digest_of_blocks(lambda start: whole[start : start + _BLOCK], len(whole), held)
 
-        def block(start: int):
-            return hashlib.sha256(os.pread(number, _BLOCK, start) if start else first)
 
-        return _joined(block, range(0, size, _BLOCK))
+def _digest_of_blocks(read: Callable[[int], bytes | memoryview], size: int, held: str) -> str:
+    first = bytes(read(0))
+    if first.count(held.encode()) != 1:
+        return ""
+    first = first.replace(held.encode(), PLACEHOLDER.encode())
+
+    def block(start: int):
+        return hashlib.sha256(read(start) if start else first)
+
+    return _joined(block, range(0, size, _BLOCK))
 
 
 def _joined(hashed: Callable, parts: Sequence) -> str:

@@ -48,6 +48,16 @@ class Workdir:
         return self.root / "results"
 
     @property
+    def predictions(self) -> Place:
+        """Log-odds of every test row, where a job keeps them: a file per result object."""
+        return self.root / "predictions"
+
+    @property
+    def probes(self) -> Place:
+        """Fitted probes, where a job keeps them: a folder per result object."""
+        return self.root / "probes"
+
+    @property
     def plans(self) -> Place:
         """Which jobs a config consists of, a file per config."""
         return self.root / "plans"

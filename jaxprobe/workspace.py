@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -16,6 +15,7 @@ from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.features import kept, ranked, twins
 from jaxprobe.features.kept import DatasetLatents
 from jaxprobe.features.ranked import Ranking
+from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.probes import grid
 from jaxprobe.store import ActivationStore
@@ -278,17 +278,12 @@ class Workspace:
         place = self.work.begun
         if not place.exists():
             return _here()
-        return sealed.loads_json(place, place.read(), "restore it from a copy, or delete it")
+        return sealed.read_json(place, "restore it from a copy, or delete it")
 
 
 def _here() -> dict[str, object]:
     """What `auto` means in this process."""
     return {"fit_dtype": grid.resolve_dtype("auto"), "device": jax.default_backend()}
-
-
-def digest(content: Mapping[str, object]) -> str:
-    """Hex SHA-256 of JSON types, whatever their order."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def file_name(name: str) -> str:

@@ -59,11 +59,11 @@ _UNPACK = flags.DEFINE_integer(
 _SHARD = flags.DEFINE_string(
     "shard",
     None,
-    "i/n: do part i of n (from 0) of extract, encode and fit, every n-th dataset, in the folder"
-    " shard-i-of-n below the work directory, e.g. --shard=0/4 to --shard=3/4 on four machines; then"
-    " run.py or report.py without --shard merges the tables. --shard=process takes both numbers"
-    " from the launcher (JAX, Slurm, Open MPI, MPICH), so that one command serves all. An SAE that"
-    " the config trains comes first: extract.py and train_sae.py without --shard.",
+    "i/n: do part i of n (from 0) of extract, encode and fit, every n-th dataset, e.g. --shard=0/4"
+    " to --shard=3/4 on four machines that share a work directory; then run.py or report.py without"
+    " --shard writes the report of all results. --shard=process takes both numbers from the launcher"
+    " (JAX, Slurm, Open MPI, MPICH), so that one command serves all. An SAE that the config trains"
+    " comes first: extract.py and train_sae.py without --shard.",
 )
 
 

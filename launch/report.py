@@ -11,7 +11,7 @@ from absl import app, flags
 from flags import FLAGS, config_and_workdir, finish, parse_flags, set_limits
 
 from jaxprobe import published
-from jaxprobe.stages import report, run
+from jaxprobe.stages import report, report_published, run
 
 _PUBLISHED = flags.DEFINE_string("published", "", "The authors' repository, or its `results`.")
 _MODEL = flags.DEFINE_string("published_model", None, "Whose published results.")
@@ -21,7 +21,7 @@ _RUNS = flags.DEFINE_list("runs", [], "Work directories of finished runs, for on
 
 
 def main(argv: list[str]) -> None:
-    """The report stage; results.parquet or published files must be there."""
+    """The report of a job, of several runs or of published files; loads no dataset, model or SAE."""
     if _RUNS.value or _PUBLISHED.value:
         finish(lambda: print(_report_others(argv), flush=True))
         return
@@ -47,11 +47,9 @@ def _report_others(argv: list[str]) -> str:
         if not model:
             known = ", ".join(published.models(folder))
             raise ValueError(f"--published_model=MODEL is needed; {folder} has {known}")
-        workdir, config = (
-            workdir or f"runs/published-{model}",
-            report.ReportConfig(site=_SITE.value),
-        )
-        text = report.report_published(config, folder, model, workdir, source=_SOURCE.value)
+        workdir = workdir or f"runs/published-{model}"
+        config = report.ReportConfig(site=_SITE.value)
+        text = report_published.report_published(config, folder, model, workdir, _SOURCE.value)
     return f"{text}\nThe report is {workdir}/report/index.html"
 
 

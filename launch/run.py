@@ -1,7 +1,7 @@
 """Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR] [--shard=I/N].
 
 With --shard=0/4 it does the first of four independent parts, by dataset; when all four are done, the
-same command without --shard merges their tables and writes the report.
+same command without --shard finds their results and writes the report.
 """
 
 import functools

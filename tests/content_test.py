@@ -210,7 +210,10 @@ def test_a_whole_file_in_the_wrong_place_is_an_error(store, pooling, tmp_path):
     with pytest.raises(StoreError, match=rf"of {SITE}/{pooling} .*not those that were written"):
         read_store(store)
     swap(*shards_of(store, pooling))
-    swap(checksums.path_of(store, 0), checksums.path_of(store, 1))
+    swap(
+        checksums.path_of(Place.parse(store), 0).local,
+        checksums.path_of(Place.parse(store), 1).local,
+    )
     with pytest.raises(StoreError, match="tells of another store or segment"):
         read_store(store)
 
@@ -271,7 +274,10 @@ def test_rows_of_zeros_are_rows(tmp_path):
 
 def as_format_1(store: Path) -> None:
     """Rewrites a store's books as the first version wrote them."""
-    fingerprint, progress = layout.read_manifest(store), layout.read_progress(store)
+    fingerprint, progress = (
+        layout.read_manifest(Place.parse(store)),
+        layout.read_progress(Place.parse(store)),
+    )
     told = {"format": 1, "fingerprint": fingerprint}
     (store / "manifest.json").write_bytes(layout._json(told))
     entries = [
@@ -300,7 +306,7 @@ def test_a_store_of_the_first_format_is_read_and_added_to(store, caplog):
     assert added._checked == (False, False, True)
     assert same(read_store(store)[:1], wanted[:1])
     assert (added.read(SITE, texts_of("c")) != 0).any()
-    path = checksums.path_of(store, 2)
+    path = checksums.path_of(Place.parse(store), 2).local
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(StoreError, match=r"000002\.rows"):
         ActivationStore.open(store).read(SITE, texts_of("c"))
@@ -324,7 +330,7 @@ def test_an_unfinished_segment_of_the_first_format_is_ended_and_gone_on_with(tmp
     with pytest.raises(KeyboardInterrupt):
         run_extract(tmp_path, "a", **small, make_forward=dies)
     root = tmp_path / "activations"
-    assert layout.read_progress(root).unfinished
+    assert layout.read_progress(Place.parse(root)).unfinished
     as_format_1(root)
     store = run_extract(tmp_path, "a", **small)
     assert store._checked == (False, True)

@@ -27,10 +27,11 @@ def launch(script: str, *arguments: str, **variables: str) -> subprocess.Complet
 
 
 def test_every_stage_has_a_script_and_a_section_of_its_name():
+    from jaxprobe.experiments.probing.config import Config
     from jaxprobe.stages import run
 
     assert run.STAGES == STAGES
-    fields = run.RunConfig.__dataclass_fields__
+    fields = Config.__dataclass_fields__
     for name in STAGES:
         assert f"{name}.py" in SCRIPTS
         assert (ROOT / "jaxprobe" / "stages" / f"{name}.py").exists()
@@ -157,7 +158,7 @@ def test_a_stage_that_comes_too_early_says_which_one_is_first(tmp_path):
     if "sae-probes" in shown:
         pytest.skip(f"needs the published datasets: {shown.splitlines()[-1]}")
     assert got.returncode != 0
-    assert f"error: there are no results at {tmp_path / 'results.parquet'}" in shown
+    assert f"error: there are no results of this config in {tmp_path}" in shown
     assert "run the fit stage first" in shown
     assert "Traceback" not in shown
 

@@ -15,7 +15,7 @@ import pytest
 import tensorstore as ts
 
 from jaxprobe import boundary, place
-from jaxprobe.place import ObstacleError, Place
+from jaxprobe.place import ObstacleError, Place, keys
 from jaxprobe.place import files as local_files
 
 COUNT = itertools.count()
@@ -69,6 +69,15 @@ def test_create_has_one_winner(root):
     assert len(won) == 1
     assert item.read() == b"%d" % won[0]
     assert (root / "results").children() == ["job"]
+
+
+def test_create_does_not_believe_what_it_saw_before_another_wrote(monkeypatch):
+    item = Place.parse("memory://place_test/late") / "a"
+    seen = item._driver._look()
+    assert item.create(b"theirs")
+    monkeypatch.setattr(keys.Keys, "_look", lambda self: seen)
+    assert not item.create(b"mine")
+    assert item.read() == b"theirs"
 
 
 def test_children_are_names_directly_below_in_order(root):
@@ -332,7 +341,7 @@ def test_a_failed_write_leaves_the_old_object_and_names_the_place(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(local_files.os, call, full)
-        with pytest.raises(OSError, match=r"No space left on device: .*work/a'"):
+        with pytest.raises(OSError, match=r"No space left on device: .*work/a'$"):
             (item.create if call == "link" else item.replace)(b"new")
     assert item.exists() == (call != "link")
     assert not item.exists() or item.read() == b"old"

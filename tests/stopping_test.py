@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxprobe import stopping, table
+from jaxprobe.place import Place
 from jaxprobe.store import layout
 from tests import fakes
 
@@ -45,7 +46,7 @@ def progress(workdir: Path) -> dict[str, int]:
     """What is committed: batches of prompts in the store, the SAE's step or file, latents, result rows."""
     found = {"prompts": 0, "latents": 0, "rows": 0, "state": 0}
     if (workdir / "activations" / layout.PROGRESS).exists():
-        found["prompts"] = sum(layout.read_progress(workdir / "activations").committed)
+        found["prompts"] = sum(layout.read_progress(Place.parse(workdir / "activations")).committed)
     found["latents"] = len(list((workdir / "latents").glob("*/*.safetensors")))
     found["state"] = len(list((workdir / "saes").glob("*/*.safetensors")))
     if (workdir / "results.parquet").exists():

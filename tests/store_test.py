@@ -1,5 +1,7 @@
 """The activation store on its own: order of rows, refusals, the lock, full disks, bounded reads."""
 
+import hashlib
+import itertools
 import json
 import os
 import resource
@@ -9,14 +11,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxprobe import sealed
 from jaxprobe.base import Site
-from jaxprobe.store import ActivationStore, Segment, StoreError, StoreWriter, sha256_of
+from jaxprobe.place import Place
+from jaxprobe.store import (
+    ActivationStore,
+    Segment,
+    StoreError,
+    StoreWriter,
+    checksums,
+    layout,
+    sha256_of,
+)
 from jaxprobe.store import arrays as store_arrays
 from jaxprobe.store import writing as store_writing
 
 SITE = Site(block=12, stream="resid_post")
 LAST, TOKENS = (SITE, "last"), (SITE, "tokens")
 FINGERPRINT = {"model": "m", "d_model": 24, "token_dtype": "bfloat16", "buckets": [16, 32]}
+
+
+COUNT = itertools.count()
+
+
+@pytest.fixture(params=["path", "memory"])
+def root(request, tmp_path):
+    """Where a store may lie: a path, or memory."""
+    if request.param == "path":
+        return Place.parse(tmp_path) / "s"
+    return Place.parse(f"memory://store_test/{next(COUNT)}") / "s"
 
 
 def segment_for(texts, counts, batch_rows=7, taps=(LAST, TOKENS)) -> Segment:
@@ -52,12 +75,12 @@ def names(prefix, count):
     return [f"{prefix} prompt {index} ✓" for index in range(count)]
 
 
-def test_rows_come_back_in_the_order_of_the_texts(tmp_path):
+def test_rows_come_back_in_the_order_of_the_texts(root):
     texts, counts = names("a", 50), np.arange(50) % 5
-    whole = fill(tmp_path / "s", texts, counts)
+    whole = fill(root, texts, counts)
     more = names("b", 33)
-    added = fill(tmp_path / "s", more, np.full(33, 2), seed=1)
-    store = ActivationStore.open(tmp_path / "s", FINGERPRINT)
+    added = fill(root, more, np.full(33, 2), seed=1)
+    store = ActivationStore.open(root, FINGERPRINT)
     order_N = np.random.default_rng(2).integers(0, 83, 200)
     both = np.concatenate([whole[LAST], added[LAST]])
     found = store.read(SITE, [(texts + more)[index] for index in order_N])
@@ -78,10 +101,10 @@ def test_rows_come_back_in_the_order_of_the_texts(tmp_path):
     assert [label for label in array.domain.labels] == ["token", "d_model"]
 
 
-def test_float32_tokens_are_kept_to_the_bit(tmp_path):
+def test_float32_tokens_are_kept_to_the_bit(root):
     fingerprint = {**FINGERPRINT, "token_dtype": "float32"}
-    whole = fill(tmp_path / "s", names("a", 9), [3] * 9, fingerprint=fingerprint)
-    found = ActivationStore.open(tmp_path / "s").read_tokens(SITE, np.arange(27))
+    whole = fill(root, names("a", 9), [3] * 9, fingerprint=fingerprint)
+    found = ActivationStore.open(root).read_tokens(SITE, np.arange(27))
     np.testing.assert_array_equal(found, whole[TOKENS])
 
 
@@ -124,31 +147,31 @@ def test_every_differing_field_is_named(tmp_path):
         ActivationStore.open(tmp_path / "s")
 
 
-def test_a_second_writer_is_refused_and_a_reader_sees_what_is_committed(tmp_path):
+def test_a_second_writer_is_refused_and_a_reader_sees_what_is_committed(root):
     texts = names("a", 20)
-    whole = fill(tmp_path / "s", texts, [1] * 20)
-    with StoreWriter(tmp_path / "s", FINGERPRINT) as writer:
+    whole = fill(root, texts, [1] * 20)
+    with StoreWriter(root, FINGERPRINT) as writer:
         segment = segment_for(names("b", 20), [1] * 20)
         assert writer.begin(segment) == 0
         writer.append(rows_of(segment, np.random.default_rng(0))[0][0])
         with (
             pytest.raises(StoreError, match="another process is writing"),
-            StoreWriter(tmp_path / "s", FINGERPRINT),
+            StoreWriter(root, FINGERPRINT),
         ):
             pass
-        store = ActivationStore.open(tmp_path / "s")
+        store = ActivationStore.open(root)
         np.testing.assert_array_equal(store.read(SITE, texts), whole[LAST])
         assert len(store.prompt_hashes()) == 20
     # Leaving commits the batch that was appended.
-    assert len(ActivationStore.open(tmp_path / "s").prompt_hashes()) == 27
-    with StoreWriter(tmp_path / "s", FINGERPRINT) as writer:
+    assert len(ActivationStore.open(root).prompt_hashes()) == 27
+    with StoreWriter(root, FINGERPRINT) as writer:
         assert writer.begin(segment) == 1
 
 
-def test_rows_that_do_not_fit_the_plan_are_refused(tmp_path):
+def test_rows_that_do_not_fit_the_plan_are_refused(root):
     segment = segment_for(names("a", 10), [1] * 10)
     batches, _ = rows_of(segment, np.random.default_rng(0))
-    with StoreWriter(tmp_path / "s", FINGERPRINT) as writer:
+    with StoreWriter(root, FINGERPRINT) as writer:
         writer.begin(segment)
         with pytest.raises(ValueError, match=r"rows of blocks.12.resid_post/last.*\(7, 24\)"):
             writer.append({**batches[0], LAST: batches[0][LAST][:3]})
@@ -194,14 +217,14 @@ class LostWrite:
         raise ValueError("RESOURCE_EXHAUSTED: no space left on device")
 
 
-def test_nothing_counts_after_a_lost_write(tmp_path, monkeypatch):
+def test_nothing_counts_after_a_lost_write(root, monkeypatch):
     monkeypatch.setattr(store_writing, "WRITES_IN_FLIGHT", 0)
     monkeypatch.setattr(store_writing._Shard, "append", lambda shard, x_ND: [LostWrite()])
     segment = segment_for(names("a", 10), [1] * 10)
     batches, _ = rows_of(segment, np.random.default_rng(0))
     with (
         pytest.raises(StoreError, match="no space left"),
-        StoreWriter(tmp_path / "s", FINGERPRINT) as writer,
+        StoreWriter(root, FINGERPRINT) as writer,
     ):
         writer.begin(segment)
         with pytest.raises(StoreError):
@@ -209,7 +232,7 @@ def test_nothing_counts_after_a_lost_write(tmp_path, monkeypatch):
         # A caller that goes on regardless: leaving must not commit what was lost.
         writer._appended = 1
         raise StoreError("no space left")
-    assert ActivationStore.open(tmp_path / "s").prompt_hashes() == []
+    assert ActivationStore.open(root).prompt_hashes() == []
 
 
 def test_an_unwritable_place_says_so(tmp_path):
@@ -251,6 +274,141 @@ def test_a_pipe_in_place_of_an_arrays_file_is_refused_not_waited_for(tmp_path, p
     path.unlink()
     path.symlink_to(tmp_path / "whole")  # on another disk, say
     assert ActivationStore.open(root).read_tokens(SITE, slice(0, 30)).shape == (30, 24)
+
+
+def test_a_run_goes_on_where_another_place_stopped_and_memory_holds_what_a_path_holds(tmp_path):
+    texts, counts = names("a", 40), [3] * 40
+    segment = segment_for(texts, counts)
+    batches, _ = rows_of(segment, np.random.default_rng(0))
+    contents = []
+    for root in (Place.parse(tmp_path) / "s", Place.parse("memory://store_test/same") / "s"):
+        for stop in (2, len(batches)):  # in two runs
+            with StoreWriter(root, FINGERPRINT) as writer:
+                for rows in batches[writer.begin(segment) : stop]:
+                    writer.append(rows)
+        contents.append({name: (root / name).read() for name in objects(root)})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 8
+
+
+def objects(root: Place, above: str = "") -> list[str]:
+    """Every object below a place but its lock."""
+    found = []
+    for name in (root / above[:-1] if above else root).children():
+        inner = f"{above}{name}"
+        found += [inner] if (root / inner).exists() else objects(root, f"{inner}/")
+    return [name for name in found if name != ".lock"]
+
+
+def test_a_store_goes_on_on_another_device(root):
+    texts = names("a", 30)
+    whole = fill(root, texts, [1] * 30, fingerprint={**FINGERPRINT, "device": "cpu"})
+    digest = ActivationStore.open(root).digest
+    on_gpu = {**FINGERPRINT, "device": "gpu"}
+    more = fill(root, names("b", 30), [1] * 30, seed=1, fingerprint=on_gpu)
+    store = ActivationStore.open(root, on_gpu)
+    assert store.fingerprint["device"] == "cpu"  # what it was begun on stays on record
+    assert store.digest == digest == layout.digest(FINGERPRINT)
+    with StoreWriter(root, on_gpu) as writer:
+        assert writer.store().fingerprint["device"] == "cpu"
+    both = np.concatenate([whole[LAST], more[LAST]])
+    np.testing.assert_array_equal(store.read(SITE, texts + names("b", 30)), both)
+    with pytest.raises(StoreError, match="model: wanted 'n', got 'm'\\)"):
+        ActivationStore.open(root, {**on_gpu, "model": "n"})
+
+
+def test_a_store_whose_identity_counted_the_device_is_read_and_gone_on_with(tmp_path):
+    root, texts = Place.parse(tmp_path) / "s", names("a", 30)
+    fingerprint = {**FINGERPRINT, "device": "cpu"}
+    whole = fill(root, texts, [1] * 30, fingerprint=fingerprint)
+    told = json.dumps({"fingerprint": fingerprint, "format": 1}, indent=1, sort_keys=True)
+    former = hashlib.sha256(f"{told}\n".encode()).hexdigest()
+    rows = checksums.path_of(root, 0)
+    record, arrays = sealed.read_safetensors(rows, checksums.ENTRY, "")
+    assert record["store"] != former
+    for digest in (former, "0" * 64):
+        changed = sealed.to_safetensors(arrays, checksums.ENTRY, {**record, "store": digest})
+        rows.replace(changed)
+        if digest == former:
+            found = ActivationStore.open(root).read(SITE, texts)
+            np.testing.assert_array_equal(found, whole[LAST])
+            fill(root, names("b", 3), [1] * 3, fingerprint=fingerprint)
+    with pytest.raises(StoreError, match="another store"):
+        ActivationStore.open(root).read(SITE, texts)
+
+
+def plant(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "precious").write_text("precious")
+
+
+def test_files_of_others_in_a_store_survive(tmp_path):
+    root, outside = tmp_path / "s", tmp_path / "outside"
+    fill(root, names("a", 30), [1] * 30)
+    plant(outside)
+    others = [
+        "segments/mine",
+        "segments/000009.npy",
+        "x.tmp",
+        "segments/.000000.npy.tmp",
+        "y.__lock",
+    ]
+    others += ["blocks.12.resid_post/last/c/0/0.__lock", "notes/zarr.json_0f.__lock"]
+    for name in others:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(name)
+    for name in ("segments/linked", "linked", "manifest.json.tmp", "progress.json.tmp"):
+        (root / name).symlink_to(outside / "precious")
+    (root / "folder").symlink_to(outside)
+    left = root / "blocks.12.resid_post/last/c/0/0_0123456789abcde.__lock"
+    left.write_text("what TensorStore leaves when it is killed")
+    fill(root, names("b", 30), [1] * 30)
+    assert not left.exists()
+    assert all((root / name).read_text() == name for name in others)
+    assert (root / "folder").is_symlink() and (root / "manifest.json.tmp").is_symlink()
+    assert os.listdir(outside) == ["precious"]
+    assert (outside / "precious").read_text() == "precious"
+
+
+SHARD = "blocks.12.resid_post/last/c/0/0"
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "progress.json", "segments/000000.rows", SHARD, f"{SHARD}.__lock"]
+)
+def test_a_link_in_place_of_a_stores_file_is_not_written_through(tmp_path, name):
+    root, outside = tmp_path / "s", tmp_path / "outside"
+    texts = names("a", 30)
+    segment = segment_for(texts, [1] * 30)
+    batches, whole = rows_of(segment, np.random.default_rng(0))
+    with StoreWriter(root, FINGERPRINT) as writer:
+        writer.begin(segment)
+        for rows in batches[:2]:
+            writer.append(rows)
+    content = (root / name).read_bytes() if (root / name).exists() else b"precious"
+    outside.write_bytes(content)
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to(outside)
+    with StoreWriter(root, FINGERPRINT) as writer:
+        for rows in batches[writer.begin(segment) :]:
+            writer.append(rows)
+        writer.finish()
+    assert outside.read_bytes() == content
+    np.testing.assert_array_equal(ActivationStore.open(root).read(SITE, texts), whole[LAST])
+
+
+@pytest.mark.parametrize("name", ["segments", *(str(p) for p in Path(SHARD).parents if p.name)])
+def test_a_link_in_place_of_a_stores_folder_is_read_and_not_written_through(tmp_path, name):
+    root, outside = tmp_path / "s", tmp_path / "outside"
+    texts = names("a", 30)
+    whole = fill(root, texts, [1] * 30)
+    (root / name).rename(outside)
+    (root / name).symlink_to(outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    np.testing.assert_array_equal(ActivationStore.open(root).read(SITE, texts), whole[LAST])
+    with pytest.raises(StoreError, match=rf"symbolic link is in the place of a folder.*{name}"):
+        fill(root, names("b", 30), [1] * 30)
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
 
 
 def test_reading_few_rows_reads_few_bytes(tmp_path):

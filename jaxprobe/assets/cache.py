@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from typing import BinaryIO
 from absl import logging
 
 from jaxprobe.assets.digests import AssetError, file_sha256
+
+_DRAWN = re.compile(r"[0-9a-f]{16}|[a-z0-9_]{8}")  # what `new_file` and tempfile draw
 
 
 def cache_dir() -> Path:
@@ -75,7 +78,9 @@ def locked(path: Path) -> Iterator[None]:
     """Lets one process at a time make `path`, and sweeps what killed ones left of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("ab")
+        # A link of that name is refused: through it, a file would be made elsewhere.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.fdopen(os.open(path.with_name(f".{path.name}.lock"), flags, 0o666), "rb")
     except OSError as error:
         raise AssetError(
             f"cannot write to the cache folder {path.parent} ({error.strerror}); name one that can"
@@ -94,8 +99,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _sweep(path: Path) -> None:
-    """Removes unfinished copies of `path`; only for the holder of its lock."""
+    """Removes unfinished copies of `path`; only for the holder of its lock.
+
+    Only names that `new_file` or the module tempfile gives: other people's files are let alone.
+    """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        drawn = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if left.is_symlink() or not _DRAWN.fullmatch(drawn):
+            continue
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

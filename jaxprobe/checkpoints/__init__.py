@@ -1,7 +1,6 @@
 """SAE weight files: each published layout in its own module, one `load_sae` before them all."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from jaxprobe.checkpoints import (
 )
 from jaxprobe.checkpoints.ids import check_id as check_id
 from jaxprobe.checkpoints.loaded import LoadedSae
+from jaxprobe.place import Place
 from jaxprobe.saes import JumpReluSae as JumpReluSae
 
 NATIVE_FILE = native.FILE_NAME  # of an SAE of ours in its folder
@@ -49,11 +49,12 @@ _TELL_BOS = {
     layout.NAME: layout.bos
     for layout in (sae_lens, native, llama_scope, llamascopium, dictionary_learning)
 }
+_ELSEWHERE = ("memory://", "gs://", "s3://")
 SAVED_LAYOUTS = ("jaxprobe", "sae_lens", "gemma_scope")
 
 
 def load_sae(
-    source: str | os.PathLike,
+    source: str | Path | Place,
     *,
     id: str | None = None,
     site: Site | str | None = None,
@@ -64,7 +65,8 @@ def load_sae(
     """Loads an SAE of any known layout; the layout is recognised by the names of its files.
 
     Args:
-        source: `hf://OWNER/REPO/FOLDER`, or the path of a folder or weight file.
+        source: `hf://OWNER/REPO/FOLDER`, or the path of a folder or weight file. On `memory://`, `gs://`
+            or `s3://`, what `save_sae` wrote there in jaxprobe's own layout.
         id: What results call it, over what its files and folders say; `activations` and
             `random_sae` are taken.
         site: Where it reads the model, over what its files say.
@@ -81,9 +83,10 @@ def load_sae(
     options = folders.checked_options(
         id, site, llama_scope_gate, norm_scaling_factor, active_groups
     )
-    path = assets.fetch(str(source))
-    assets.check_hub_files(path)
-    name = str(source) if "://" in str(source) else path.absolute()
+    path = _elsewhere(source) or assets.fetch(str(source))
+    if isinstance(path, Path):
+        assets.check_hub_files(path)
+    name = str(source) if isinstance(path, Place) or "://" in str(source) else path.absolute()
     with boundary.reader(name, "an SAE", "fetch or save it again"):
         place = _place(path, str(source), options)
         layout = _layout(place)
@@ -100,13 +103,14 @@ def load_labelled(entry: str) -> LoadedSae:
     return load_sae(source, id=label or None)
 
 
-def bos_setting(source: str | os.PathLike) -> str:
+def bos_setting(source: str | Path | Place) -> str:
     """Whether an SAE was trained with BOS, as `LoadedSae.bos`, without reading its weights.
 
     Raises:
         ValueError, AssetError: As `load_sae`.
     """
-    place = _place(assets.fetch(str(source)), str(source), places.Options())
+    path = _elsewhere(source) or assets.fetch(str(source))
+    place = _place(path, str(source), places.Options())
     tell = _TELL_BOS.get(_layout(place).NAME)
     return tell(place) if tell else "auto"
 
@@ -149,16 +153,16 @@ def _weights(sae):
 
 
 def save_sae(
-    path: str | os.PathLike,
+    path: str | Path | Place,
     sae,
     metadata: Mapping[str, object] | None = None,
     *,
     layout: str = "jaxprobe",
-) -> Path:
+) -> Path | Place:
     """Saves an SAE, atomically.
 
     Args:
-        path: The folder, or the file where the layout is one file.
+        path: The folder, or the file where the layout is one file; a path, or a place.
         sae: The weights, of any architecture that the layout has a word for.
         metadata: JSON types; `id`, `site` (a `Site` or its text) and `expected_l0` come back from
             `load_sae`. An `output_site` says that this is a transcoder, `prepend_bos` (true or false)
@@ -168,7 +172,7 @@ def save_sae(
             `sae_weights.safetensors`) or `gemma_scope` (`params.npz`).
 
     Returns:
-        The weight file.
+        The weight file: a path, or a place where one was named.
 
     Raises:
         ValueError: An SAE that the layout has no word for.
@@ -182,21 +186,40 @@ def save_sae(
     if isinstance(sae, LoadedSae) and sae.bos != "auto":
         metadata = {training_settings.BOS: sae.bos == "on", **metadata}
     saved_metadata.warn_of_lost(metadata, layout)
-    file, sae = Path(path), _weights(sae)
+    where = _saved(Place.parse(path), _weights(sae), metadata, layout)
+    return where.local if where.local and not isinstance(path, Place) else where
+
+
+def _saved(where: Place, sae, metadata: Mapping[str, object], layout: str) -> Place:
+    """Writes an SAE; returns the place of its weights."""
     if layout == "sae_lens":
-        return sae_lens_export.save(file, sae, metadata)
+        return sae_lens_export.save(where, sae, metadata)
     module = native if layout == "jaxprobe" else gemma_scope
-    if file.suffix != Path(module.FILE_NAME).suffix:
-        file = file / module.FILE_NAME
+    if not where.name.endswith(Path(module.FILE_NAME).suffix):
+        where = where / module.FILE_NAME
     if layout == "jaxprobe":
-        native.save(file, sae, metadata)
+        native.save(where, sae, metadata)
     else:
-        gemma_scope.save(file, sae)
-    return file
+        gemma_scope.save(where, sae)
+    return where
 
 
-def _place(path: Path, source: str, options: places.Options) -> places.Place:
+def _elsewhere(source: str | Path | Place) -> Place | None:
+    """The place of a source that lies in no file system; None for a path and what `assets` fetches."""
+    if not isinstance(source, Place) and not str(source).startswith(_ELSEWHERE):
+        return None
+    where = Place.parse(source)
+    return None if where.local else where
+
+
+def _place(path: Path | Place, source: str, options: places.Options) -> places.Place:
     """The folder and, where one was named, the weight file."""
+    if isinstance(path, Place):
+        file = path if path.name.endswith(".safetensors") else path / native.FILE_NAME
+        folder = Path(str(file)).parent
+        return places.Place(
+            folder=folder, file=None, source=source, options=options, elsewhere=file
+        )
     if path.is_dir():
         return places.Place(folder=path, file=None, source=source, options=options)
     if path.suffix not in folders.WEIGHTS:
@@ -212,6 +235,8 @@ def _place(path: Path, source: str, options: places.Options) -> places.Place:
 
 def _layout(place: places.Place):
     """The module that reads what lies there; raises ValueError where none or several do."""
+    if place.elsewhere:
+        return native  # layouts of others are fetched first
     fits = [layout for layout in LAYOUTS if layout.matches(place)]
     files = dict.fromkeys(layout.FILE_NAME for layout in fits if layout is not others)
     if fits and (place.file or len(files) <= 1):

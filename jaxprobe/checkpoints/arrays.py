@@ -12,8 +12,9 @@ import ml_dtypes  # gives NumPy the type bfloat16, which safetensors asks it for
 import numpy as np
 import safetensors
 
-from jaxprobe import boundary
+from jaxprobe import boundary, sealed
 from jaxprobe.checkpoints import torch_file
+from jaxprobe.place import Place
 from jaxprobe.saes import described
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -23,20 +24,24 @@ _HEADER_BYTES = 8 << 20  # of a safetensors file: an SAE's takes 600, ours holds
 
 @contextlib.contextmanager
 def open_safetensors(
-    path: Path,
+    path: Path | Place,
     what: str = "a safetensors file",
     remedy: str = "was it cut short while being copied? fetch it again",
-) -> Iterator[safetensors.safe_open]:
+) -> Iterator[Any]:
     """Opens a safetensors file; the library checks that its arrays cover it without holes or overlaps.
 
     Args:
-        path: The file.
+        path: The file, or the place of one of ours.
         what: What it should be, for the message.
         remedy: What to do where it is not.
 
     Raises:
         FileError: Not such a file, or a damaged one.
     """
+    if isinstance(path, Place):
+        with boundary.reader(str(path), what, remedy), sealed.open_safetensors(path) as opened:
+            yield opened
+        return
     with boundary.reader(path, what, remedy):
         with boundary.open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
@@ -66,7 +71,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_keys(
-    arrays: Mapping[str, Any], wanted: Iterable[str], path: Path, optional: Iterable[str] = ()
+    arrays: Mapping[str, Any],
+    wanted: Iterable[str],
+    path: Path | Place,
+    optional: Iterable[str] = (),
 ) -> None:
     """Raises ValueError unless all wanted arrays are there and none that is neither.
 
@@ -90,7 +98,7 @@ def check_keys(
 def fields(
     arrays: Mapping[str, np.ndarray],
     keys: Mapping[str, str],
-    path: Path,
+    path: Path | Place,
     transposed: Container[str] = (),
 ) -> dict[str, jax.Array]:
     """The arrays that fill fields of an SAE, as `float32` gives them.
@@ -110,7 +118,7 @@ def fields(
     }
 
 
-def float32(array, name: str, path: Path, *, transpose: bool = False) -> jax.Array:
+def float32(array, name: str, path: Path | Place, *, transpose: bool = False) -> jax.Array:
     """A stored array as float32 on the device.
 
     Raises:
@@ -134,7 +142,7 @@ def float32(array, name: str, path: Path, *, transpose: bool = False) -> jax.Arr
     return jnp.asarray(single)
 
 
-def whole_numbers(array, name: str, path: Path) -> tuple[int, ...]:
+def whole_numbers(array, name: str, path: Path | Place) -> tuple[int, ...]:
     """An array of counts, in order.
 
     Raises:
@@ -149,7 +157,7 @@ def whole_numbers(array, name: str, path: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in np.ravel(array))
 
 
-def _explain(array: np.ndarray, single: np.ndarray, name: str, path: Path) -> None:
+def _explain(array: np.ndarray, single: np.ndarray, name: str, path: Path | Place) -> None:
     """Raises FileError for numbers that may not stand where they do."""
     rounded = ~np.isfinite(single) & np.isfinite(np.asarray(array, np.float64))
     wrong = described.not_finite(single, name) | rounded

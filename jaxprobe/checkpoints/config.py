@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from absl import logging
 
 from jaxprobe import boundary
+from jaxprobe.place import Place
 
 BYTES = 1 << 20  # a config's; the longest published ones have 30 KB
 DEPTH = 32  # of what lies in what
@@ -33,7 +34,7 @@ class Config(Mapping[str, Any]):
     def __init__(
         self,
         content: Mapping[str, Any],
-        path: Path,
+        path: Path | Place,
         remedy: str = "take the file as it was published",
     ):
         """Entries, the file that they are from, and what to do where one is wrong."""
@@ -152,7 +153,7 @@ def read(path: Path) -> Config:
         return parse(boundary.read_bytes(path, BYTES), path)
 
 
-def parse(text: str | bytes, path: Path) -> Config:
+def parse(text: str | bytes, path: Path | Place) -> Config:
     """A JSON object, in which no entry stands twice; callers stand in `boundary.reader`.
 
     Raises:

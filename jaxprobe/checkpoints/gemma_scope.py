@@ -5,6 +5,7 @@ What the file does not say is read from where it lies: the repository's name end
 """
 
 import dataclasses
+import io
 import math
 import re
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxprobe import boundary
+from jaxprobe import boundary, place
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import arrays, atomic, npz_file
+from jaxprobe.checkpoints import arrays, npz_file
 from jaxprobe.checkpoints.loaded import LoadedSae
 from jaxprobe.checkpoints.places import Place, number, site_of
 from jaxprobe.saes import BatchTopKSae, JumpReluSae, ReluSae, check_sae, jump_relu
@@ -82,7 +83,7 @@ def load(place: Place) -> LoadedSae:
     )
 
 
-def save(path: Path, sae) -> None:
+def save(where: place.Place, sae) -> None:
     """Writes `params.npz` as Gemma Scope lays it out, whole or not at all.
 
     Raises:
@@ -105,9 +106,10 @@ def save(path: Path, sae) -> None:
     content["threshold"] = thresholds[type(sae)]()
     if isinstance(sae, BatchTopKSae):  # its threshold stands before the relu of negative ones
         content["threshold"] = np.maximum(content["threshold"], 0)
-    with atomic.new_file(path) as file:
-        arrays_of: dict[str, Any] = {k: np.asarray(a, np.float32) for k, a in content.items()}
-        np.savez(file, **arrays_of)
+    file = io.BytesIO()
+    arrays_of: dict[str, Any] = {k: np.asarray(a, np.float32) for k, a in content.items()}
+    np.savez(file, **arrays_of)
+    where.replace(file.getbuffer())
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

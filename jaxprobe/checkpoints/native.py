@@ -20,10 +20,11 @@ from absl import logging
 from jaxprobe import boundary, sealed
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import arrays as stored
-from jaxprobe.checkpoints import atomic, config, names, training_settings
+from jaxprobe.checkpoints import config, names, places, training_settings
 from jaxprobe.checkpoints.config import Config
 from jaxprobe.checkpoints.loaded import LoadedSae
-from jaxprobe.checkpoints.places import Place, site_of
+from jaxprobe.checkpoints.places import site_of
+from jaxprobe.place import Place
 from jaxprobe.saes import FramedSae, architecture, check_sae, core_of, encoding, frame
 from jaxprobe.saes.framed import NORMALISATIONS
 
@@ -38,18 +39,18 @@ MOST_TEXT = config.BYTES
 FRAME = {"shift": "shift_D", "W_skip": "W_skip_DE"}  # arrays of the frame
 
 
-def matches(place: Place) -> bool:
+def matches(place: places.Place) -> bool:
     """Whether this is the layout of what lies there."""
     if place.file is not None:
         return place.file.suffix == ".safetensors"
     return place.has(FILE_NAME)
 
 
-def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
+def save(where: Place, sae, metadata: Mapping[str, object]) -> None:
     """Writes an SAE, whole or not at all.
 
     Args:
-        path: The file to write.
+        where: The file to write.
         sae: An autoencoder of any architecture.
         metadata: JSON types: `id`, `site` (text), `model`, `expected_l0`, `prepend_bos`,
             `training` and more.
@@ -74,16 +75,16 @@ def save(path: Path, sae, metadata: Mapping[str, object]) -> None:
         there = {key: getattr(sae, name) for key, name in FRAME.items()}
         arrays |= {k: np.asarray(a, order="C") for k, a in there.items() if a is not None}
     record = json.loads(_text(metadata, own))
-    atomic.write_bytes(path, *sealed.to_safetensors(arrays, HEADER, record))
+    where.replace(sealed.to_safetensors(arrays, HEADER, record))
 
 
-def load(place: Place) -> LoadedSae:
+def load(place: places.Place) -> LoadedSae:
     """Reads an SAE that `save` wrote.
 
     Raises:
         ValueError: Not such a file, another format version, or arrays that do not fit together.
     """
-    path = place.file or place.folder / FILE_NAME
+    path = _file(place)
     with stored.open_safetensors(path) as file:
         header = _header(path, file.metadata())
         _check_content(path, header)
@@ -124,14 +125,18 @@ def load(place: Place) -> LoadedSae:
     )
 
 
-def _array(array: np.ndarray, name: str, path: Path) -> jax.Array:
+def _file(place: places.Place) -> Place | Path:
+    return place.elsewhere or place.file or place.folder / FILE_NAME
+
+
+def _array(array: np.ndarray, name: str, path: Place | Path) -> jax.Array:
     """float32, and whole numbers as they are."""
     if array.dtype.kind in "iu":
         return jnp.asarray(array)
     return stored.float32(array, name, path)
 
 
-def _said(header: Config, settings: list[str], place: Place) -> dict[str, Any]:
+def _said(header: Config, settings: list[str], place: places.Place) -> dict[str, Any]:
     """The settings of an architecture, as the header or the user says."""
     said = dict(header.section("settings", {}))
     if sorted(said) != sorted(settings):
@@ -186,9 +191,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def bos(place: Place) -> str:
+def bos(place: places.Place) -> str:
     """Whether an SAE was trained with BOS, from its header alone; see `LoadedSae.bos`."""
-    path = place.file or place.folder / FILE_NAME
+    path = _file(place)
     with stored.open_safetensors(path) as file:
         return training_settings.bos_setting(_header(path, file.metadata()), path)
 
@@ -207,7 +212,7 @@ def _is_static(field: dataclasses.Field) -> bool:
     return bool(field.metadata.get("static"))
 
 
-def _kind(header: Config, path: Path) -> type:
+def _kind(header: Config, path: Place | Path) -> type:
     """The class of the architecture that a header names."""
     by_name = {known.name: kind for kind, known in encoding.ARCHITECTURES.items()}
     name = header.text("architecture", "jump_relu")
@@ -218,7 +223,7 @@ def _kind(header: Config, path: Path) -> type:
     return by_name[name]
 
 
-def _header(path: Path, metadata: Mapping[str, str] | None) -> Config:
+def _header(path: Place | Path, metadata: Mapping[str, str] | None) -> Config:
     """The JSON text of the header, of a version that can be read."""
     metadata = metadata or {}
     if HEADER not in metadata:
@@ -237,7 +242,7 @@ def _header(path: Path, metadata: Mapping[str, str] | None) -> Config:
     return header
 
 
-def _check_content(path: Path, header: Config) -> None:
+def _check_content(path: Place | Path, header: Config) -> None:
     """Compares the file with the digest in its header, which is taken out."""
     version, digest = header["format_version"], header.content.pop(sealed.KEY, None)
     if not sealed.verify(path, digest, "copy it here again", needed=version > 1):

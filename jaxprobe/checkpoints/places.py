@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import logging
 
+from jaxprobe import place
 from jaxprobe.base import Site
 from jaxprobe.sites import site_named
 
@@ -32,12 +33,14 @@ class Place:
         file: The weight file, where the user named one.
         source: What the user named.
         options: What else was asked.
+        elsewhere: The weight file, where it lies in no file system; `folder` then only names it.
     """
 
     folder: Path
     file: Path | None
     source: str
     options: Options = dataclasses.field(default_factory=Options)
+    elsewhere: place.Place | None = None
 
     def has(self, *names: str) -> bool:
         """Whether the folder holds all these files, and the user named none or the last one."""

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 from jaxprobe.base import Site
-from jaxprobe.checkpoints import atomic
 from jaxprobe.checkpoints.sae_lens import CONFIG_NAME, FILE_NAME, GATED, LINEAR
 from jaxprobe.checkpoints.training_settings import BOS
+from jaxprobe.place import Place
 from jaxprobe.saes import (
     BatchTopKSae,
     FramedSae,
@@ -28,7 +27,7 @@ from jaxprobe.sites import transformer_lens_name
 VERSION = "6.0.0"  # of the layout
 
 
-def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
+def save(folder: Place, sae, metadata: Mapping[str, Any]) -> Place:
     """Writes `cfg.json` and `sae_weights.safetensors` that SAELens 6 loads.
 
     Args:
@@ -71,9 +70,9 @@ def save(folder: Path, sae, metadata: Mapping[str, Any]) -> Path:
         },
     }
     content = {key: np.ascontiguousarray(array, np.float32) for key, array in content.items()}
-    atomic.write_bytes(folder / FILE_NAME, safetensors.numpy.save(content))
+    (folder / FILE_NAME).replace(safetensors.numpy.save(content))
     text = json.dumps(config, indent=1, sort_keys=True)
-    atomic.write_bytes(folder / CONFIG_NAME, text.encode())
+    (folder / CONFIG_NAME).replace(text.encode())
     return folder / FILE_NAME
 
 

@@ -63,8 +63,8 @@ _CENTRED_REPOSITORIES = (
 )
 
 
-def bos_setting(said: Mapping[str, Any], path: Path) -> str:
-    """`on` or `off` as `prepend_bos` says; `auto` where it says nothing.
+def bos_setting(said: Mapping[str, Any], path: object) -> str:
+    """`on` or `off` as `prepend_bos` says; `auto` where it says nothing. `path` names the file in errors.
 
     Raises:
         ValueError: It is neither true nor false.

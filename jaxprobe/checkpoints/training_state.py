@@ -1,8 +1,7 @@
 """The state of a training run between two processes: a pytree of arrays and what it belongs to."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from os import PathLike
 from typing import TypeVar
 
 import jax
@@ -10,28 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import boundary, sealed
-from jaxprobe.checkpoints import atomic
+from jaxprobe.place import Place
 
 HEADER = "jaxprobe_training"  # the header entry that holds the JSON text
 Tree = TypeVar("Tree")
 
 
-def save(path: str | os.PathLike, tree, identity: Mapping[str, object]) -> None:
+def save(path: Place | PathLike | str, tree, identity: Mapping[str, object]) -> None:
     """Writes a pytree of arrays, whole or not at all.
 
     Args:
-        path: The file to write.
+        path: The file to write, or its place.
         tree: Arrays.
         identity: JSON types that tell which run this is.
     """
-    atomic.write_bytes(Path(path), *sealed.to_safetensors(_named(tree), HEADER, identity))
+    Place.parse(path).replace(sealed.to_safetensors(_named(tree), HEADER, identity))
 
 
-def load(path: str | os.PathLike, like: Tree, identity: Mapping[str, object]) -> Tree:
+def load(path: Place | PathLike | str, like: Tree, identity: Mapping[str, object]) -> Tree:
     """Reads what `save` wrote.
 
     Args:
-        path: The file.
+        path: The file, or its place.
         like: A tree of the same structure (arrays, or `jax.ShapeDtypeStruct`).
         identity: What the file must belong to.
 
@@ -40,7 +39,7 @@ def load(path: str | os.PathLike, like: Tree, identity: Mapping[str, object]) ->
     """
     wanted = _named(like, read=False)
     remedy = "delete it to train afresh"
-    found, arrays = sealed.read_safetensors(Path(path), HEADER, remedy)
+    found, arrays = sealed.read_safetensors(path, HEADER, remedy)
     check_identity(found, identity, path)
     fits = arrays.keys() == wanted.keys() and all(
         (arrays[name].shape, arrays[name].dtype) == (wanted[name].shape, wanted[name].dtype)
@@ -54,7 +53,7 @@ def load(path: str | os.PathLike, like: Tree, identity: Mapping[str, object]) ->
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
 
 
-def check_identity(found: Mapping, wanted: Mapping, path: str | os.PathLike) -> None:
+def check_identity(found: Mapping, wanted: Mapping, path: Place | PathLike | str) -> None:
     """Raises ValueError at the first entry in which a file belongs to another run."""
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):

@@ -73,7 +73,7 @@ def load_classes(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextD
     first = column.names[0]
     return TextDataset(
         name=name_of(text),
-        texts=texts,
+        texts=tuple(texts),
         y_N=(column.code_N == 0).astype(np.int32),
         label_names=(f"not {first}", first),
         source=where,

@@ -95,10 +95,9 @@ def read(place: Place, identity: Mapping[str, object]) -> DatasetLatents:
         ValueError: It has been here with another SAE, dataset or config, or the file is damaged.
     """
     try:
-        data = place.read()
+        record, arrays = sealed.read_safetensors(place, _ENTRY, _AGAIN)
     except FileNotFoundError:
         raise FileNotFoundError(f"no latents at {place}; run the encode stage first") from None
-    record, arrays = sealed.loads_safetensors(place, data, _ENTRY, _AGAIN)
     if record != _record(identity):
         raise ValueError(
             f"{place} was made from another SAE, dataset, activations or config; {_AGAIN}"
@@ -137,8 +136,7 @@ def write(place: Place, identity: Mapping[str, object], latents: DatasetLatents)
 def is_done(place: Place, identity: Mapping[str, object]) -> bool:
     """Whether the file was made in this very way and is whole; any other is made again."""
     try:
-        data = place.read()
-        return sealed.loads_safetensors(place, data, _ENTRY, _AGAIN)[0] == _record(identity)
+        return sealed.read_safetensors(place, _ENTRY, _AGAIN)[0] == _record(identity)
     except FileNotFoundError:
         return False
     except sealed.FileError as error:

@@ -9,10 +9,13 @@ import numpy as np
 
 from jaxprobe import base, regimes
 from jaxprobe.base import Split
+from jaxprobe.features.kept import DatasetLatents
 from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
+from jaxprobe.methods import chosen
 from jaxprobe.probes import PROBES, Scores, grid
 from jaxprobe.workspace import Workspace
 
+KEPT = ("scores", "probes")
 # Methods whose name in result rows is not their key in `PROBES`.
 _KEYS = {"logistic_l2": "logistic"}
 
@@ -25,16 +28,18 @@ class Engine:
         dtype: Arithmetic of fits: `float64` or `float32`.
         memory_gib: What the probes of one compiled program may take together on a device.
         metrics: Names of metrics beyond the columns of a row.
+        keep: Some of `KEPT`.
     """
 
     dtype: str
     memory_gib: float = grid.MEMORY_GIB
     metrics: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
     def __call__(self, job: Job, workspace: Workspace) -> list[Evaluation]:
         """Fits and scores every split of the job with every arrow."""
         splits = [with_control(split, job.arrow.control) for split in job.splits]
-        x_ND, columns = _features(job, workspace)
+        x_ND, columns, union_U = _features(job, workspace)
         counts = [arrow.k for arrow in job.arrows]
         method = probe_key(job.arrow.method)
         scores = grid.fit_grid(
@@ -44,10 +49,13 @@ class Engine:
             columns=columns,
             num_latents=() if columns is None else counts,
             metrics=(*COLUMN_METRICS, *self.metrics),
+            keep_scores="scores" in self.keep,
+            keep_probes="probes" in self.keep or chosen.wanted(job),
             # A library's probe brings its own arithmetic and memory.
             **({} if PROBES[method].on_host else self._settings()),
         )
-        return _evaluations(method, scores, splits, len(counts))
+        found = _evaluations(method, scores, splits, len(counts), self.keep)
+        return _with_chosen(found, job, workspace, scores, union_U) if chosen.wanted(job) else found
 
     def _settings(self) -> dict:
         return {"dtype": self.dtype, "memory_gib": self.memory_gib}
@@ -74,23 +82,43 @@ def shuffled_labels(split: Split) -> np.ndarray:
     return np.random.default_rng(entropy).permutation(split.y_train_N)
 
 
-def _features(job: Job, workspace: Workspace) -> tuple[np.ndarray, list[np.ndarray] | None]:
-    """Features of the dataset's rows, and the columns of each split where latents are read."""
+def _features(
+    job: Job, workspace: Workspace
+) -> tuple[np.ndarray, list[np.ndarray] | None, np.ndarray]:
+    """Features of the dataset's rows; where latents are read the columns of each split, and of the matrix."""
     arrow = job.arrow
     if arrow.features == base.ACTIVATIONS:
-        return workspace.activations(job.dataset, job.site, arrow.pooling), None
-    assert job.ranking is not None
-    latents = workspace.latents(job.dataset, arrow.features, job.site, job.latents, job.ranking)
+        return workspace.activations(job.dataset, job.site, arrow.pooling), None, np.zeros(0, int)
+    latents = _latents(job, workspace)
     table_PK = latents.random_PK if arrow.control == "random_latents" else latents.top_PK
     number = {id(split): p for p, split in enumerate(job.latents)}
     most = max(arrow.k for arrow in job.arrows)
     columns = [table_PK[number[id(split)]][:most] for split in job.splits]
     union_U = np.unique(np.concatenate(columns))
-    return latents.rows.dense(union_U), [np.searchsorted(union_U, one) for one in columns]
+    own = [np.searchsorted(union_U, one) for one in columns]
+    return latents.rows.dense(union_U), own, union_U
+
+
+def _latents(job: Job, workspace: Workspace) -> DatasetLatents:
+    return workspace.latents(*job.reads())
+
+
+def _with_chosen(
+    found: list[Evaluation], job: Job, workspace: Workspace, scores: Scores, union_U: np.ndarray
+) -> list[Evaluation]:
+    """Evaluations with what the probes of one k weigh most."""
+    latents, k = _latents(job, workspace), chosen.shown_k(job)
+    for s, split in enumerate(job.splits):
+        for a, arrow in enumerate(job.arrows):
+            if arrow.k == k:
+                at = s * len(job.arrows) + a
+                told = chosen.chosen(job, split, _nested(scores.probes, (s, a)), latents, union_U)
+                found[at] = dataclasses.replace(found[at], chosen=told)
+    return found
 
 
 def _evaluations(
-    method: str, scores: Scores, splits: Sequence[Split], counts: int
+    method: str, scores: Scores, splits: Sequence[Split], counts: int, keep: Sequence[str]
 ) -> list[Evaluation]:
     """The engine's scores, split by split and k by k."""
     shape = (len(splits), counts)
@@ -109,6 +137,14 @@ def _evaluations(
             ),
             best_value=float(fields["best_value"][at]) if has_c else math.nan,
             converged=bool(fields["converged"][at]),
+            prediction=_nested(scores.predictions, at) if "scores" in keep else None,
+            probe=_nested(scores.probes, at) if "probes" in keep else None,
         )
         for at in np.ndindex(*shape)
     ]
+
+
+def _nested(kept: Sequence | None, at: tuple[int, ...]):
+    """What was kept for a split and k; one entry a split where nothing has a k."""
+    one = (kept or ())[at[0]]
+    return one[at[1]] if isinstance(one, tuple | list) else one

@@ -45,10 +45,13 @@ class Files:
         """The whole path."""
         return self.root.joinpath(*self.below)
 
-    def read(self) -> bytes:
+    def read(self, limit: int | None = None) -> bytes:
         """As `Place.read`."""
-        with self._named(), boundary.open_regular(self.path) as file:
-            return file.read()
+        with self._named():
+            if limit is not None:
+                return boundary.read_bytes(self.path, limit)
+            with boundary.open_regular(self.path) as file:
+                return file.read()
 
     def exists(self) -> bool:
         """As `Place.exists`."""
@@ -162,7 +165,8 @@ class Files:
         except ObstacleError:
             raise
         except OSError as error:
-            error.filename, error.filename2 = self.text, None
+            error.filename = self.text
+            del error.filename2  # None would be printed
             raise
 
 

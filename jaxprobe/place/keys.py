@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import tensorstore as ts
 
+from jaxprobe import boundary
 from jaxprobe.place.parts import Data, check_name, parts_of
 
 _DRIVERS = {"memory": "memory", "gs": "gcs", "s3": "s3"}  # schemes, and TensorStore's drivers
@@ -80,13 +81,15 @@ class Keys:
         scheme, _, rest = self.text.partition("://")
         return (rest if scheme == "memory" else rest.partition("/")[2]).rstrip("/")
 
-    def read(self) -> bytes:
+    def read(self, limit: int | None = None) -> bytes:
         """As `Place.read`."""
         with self._named():
             found = self._store.read(self.key).result()
             if found.state != "value":
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return found.value
+        if limit is not None:
+            boundary.check_size(self.text, len(found.value), limit)
+        return found.value
 
     def exists(self) -> bool:
         """As `Place.exists`."""

@@ -86,14 +86,17 @@ class Place:
         """The path in the file system, or None for what lies elsewhere."""
         return None if keys.is_url(self.root) else Path(self.root, *self.below)
 
-    def read(self) -> bytes:
+    def read(self, *, limit: int | None = None) -> bytes:
         """The object's bytes.
+
+        Args:
+            limit: Most bytes that it may have.
 
         Raises:
             FileNotFoundError: Nothing lies here.
-            FileError: A folder, pipe or device lies here.
+            FileError: It is longer, or a folder, pipe or device lies here.
         """
-        return self._driver.read()
+        return self._driver.read(limit)
 
     def exists(self) -> bool:
         """Whether an object lies here; a folder is none, ask for its `children`."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import metrics
-from jaxprobe.probes import closed_form, gram, probe
+from jaxprobe.probes import closed_form, probe, scaling
 
 MAX_COLUMNS = 512
 BLOCK = 256  # columns that are ranked at once
@@ -53,31 +53,31 @@ def _signed_sums(x_ND, ranked: _Ranked, value_H):
 
 
 def _prepare(x_ND, weight_N, seed):
-    del seed
-    return gram.centre(x_ND, weight_N, standardise=True)
+    del weight_N, seed
+    return x_ND
 
 
-def _path(prepared, y_N, weight_N, value_H):
-    x_ND, _, _ = prepared
+def _path(x_ND, y_N, weight_N, value_H):
     sums_HN = _signed_sums(x_ND, _rank(x_ND, y_N, weight_N), value_H)
-    return closed_form.certain(value_H.shape, value_H.dtype), sums_HN
+    return probe.exact(value_H.shape, value_H.dtype), sums_HN
 
 
-def _fit(prepared, y_N, weight_N, value, models_FH) -> probe.Linear:
+def _fit(x_ND, y_N, weight_N, value, models_FH) -> closed_form.LinearFit:
     del models_FH
-    x_ND, _, _ = prepared
     ranked = _rank(x_ND, y_N, weight_N)
     chosen_K = jnp.arange(ranked.index_K.shape[0], dtype=value.dtype) < value
     w_D = jnp.zeros_like(x_ND[0]).at[ranked.index_K].set(jnp.where(chosen_K, ranked.sign_K, 0))
     return closed_form.midpoint(x_ND, y_N, weight_N, w_D)
 
 
-PROBE = probe.Probe(
-    prepare=_prepare,
-    path=_path,
-    fit=_fit,
-    score=closed_form.score,
-    values=values,
-    default=lambda num_train, num_features: 1.0,
-    log_odds=closed_form.along,
+PROBE = scaling.standardised(
+    probe.Probe(
+        prepare=_prepare,
+        path=_path,
+        fit=_fit,
+        finish=closed_form.finish,
+        values=values,
+        default=lambda num_train, num_features: 1.0,
+        log_odds=closed_form.along,
+    )
 )

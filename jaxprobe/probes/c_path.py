@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprobe.probes.probe import Array
+
 # Estimated relative gap of the objective, before the last step, at which a fit counts as converged;
 # that step then leaves about a hundredth of it.
 TOLERANCE = 1e-5
@@ -28,12 +30,12 @@ class Fit(NamedTuple):
         steps: Newton steps taken.
     """
 
-    coef_K: jax.Array
-    intercept: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    converged: jax.Array
-    steps: jax.Array
+    coef_K: Array
+    intercept: Array
+    objective: Array
+    residual: Array
+    converged: Array
+    steps: Array
 
 
 class Solver(NamedTuple):
@@ -52,7 +54,9 @@ class Solver(NamedTuple):
     foresee: Callable[..., jax.Array]
 
 
-def fit_from(solver: Solver, z_NK, y_N, weight_N, c, start: Fit | None) -> Fit:
+def fit_from(
+    solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c: Array | float, start: Fit | None
+) -> Fit:
     """One fit, from another or from nothing."""
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
@@ -62,7 +66,7 @@ def fit_from(solver: Solver, z_NK, y_N, weight_N, c, start: Fit | None) -> Fit:
     return solver.minimise(z_NK, y_N, weight_N, c, v_K, kept, TOLERANCE)[0]
 
 
-def walk(solver: Solver, z_NK, y_N, weight_N, c_R) -> Fit:
+def walk(solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -> Fit:
     """A fit for every strength, each warm from the last two; fields gain a leading axis R."""
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
 
@@ -77,7 +81,9 @@ def walk(solver: Solver, z_NK, y_N, weight_N, c_R) -> Fit:
     return jax.lax.scan(advance, start, jnp.asarray(c_R, z_NK.dtype))[1]
 
 
-def walk_to(solver: Solver, z_NK, y_N, weight_N, c_R, c) -> Fit:
+def walk_to(
+    solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c_R: Array, c: Array | float
+) -> Fit:
     """A fit at one strength, reached by way of the weaker ones of `c_R`, each fitted roughly.
 
     From a fit on other rows the way can be longer: a row that it left out may stand far on the wrong
@@ -101,7 +107,7 @@ def walk_to(solver: Solver, z_NK, y_N, weight_N, c_R, c) -> Fit:
     return jax.lax.while_loop(lambda state: state[0] >= 0, advance, start)[-1]
 
 
-def finish(v_K, objective, residual, steps) -> Fit:
+def finish(v_K: Array, objective: Array, residual: Array, steps: Array) -> Fit:
     """The fit that a solver ended with."""
     return Fit(v_K[:-1], v_K[-1], objective, residual, residual <= TOLERANCE, steps)
 

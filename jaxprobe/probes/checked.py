@@ -103,7 +103,7 @@ def _weights(split: base.Split, weighted: bool, where: str) -> None:
 
 
 def columns(
-    found: Sequence[np.ndarray] | None, num_latents, num_splits: int, width: int
+    found: Sequence[np.ndarray] | None, num_latents: Any, num_splits: int, width: int
 ) -> tuple[int, ...]:
     """The values of k; `(0,)` where all columns are read.
 

@@ -11,45 +11,59 @@ References:
     Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section 4.3.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import gram, probe
+from jaxprobe.probes import probe, scaling
+from jaxprobe.probes.linear_model import LinearModel
+from jaxprobe.probes.probe import Array
 
 # Log-odds at a class mean are at most this; two rows leave no variance to scale with.
 MAX_LOGIT = 20.0
 
 
-class Certain(NamedTuple):
-    """What a candidate leaves behind where its fit is exact or stands for itself: its certificate.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearFit:
+    """A direction and a threshold in centred features, in closed form: nothing that could fail to converge."""
 
-    Attributes:
-        residual: 0.
-        converged: True.
-    """
+    coef_D: Array
+    intercept: Array
+    residual: Array
+    converged: Array
 
-    residual: Any
-    converged: Any
+
+def linear_fit(coef_D: Array, intercept: Array) -> LinearFit:
+    """A fit with the certificate of an exact one."""
+    certificate = probe.exact(intercept.shape, intercept.dtype)
+    return LinearFit(
+        coef_D=coef_D,
+        intercept=intercept,
+        residual=certificate.residual,
+        converged=certificate.converged,
+    )
+
+
+def finish(prepared: Any, fit: LinearFit) -> LinearModel:
+    """`Probe.finish` where fits are of the features that the probe was given."""
+    del prepared
+    return LinearModel(coef_D=fit.coef_D, intercept=fit.intercept)
 
 
 class ClassMeans(NamedTuple):
     """Weighted means of the two classes and the weight of each; zero for a class without rows."""
 
-    pos_D: jax.Array
-    neg_D: jax.Array
-    pos: jax.Array
-    neg: jax.Array
+    pos_D: Array
+    neg_D: Array
+    pos: Array
+    neg: Array
 
 
-def certain(shape, dtype) -> Certain:
-    """A certificate of exact fits."""
-    return Certain(jnp.zeros(shape, dtype), jnp.ones(shape, bool))
-
-
-def class_means(x_ND, y_N, weight_N) -> ClassMeans:
+def class_means(x_ND: Array, y_N: Array, weight_N: Array) -> ClassMeans:
     """Means of both classes.
 
     Args:
@@ -67,7 +81,7 @@ def class_means(x_ND, y_N, weight_N) -> ClassMeans:
     )
 
 
-def midpoint(x_ND, y_N, weight_N, w_D) -> probe.Linear:
+def midpoint(x_ND: Array, y_N: Array, weight_N: Array, w_D: Array) -> LinearFit:
     """Log-odds along a direction, zero halfway between the class means.
 
     Args:
@@ -91,10 +105,10 @@ def midpoint(x_ND, y_N, weight_N, w_D) -> probe.Linear:
     variance = jnp.sum(weight_N * off_N**2) / jnp.maximum(means.pos + means.neg - 2, 1)
     variance = jnp.maximum(variance, gap**2 / (2 * MAX_LOGIT))
     slope = gap / jnp.where(variance > 0, variance, 1)
-    return probe.linear(slope * w_D, -slope * (pos + neg) / 2)
+    return linear_fit(slope * w_D, -slope * (pos + neg) / 2)
 
 
-def along(score_N, y_N, weight_N):
+def along(score_N: Array, y_N: Array, weight_N: Array) -> Array:
     """Scores that only rank, as log-odds: `midpoint` of one column, a function that keeps their order."""
     model = midpoint(score_N[:, None], y_N, weight_N, jnp.ones(1, score_N.dtype))
     return score_N * model.coef_D[0] + model.intercept
@@ -107,35 +121,30 @@ def make(direction: Callable) -> probe.Probe:
         direction: `(x_ND centred, y_N, weight_N) -> w_D`, towards class 1.
     """
 
-    def fitted(prepared, y_N, weight_N) -> probe.Linear:
-        x_ND, _, _ = prepared
+    def prepare(x_ND, weight_N, seed):
+        del weight_N, seed
+        return x_ND
+
+    def path(x_ND, y_N, weight_N, value_H):
+        model = midpoint(x_ND, y_N, weight_N, direction(x_ND, y_N, weight_N))
+        return one_candidate(x_ND @ model.coef_D + model.intercept, value_H)
+
+    def fit(x_ND, y_N, weight_N, value, models_FH) -> LinearFit:
+        del value, models_FH
         return midpoint(x_ND, y_N, weight_N, direction(x_ND, y_N, weight_N))
 
-    def path(prepared, y_N, weight_N, value_H):
-        model = fitted(prepared, y_N, weight_N)
-        return one_candidate(prepared[0] @ model.coef_D + model.intercept, value_H)
-
-    def fit(prepared, y_N, weight_N, value, models_FH) -> probe.Linear:
-        del value, models_FH
-        return fitted(prepared, y_N, weight_N)
-
-    return probe.Probe(prepare, path, fit, score, probe.one_value, probe.no_value)
-
-
-def prepare(x_ND, weight_N, seed):
-    """Centred features, their mean and their scale, 1."""
-    del seed
-    return gram.centre(x_ND, weight_N)
+    plain = probe.Probe(
+        prepare=prepare,
+        path=path,
+        fit=fit,
+        finish=finish,
+        values=probe.one_value,
+        default=probe.no_value,
+    )
+    return scaling.centred(plain)
 
 
-def one_candidate(score_N, value_H):
+def one_candidate(score_N: Array, value_H: Array) -> tuple[probe.Certificate, Array]:
     """What `Probe.path` returns where all candidates are one exact fit."""
     shape = (value_H.shape[0], score_N.shape[0])
-    return certain(shape[:1], score_N.dtype), jnp.broadcast_to(score_N[None, :], shape)
-
-
-def score(prepared, model: probe.Linear, x_MD):
-    """Scores of raw rows by a model of rows that were centred and divided by a scale."""
-    _, mean_D, scale_D = prepared
-    coef_D = model.coef_D / scale_D
-    return x_MD @ coef_D + (model.intercept - mean_D @ coef_D)
+    return probe.exact(shape[:1], score_N.dtype), jnp.broadcast_to(score_N[None, :], shape)

@@ -6,6 +6,7 @@ the last digits, which would decide a tie between methods; the nearest whole num
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def parts(split: base.Split) -> int:
     return len(valid) * math.lcm(*(number or 2 for number in pairs))
 
 
-def valid_auroc(found, split: base.Split):
+def valid_auroc(found: Any, split: base.Split) -> Any:
     """A mean validation AUROC at its fraction; as it is where parts are too small to tell, or it is NaN."""
     if split.weight_train_N is not None:
         return found  # weighted pairs are no whole numbers

@@ -1,7 +1,6 @@
 """One probe on rows that the caller has: `fit_probe`, also under jit, vmap and shard_map."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -9,6 +8,9 @@ import numpy as np
 
 from jaxprobe import arguments, base, checks, regimes, selection
 from jaxprobe.probes import grid, registry, traced
+from jaxprobe.probes.fitted import FittedProbe
+from jaxprobe.probes.host_probe import HostProbe
+from jaxprobe.probes.knn import NeighboursModel
 
 FEATURES = (base.ACTIVATIONS, "latents")
 PENALTIES = ("l1", "l2")
@@ -16,7 +18,12 @@ PENALTIES = ("l1", "l2")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """How a probe did; see `Scores` for what each number means."""
+    """How a probe did; see `Scores` for what each number means.
+
+    Attributes:
+        probe: What was fitted: it scores new activations, `probe(x_ND) -> log-odds`, and can be saved.
+        no_probe: Where there is none, a sentence that says why; else empty.
+    """
 
     valid_auroc: Any
     test_auroc: Any
@@ -25,6 +32,8 @@ class ProbeResult:
     best_value: Any
     converged: Any
     residual: Any
+    probe: FittedProbe | None = dataclasses.field(default=None, compare=False, repr=False)
+    no_probe: str = dataclasses.field(default="", compare=False, repr=False)
 
     @property
     def best_c(self) -> Any:
@@ -32,16 +41,16 @@ class ProbeResult:
         return self.best_value
 
 
-_NUMBERS = tuple(field.name for field in dataclasses.fields(ProbeResult))
-jax.tree_util.register_dataclass(ProbeResult, _NUMBERS, ())
+_NUMBERS = tuple(field.name for field in dataclasses.fields(ProbeResult) if field.compare)
+jax.tree_util.register_dataclass(ProbeResult, (*_NUMBERS, "probe"), ("no_probe",))
 
 
 def fit_probe(
     method: str,
-    x_train,
-    y_train,
-    x_test,
-    y_test,
+    x_train: Any,
+    y_train: Any,
+    x_test: Any,
+    y_test: Any,
     *,
     seed: int = 42,
     features: str = base.ACTIVATIONS,
@@ -90,29 +99,75 @@ def fit_probe(
     References:
         Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
     """
-    probe = registry.PROBES[_method(method, features, penalty)]
+    method = _method(method, features, penalty)
+    probe = registry.PROBES[method]
     seed = arguments.whole("seed", seed, 0, 2**32 - 1)
     num_latents, ranking = _latents(features, num_latents, ranking)
     if probe.on_host and dtype != "auto":
         raise ValueError(f"`dtype` has no effect on {method}, a library's; leave it out")
     arrays = _checked(x_train, y_train, x_test, y_test)
-    x_train, y_train, x_test, y_test = arrays
-    if not arguments.traced(*arrays):
-        x_ND, split = table_of(*arrays, seed)
-        columns = None
-        if features == "latents":
-            columns = [_ranked(x_ND[split.train_N], split.y_train_N, num_latents, ranking)]
-        count = () if columns is None else (len(columns[0]),)
-        fit = functools.partial(grid.fit_grid, columns=columns, num_latents=count, dtype=dtype)
-        scores = fit(probe, x_ND, [split])
-        return ProbeResult(**{name: np.ravel(getattr(scores, name))[0].item() for name in _NUMBERS})
-    if probe.on_host:
+    if arguments.traced(*arrays):
+        return _traced(method, arrays, seed, features, num_latents, ranking, dtype)
+    x_ND, split = table_of(*arrays, seed)
+    columns = None
+    if features == "latents":
+        columns = [_ranked(x_ND[split.train_N], split.y_train_N, num_latents, ranking)]
+    count = () if columns is None else (len(columns[0]),)
+    scores = grid.fit_grid(
+        method,
+        x_ND,
+        [split],
+        columns=columns,
+        num_latents=count,
+        dtype=dtype,
+        keep_probes=True,
+    )
+    kept = jax.tree.leaves(scores.probes, is_leaf=lambda leaf: isinstance(leaf, FittedProbe))
+    kept = kept[0] if kept else None
+    return ProbeResult(
+        **{name: np.ravel(getattr(scores, name))[0].item() for name in _NUMBERS},
+        probe=kept,
+        no_probe="" if kept is not None else f"{method} keeps its model inside its library",
+    )
+
+
+def _traced(
+    method: str,
+    arrays: tuple[Any, Any, Any, Any],
+    seed: int,
+    features: str,
+    num_latents: int | None,
+    ranking: str,
+    dtype: str,
+) -> ProbeResult:
+    """The same inside somebody's program."""
+    probe = registry.PROBES[method]
+    if isinstance(probe, HostProbe):
         raise ValueError(f"{method} runs on the host and cannot be traced; call it outside of jit")
+    x_train, y_train, x_test, y_test = arrays
+    num_features, index_K = x_train.shape[1], None
     if features == "latents":
         index_K = traced.ranked(x_train, y_train, num_latents, ranking)
         x_train, x_test = x_train[:, index_K], x_test[:, index_K]
-    scores = traced.fit(probe, x_train, y_train, x_test, y_test, seed, grid.traced_dtype(dtype))
-    return ProbeResult(**{name: getattr(scores, name) for name in _NUMBERS})
+    scores, model = traced.fit(
+        probe, x_train, y_train, x_test, y_test, seed, grid.traced_dtype(dtype)
+    )
+    kept, reason = (
+        None,
+        "a traced kNN is not kept: its training rows would be copied for every lane",
+    )
+    if not isinstance(model, NeighboursModel):
+        reason = ""
+        kept = FittedProbe(
+            model=model,
+            latents=index_K,
+            method=method,
+            num_features=num_features,
+            number_format=str(x_train.dtype),
+        )
+    return ProbeResult(
+        **{name: getattr(scores, name) for name in _NUMBERS}, probe=kept, no_probe=reason
+    )
 
 
 def _method(method: str, features: str, penalty: str | None) -> str:
@@ -161,7 +216,9 @@ def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
     return x_train, y_train, x_test, y_test
 
 
-def table_of(x_train, y_train, x_test, y_test, seed: int) -> tuple[np.ndarray, base.Split]:
+def table_of(
+    x_train: Any, y_train: Any, x_test: Any, y_test: Any, seed: int
+) -> tuple[np.ndarray, base.Split]:
     """All rows in one array, and the split that numbers them."""
     num_train = len(y_train)
     split = base.Split(

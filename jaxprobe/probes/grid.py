@@ -1,6 +1,6 @@
 """From splits to scores: every (split, fold, hyperparameter, k, label vector) of a dataset at once.
 
-A lane is one probe of one split: its rows, folds and candidates in padded arrays (`probe.Lane`).
+A lane is one probe of one split: its rows, folds and candidates in padded arrays (`running.Lane`).
 Lanes of one bucket of sizes share one compiled program, so a dataset's whole grid needs a bounded
 number of them. On a CPU a program takes a lane at a time, whose loops then stop when that lane is done, and
 as many run at once as there are cores; on accelerators, and over a mesh of devices, a program takes many.
@@ -8,8 +8,10 @@ as many run at once as there are cores; on accelerators, and over a mesh of devi
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +21,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxprobe import arguments, base, checks
 from jaxprobe.metrics import DEFAULT as DEFAULT_METRICS
 from jaxprobe.metrics import chosen as choose_metrics
-from jaxprobe.probes import checked, exact, lanes, registry
+from jaxprobe.probes import checked, fitted, lanes, registry, shaping
 from jaxprobe.probes import scores as scoring
 from jaxprobe.probes.host_probe import HostProbe
-from jaxprobe.probes.probe import Asked, Lane, Outcome, Probe, run
+from jaxprobe.probes.probe import Probe
+from jaxprobe.probes.running import Asked, Lane, Outcome, run
 from jaxprobe.probes.scores import Scores
 
 UNION_BUCKET = 1024  # columns of latents that several splits read are padded to multiples of this
@@ -31,10 +34,10 @@ MEMORY_GIB = 4.0
 
 def fit_grid(
     probe: Probe | HostProbe | str,
-    x_ND,
+    x_ND: Any,
     splits: Iterable[base.Split],
     *,
-    x_shift_MD=None,
+    x_shift_MD: Any = None,
     columns: Iterable[np.ndarray] | None = None,
     num_latents: int | Sequence[int] = (),
     dtype: str = "auto",
@@ -42,6 +45,7 @@ def fit_grid(
     mesh: Mesh | None = None,
     metrics: Iterable[str] = DEFAULT_METRICS,
     keep_scores: bool = False,
+    keep_probes: bool = False,
 ) -> Scores:
     """Fits a probe on every split, and for every k, by the protocol.
 
@@ -62,6 +66,7 @@ def fit_grid(
             Methods of host libraries take the defaults of these three only.
         metrics: Names of `metrics.METRICS`, to evaluate on every test set.
         keep_scores: Whether to return every row's log-odds too, as `predictions`.
+        keep_probes: Whether to return what was fitted too, as `probes`; not where `x_ND` is traced.
 
     Returns:
         Scores with arrays [splits], or [splits, k] with `columns`.
@@ -83,22 +88,66 @@ def fit_grid(
         >>> scores.test_auroc.shape, bool(scores.test_auroc[0] > 0.95)
         ((11,), True)
     """
-    if not isinstance(probe, Probe | HostProbe):
-        checks.check_choice("method", probe, registry.PROBES)
-        probe = registry.PROBES[probe]
+    method, probe = _named(probe)
     checked.settings(probe.on_host, dtype, memory_gib, mesh, MEMORY_GIB)
     splits = checked.sequence("splits", splits, "Split, as jaxprobe.splits gives")
     columns = None if columns is None else checked.sequence("columns", columns, "lists of columns")
-    asked = Asked(tuple(choose_metrics(metrics).items()), scores=keep_scores)
+    asked = Asked(tuple(choose_metrics(metrics).items()), scores=keep_scores, models=keep_probes)
     x_ND = _table(x_ND, x_shift_MD)
     checked.splits(splits, x_ND.shape[0], weighted=probe.weighted)
     counts = checked.columns(columns, num_latents, len(splits), x_ND.shape[1])
     traced = arguments.traced(x_ND)
     dtype = traced_dtype(dtype) if traced else resolve_dtype(dtype)
-    engine = _on_host if probe.on_host else functools.partial(_on_device, dtype, memory_gib, mesh)
-    with contextlib.nullcontext() if probe.on_host else _precision(None if traced else dtype):
-        found = engine(probe, x_ND, splits, columns, counts, asked)
-        return _shaped(found, splits, columns, counts, asked)
+    if traced and (probe.on_host or keep_probes):
+        what = "a method of a host library" if probe.on_host else "a grid whose probes are kept"
+        raise ValueError(f"{what} cannot be traced; call it outside of jit")
+    # The one place that knows of two kinds of methods.
+    if isinstance(probe, HostProbe):
+        found = _on_host(probe, x_ND, splits, columns, counts, asked)
+        scores = shaping.shaped(found, splits, columns, counts, asked)
+    else:
+        with _precision(None if traced else dtype):
+            found = _on_device(probe, x_ND, splits, columns, counts, asked, dtype, memory_gib, mesh)
+            scores = shaping.shaped(found, splits, columns, counts, asked)
+    if not keep_probes:
+        return scores
+    probes = [
+        _kept(outcome, method, x_ND, splits[i // len(counts)], _read_by(columns, counts, i))
+        for i, outcome in enumerate(found)
+    ]
+    return dataclasses.replace(scores, probes=shaping.nested(probes, np.shape(scores.valid_auroc)))
+
+
+def _named(probe: Probe | HostProbe | str) -> tuple[str, Probe | HostProbe]:
+    """A method and its name."""
+    if isinstance(probe, Probe | HostProbe):
+        known = (name for name, other in registry.PROBES.items() if other is probe)
+        return next(known, "custom"), probe
+    checks.check_choice("method", probe, registry.PROBES)
+    return probe, registry.PROBES[probe]
+
+
+def _read_by(columns: Sequence | None, counts: Sequence[int], lane: int) -> np.ndarray | None:
+    """The columns that a lane reads; None for all."""
+    if columns is None:
+        return None
+    return np.asarray(columns[lane // len(counts)])[: counts[lane % len(counts)]]
+
+
+def _kept(
+    outcome: Outcome, method: str, x_ND, split: base.Split, latents: np.ndarray | None
+) -> fitted.FittedProbe | None:
+    """What was fitted; None where the method keeps it to itself."""
+    if outcome.model is None:
+        return None
+    return fitted.kept(
+        outcome.model,
+        method=method,
+        num_features=x_ND.shape[1],
+        number_format=str(x_ND.dtype),
+        num_train=len(split.train_N),
+        latents=latents,
+    )
 
 
 def _table(x_ND, x_shift_MD):
@@ -112,15 +161,15 @@ def _table(x_ND, x_shift_MD):
 
 
 def _on_device(
-    dtype: str,
-    memory_gib: float,
-    mesh: Mesh | None,
     probe: Probe,
     x_ND,
     splits: Sequence[base.Split],
     columns: Sequence[np.ndarray] | None,
     counts: Sequence[int],
     asked: Asked,
+    dtype: str,
+    memory_gib: float,
+    mesh: Mesh | None,
 ) -> list[Outcome]:
     """An outcome for each split and each k, by compiled programs."""
     traced = arguments.traced(x_ND)
@@ -138,9 +187,10 @@ def _on_device(
                 )
             return _program(probe, mesh, dtype, asked)(x_MD, stacked)
 
-    calls = lanes.calls_of(all_lanes, x_MD.shape, memory_gib, mesh)
+    shape = (x_MD.shape[0], x_MD.shape[1])
+    calls = lanes.calls_of(all_lanes, shape, memory_gib, mesh)
     alone = traced or mesh is not None
-    threads = 1 if alone else lanes.num_threads(all_lanes, x_MD.shape, memory_gib)
+    threads = 1 if alone else lanes.num_threads(all_lanes, shape, memory_gib)
     return _by_lane(_run_all(call, calls, threads))
 
 
@@ -153,8 +203,6 @@ def _on_host(
     asked: Asked,
 ) -> list[Outcome]:
     """The same one after the other; a library brings its own threads."""
-    if arguments.traced(x_ND):
-        raise ValueError("a method of a host library cannot be traced; call it outside of jit")
     found = []
     for s, split in enumerate(splits):
         for count in counts:
@@ -170,6 +218,7 @@ def _on_host(
                     metric_T=scoring.metrics_of(names, split, prediction),
                     score_M=np.concatenate([prediction.score_M[t.name] for t in split.tests]),
                     valid_score_FN=prediction.valid_score_FN,
+                    model=prediction.model,
                 )
             )
     return found
@@ -235,7 +284,7 @@ def num_programs(probe: Probe, mesh: Mesh | None = None, dtype: str = "auto") ->
     return _program(probe, mesh, resolve_dtype(dtype), asked)._cache_size()  # type: ignore[missing-attribute]
 
 
-def map_folds(fold, given_F):
+def map_folds(fold: Callable, given_F: Any) -> Any:
     """All folds at once where the device is wide; on a CPU one after the other, the real ones only."""
     if jax.default_backend() == "cpu":
         return jax.lax.map(fold, given_F)
@@ -281,73 +330,3 @@ def _by_lane(running: Sequence[tuple[list[int], Outcome]]) -> list[Outcome]:
         for i, number in enumerate(chunk):
             found[number] = jax.tree.map(lambda field, i=i: field[i], outcome)
     return [found[number] for number in sorted(found)]
-
-
-def _shaped(
-    outcomes: Sequence[Outcome],
-    splits: Sequence[base.Split],
-    columns: Sequence[np.ndarray] | None,
-    counts: Sequence[int],
-    asked: Asked,
-) -> Scores:
-    """All outcomes in arrays [splits], or [splits, k]."""
-    traced = arguments.traced(*(one.valid_auroc for one in outcomes))
-    xp = jnp if traced else np
-    shape = (len(splits), len(counts)) if columns is not None else (len(splits),)
-    of_split = [split for split in splits for _ in counts]
-    valid_L = [one.valid_auroc for one in outcomes]
-    if not traced:
-        valid_L = [exact.valid_auroc(*pair) for pair in zip(valid_L, of_split, strict=True)]
-    most = max(len(split.tests) for split in splits)
-
-    def stacked(values: Sequence):
-        return xp.stack(values).reshape(*shape, *np.shape(values[0]))
-
-    def on_sets(name: str):
-        values = [one.metric_T[name] for one in outcomes]
-        blank = ((0, most - len(value_T)) for value_T in values)
-        return stacked(
-            [
-                xp.pad(value_T, room, constant_values=np.nan)
-                for value_T, room in zip(values, blank, strict=True)
-            ]
-        )
-
-    predictions = None
-    if asked.scores:
-        one_each = [_prediction(*three) for three in zip(outcomes, of_split, valid_L, strict=True)]
-        predictions = _nested(one_each, shape)
-    return Scores(
-        valid_auroc=stacked(valid_L),
-        best_value=stacked([one.best_value for one in outcomes]),
-        converged=stacked([one.converged for one in outcomes]),
-        residual=stacked([one.residual for one in outcomes]),
-        metrics={name: on_sets(name) for name, _ in asked.metrics},
-        test_sets=tuple(tuple(test.name for test in split.tests) for split in splits),
-        predictions=predictions,
-    )
-
-
-def _prediction(outcome: Outcome, split: base.Split, valid_auroc) -> base.Prediction:
-    """An outcome without its padding."""
-    sizes = [len(test.row_M) for test in split.tests]
-    starts = np.cumsum([0, *sizes])
-    return base.Prediction(
-        valid_auroc=valid_auroc,
-        score_M={
-            test.name: outcome.score_M[start : start + size]
-            for test, start, size in zip(split.tests, starts, sizes, strict=False)
-        },
-        valid_score_FN=outcome.valid_score_FN[: len(split.folds), : len(split.train_N)],
-        best_value=outcome.best_value,
-        converged=outcome.converged,
-        residual=outcome.residual,
-    )
-
-
-def _nested(values: Sequence, shape: tuple[int, ...]) -> tuple:
-    """One value a lane as a tuple of `shape`, nested where it has two axes."""
-    if len(shape) == 1:
-        return tuple(values)
-    width = shape[1]
-    return tuple(tuple(values[s * width : (s + 1) * width]) for s in range(shape[0]))

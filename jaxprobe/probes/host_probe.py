@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxprobe import base, checks, metrics
+from jaxprobe.probes import scaling
 
 
 class HostProbe(NamedTuple):
@@ -53,9 +54,7 @@ def standardised(found: Rows) -> Rows:
     """Both sets less the training mean, over the training deviation (1 for a constant feature)."""
     wide_ND = found.train_ND.astype(np.float64)
     mean_D, variance_D = wide_ND.mean(axis=0), wide_ND.var(axis=0)
-    rounding = len(wide_ND) * np.finfo(np.float64).eps
-    constant_D = variance_D <= rounding * variance_D + (rounding * mean_D) ** 2
-    scale_D = np.where(constant_D, 1, np.sqrt(variance_D))
+    scale_D = scaling.deviation(np, mean_D, variance_D, len(wide_ND))
     return Rows(*(((x_MD - mean_D) / scale_D).astype(np.float32) for x_MD in found))
 
 

@@ -12,13 +12,15 @@ References:
     Cover and Hart, Nearest Neighbor Pattern Classification, 1967.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.probes import candidates, closed_form, gram, probe
+from jaxprobe.probes import candidates, probe, scaling
+from jaxprobe.probes.probe import Array
 
 MAX_NEIGHBOURS = 100
 NUM_VALUES = 10
@@ -27,18 +29,61 @@ LEAST = 1e-6  # probability; an ever-wrong neighbourhood costs 14 nats
 DIGITS = {"float32": 15, "float64": 30}  # of distances, in bits
 
 
-class _Prepared(NamedTuple):
+class _Rows(NamedTuple):
     x_ND: jax.Array
-    mean_D: jax.Array
-    scale_D: jax.Array
     weight_N: jax.Array
 
 
-class _Model(NamedTuple):
-    y_N: jax.Array
-    count: jax.Array
-    residual: jax.Array
-    converged: jax.Array
+class _Fit(NamedTuple):
+    y_N: Array
+    count: Array
+    residual: Array
+    converged: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeighboursModel:
+    """The training rows, and how many of the nearest are asked.
+
+    Attributes:
+        x_ND: Training features, less `mean_D`, over `scale_D`.
+        y_N: Their labels.
+        weight_N: 0 for rows that are no neighbours of anything.
+        count: Neighbours that are asked.
+        mean_D, scale_D: What is subtracted from an example's features, and then divided by.
+    """
+
+    x_ND: Array
+    y_N: Array
+    weight_N: Array
+    count: Array
+    mean_D: Array
+    scale_D: Array
+
+    def __call__(self, x_MD: Array) -> Array:
+        """Log-odds of rows, in the precision of the training rows."""
+        x_ND = jnp.asarray(self.x_ND)
+        query_MD = (x_MD.astype(x_ND.dtype) - self.mean_D[None, :]) / self.scale_D[None, :]
+        count = jnp.asarray(self.count)
+        pos_M = positives(query_MD, x_ND, self.y_N, jnp.asarray(self.weight_N), count[None])[0]
+        return _log_odds(pos_M, count)
+
+    def after_scaling(self, mean_D: Array, scale_D: Array) -> "NeighboursModel":
+        """The model of features of which this one reads `(x - mean) / scale`."""
+        mean_D, scale_D = scaling.composed((mean_D, scale_D), (self.mean_D, self.scale_D))
+        return dataclasses.replace(self, mean_D=mean_D, scale_D=scale_D)
+
+    def trimmed(self, num_rows: int, num_columns: int) -> "NeighboursModel":
+        """Without the padding of training rows and of features."""
+        return NeighboursModel(
+            x_ND=self.x_ND[:num_rows, :num_columns],
+            y_N=self.y_N[:num_rows],
+            weight_N=self.weight_N[:num_rows],
+            count=self.count,
+            mean_D=self.mean_D[:num_columns],
+            scale_D=self.scale_D[:num_columns],
+        )
 
 
 def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
@@ -48,7 +93,9 @@ def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
     return np.array(candidates.whole_powers(most, NUM_VALUES))
 
 
-def positives(query_MD, x_ND, y_N, weight_N, count_H):
+def positives(
+    query_MD: Array, x_ND: Array, y_N: Array, weight_N: Array, count_H: Array
+) -> jax.Array:
     """Positives among the nearest training rows [H, M], ties in training order.
 
     Args:
@@ -97,9 +144,9 @@ def _keys(query_MD, x_ND, weight_N):
     return jnp.where(weight_N[None, :] > 0, key_MN, 2 ** (digits - 1)), digits
 
 
-def _prepare(x_ND, weight_N, seed) -> _Prepared:
+def _prepare(x_ND, weight_N, seed) -> _Rows:
     del seed
-    return _Prepared(*gram.centre(x_ND, weight_N, standardise=True), weight_N)
+    return _Rows(x_ND, weight_N)
 
 
 def _log_odds(pos, count):
@@ -114,7 +161,7 @@ def _log_odds(pos, count):
     return log_S[pos] - log_S[neg]
 
 
-def _path(prepared: _Prepared, y_N, weight_N, value_H):
+def _path(prepared: _Rows, y_N, weight_N, value_H):
     """Scores of the rows that this fold leaves out; 0 for the others, which nothing reads."""
     left_out_N = (prepared.weight_N > 0) & (weight_N == 0)
     row_N = jnp.argsort(~left_out_N)  # stable: those that are left out come first
@@ -125,27 +172,36 @@ def _path(prepared: _Prepared, y_N, weight_N, value_H):
 
     pos_NH = probe.map_rows(scored, row_N, jnp.sum(left_out_N), VALIDATED_AT_ONCE)
     logit_NH = jnp.zeros_like(pos_NH).at[row_N].set(jax.vmap(_log_odds, (1, 0), 1)(pos_NH, count_H))
-    return closed_form.certain(value_H.shape, value_H.dtype), logit_NH.T
+    return probe.exact(value_H.shape, value_H.dtype), logit_NH.T
 
 
-def _fit(prepared: _Prepared, y_N, weight_N, count, models_FH) -> _Model:
+def _fit(prepared: _Rows, y_N, weight_N, count, models_FH) -> _Fit:
     del prepared, models_FH
     count = jnp.minimum(count, jnp.sum(weight_N))
-    return _Model(y_N, count, *closed_form.certain((), y_N.dtype))
+    certificate = probe.exact((), y_N.dtype)
+    return _Fit(y_N, count, certificate.residual, certificate.converged)
 
 
-def _score(prepared: _Prepared, model: _Model, x_MD):
-    query_MD = (x_MD - prepared.mean_D[None, :]) / prepared.scale_D[None, :]
-    pos_M = positives(query_MD, prepared.x_ND, model.y_N, prepared.weight_N, model.count[None])[0]
-    return _log_odds(pos_M, model.count)
+def _finish(prepared: _Rows, fit: _Fit) -> NeighboursModel:
+    x_ND = prepared.x_ND
+    return NeighboursModel(
+        x_ND=x_ND,
+        y_N=fit.y_N,
+        weight_N=prepared.weight_N,
+        count=fit.count,
+        mean_D=jnp.zeros_like(x_ND[0]),
+        scale_D=jnp.ones_like(x_ND[0]),
+    )
 
 
-PROBE = probe.Probe(
-    prepare=_prepare,
-    path=_path,
-    fit=_fit,
-    score=_score,
-    values=values,
-    default=lambda num_train, num_features: 1.0,
-    weighted=False,  # it counts neighbours
+PROBE = scaling.standardised(
+    probe.Probe(
+        prepare=_prepare,
+        path=_path,
+        fit=_fit,
+        finish=_finish,
+        values=values,
+        default=lambda num_train, num_features: 1.0,
+        weighted=False,  # it counts neighbours
+    )
 )

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxprobe import base, metrics
-from jaxprobe.probes.probe import ROWS_AT_ONCE, Lane, Probe
+from jaxprobe.probes.probe import ROWS_AT_ONCE, Probe
+from jaxprobe.probes.running import Lane
 
 # (training rows, folds) of a program: leave-two-out has up to 36 folds, six-fold 6, hold-out one.
 BUCKETS = ((16, 36), (64, 6), (128, 6), (256, 1), (512, 1), (1024, 1))
@@ -49,11 +50,11 @@ def make_lane(
         fold_F=_pad(np.ones(num_folds), padded_F, np.float32),
         **_test_rows(split.tests),
         column_K=np.asarray(column_K, np.int32),
-        count=np.int32(count),
+        count=np.asarray(count, np.int32),
         value_H=np.pad(value_H, (0, max(MAX_VALUES - len(value_H), 0)), mode="edge"),
-        num_values=np.int32(len(value_H)),
-        default=np.float64(probe.default(num_train, width)),
-        seed=np.uint32(split.seed),
+        num_values=np.asarray(len(value_H), np.int32),
+        default=np.asarray(probe.default(num_train, width), np.float64),
+        seed=np.asarray(split.seed, np.uint32),
     )
 
 
@@ -117,7 +118,9 @@ def _shape(lane: Lane) -> _Shape:
     )
 
 
-def num_lanes(shape: _Shape, features: tuple[int, int], memory_gib: float, mesh) -> int:
+def num_lanes(
+    shape: _Shape, features: tuple[int, int], memory_gib: float, mesh: Mesh | None
+) -> int:
     """Lanes of a program: one a device on CPUs, else what the budget holds.
 
     Raises:

@@ -8,12 +8,14 @@ References:
     Zou et al., Representation Engineering: A Top-Down Approach to AI Transparency, arXiv 2310.01405.
 """
 
+import jax
 import jax.numpy as jnp
 
 from jaxprobe.probes import closed_form, mean_difference
+from jaxprobe.probes.probe import Array
 
 
-def direction(x_ND, y_N, weight_N):
+def direction(x_ND: Array, y_N: Array, weight_N: Array) -> jax.Array:
     """Unit vector [D] that explains most of the paired differences, towards class 1.
 
     Args:

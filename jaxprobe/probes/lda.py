@@ -18,7 +18,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import closed_form, gram, probe
+from jaxprobe.probes import closed_form, gram, probe, scaling
+from jaxprobe.probes.linear_model import LinearModel
+from jaxprobe.probes.probe import Array
 
 # Standardised features have variance 1. Variance within classes below the first is rounding (two rows, or
 # each class one point): 1 stands for it. No eigenvalue is below the second.
@@ -35,12 +37,12 @@ class Covariance(NamedTuple):
         shrinkage: t in [0, 1].
     """
 
-    matrix_KK: jax.Array
-    variance: jax.Array
-    shrinkage: jax.Array
+    matrix_KK: Array
+    variance: Array
+    shrinkage: Array
 
 
-def ledoit_wolf(r_NK, weight_N, num_features) -> Covariance:
+def ledoit_wolf(r_NK: Array, weight_N: Array, num_features: Array | int) -> Covariance:
     """Covariance of residuals and its optimal shrinkage towards a multiple of the identity.
 
     Args:
@@ -70,12 +72,12 @@ class _Prepared(NamedTuple):
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:
     del seed
-    reduced = gram.reduce(x_ND, weight_N, standardise=True)
+    reduced = gram.reduce(x_ND, weight_N)
     varies_D = jnp.sum(reduced.x_ND**2 * weight_N[:, None], axis=0) > jnp.sum(weight_N) / 2
     return _Prepared(reduced, jnp.maximum(jnp.sum(varies_D.astype(x_ND.dtype)), 1))
 
 
-def _model(prepared: _Prepared, y_N, weight_N) -> probe.Linear:
+def _model(prepared: _Prepared, y_N, weight_N) -> closed_form.LinearFit:
     """Log-odds as a linear function of the reduced rows."""
     z_NK = prepared.reduced.z_NK
     means = closed_form.class_means(z_NK, y_N, weight_N)
@@ -91,7 +93,7 @@ def _model(prepared: _Prepared, y_N, weight_N) -> probe.Linear:
     w_K = jax.scipy.linalg.cho_solve(factor, means.pos_D - means.neg_D)
     absent = (means.pos == 0) | (means.neg == 0)
     prior = jnp.log(jnp.where(absent, 1, means.pos) / jnp.where(absent, 1, means.neg))
-    return probe.linear(w_K, prior - w_K @ (means.pos_D + means.neg_D) / 2)
+    return closed_form.linear_fit(w_K, prior - w_K @ (means.pos_D + means.neg_D) / 2)
 
 
 def _path(prepared: _Prepared, y_N, weight_N, value_H):
@@ -100,10 +102,22 @@ def _path(prepared: _Prepared, y_N, weight_N, value_H):
     return closed_form.one_candidate(score_N, value_H)
 
 
-def _fit(prepared: _Prepared, y_N, weight_N, value, models_FH) -> probe.Linear:
+def _fit(prepared: _Prepared, y_N, weight_N, value, models_FH) -> closed_form.LinearFit:
     del value, models_FH
-    model = _model(prepared, y_N, weight_N)
-    return probe.linear(*gram.lift(prepared.reduced, model.coef_D, model.intercept))
+    return _model(prepared, y_N, weight_N)
 
 
-PROBE = probe.Probe(_prepare, _path, _fit, probe.linear_score, probe.one_value, probe.no_value)
+def _finish(prepared: _Prepared, fit: closed_form.LinearFit) -> LinearModel:
+    return gram.lift(prepared.reduced, fit.coef_D, fit.intercept)
+
+
+PROBE = scaling.standardised(
+    probe.Probe(
+        prepare=_prepare,
+        path=_path,
+        fit=_fit,
+        finish=_finish,
+        values=probe.one_value,
+        default=probe.no_value,
+    )
+)

@@ -11,21 +11,24 @@ References:
     Nocedal and Wright, Numerical Optimization, 2006, section 7.1 (inexact Newton).
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import c_path, candidates, gram, newton, probe
+from jaxprobe.probes import c_path, candidates, gram, newton, probe, scaling
 from jaxprobe.probes.c_path import Fit
+from jaxprobe.probes.linear_model import LinearModel
+from jaxprobe.probes.probe import Array
 
 MAX_STEPS = 60
 C_GRID = candidates.powers(10, -5, 5, 10)
 DEFAULT_C = 1.0  # of probes with too few rows to validate
 
 
-def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
+def fit(
+    z_NK: Array, y_N: Array, weight_N: Array, c: Array | float, start: Fit | None = None
+) -> Fit:
     """Fits one probe.
 
     Args:
@@ -41,7 +44,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
     return c_path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
-def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
+def fit_path(z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -> Fit:
     """Fits a probe for every strength; fields gain a leading axis R.
 
     Args:
@@ -57,16 +60,16 @@ class _Kept(NamedTuple):
     """A factor, and whether the next step needs a fresh one."""
 
     factor: newton.Factor
-    stale: jax.Array
+    stale: Array
 
 
 class _State(NamedTuple):
-    v_K: jax.Array
-    logit_N: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    steps: jax.Array
-    stalled: jax.Array
+    v_K: Array
+    logit_N: Array
+    objective: Array
+    residual: Array
+    steps: Array
+    stalled: Array
     kept: _Kept
 
 
@@ -140,9 +143,9 @@ def _along(dtype, ridge_K, v_K, d_K):
 SOLVER = c_path.Solver(_minimise, _nothing, _foresee)
 
 
-def _prepare(x_ND, weight_N, seed, *, standardise: bool) -> gram.Reduced:
+def _prepare(x_ND, weight_N, seed) -> gram.Reduced:
     del seed
-    return gram.reduce(x_ND, weight_N, standardise=standardise)
+    return gram.reduce(x_ND, weight_N)
 
 
 def _path(prepared: gram.Reduced, y_N, weight_N, value_H):
@@ -155,22 +158,18 @@ def _fit(prepared: gram.Reduced, y_N, weight_N, c, fit_FH: Fit) -> Fit:
     return c_path.walk_to(SOLVER, prepared.z_NK, y_N, weight_N, C_GRID, c)
 
 
-def _score(prepared: gram.Reduced, fit: Fit, x_MD):
-    coef_D, intercept = gram.lift(prepared, fit.coef_K, fit.intercept)
-    return x_MD @ coef_D + intercept
+def _finish(prepared: gram.Reduced, fit: Fit) -> LinearModel:
+    return gram.lift(prepared, fit.coef_K, fit.intercept)
 
 
-def _make(standardise: bool) -> probe.Probe:
-    return probe.Probe(
-        prepare=functools.partial(_prepare, standardise=standardise),
-        path=_path,
-        fit=_fit,
-        score=_score,
-        values=lambda num_train, num_features, smallest_fold: C_GRID,
-        default=lambda num_train, num_features: DEFAULT_C,
-        larger_wins=True,
-    )
-
-
-PROBE = _make(standardise=False)  # the paper's: features as they are
-STANDARDISED = _make(standardise=True)
+# The paper's: features as they are.
+PROBE = probe.Probe(
+    prepare=_prepare,
+    path=_path,
+    fit=_fit,
+    finish=_finish,
+    values=lambda num_train, num_features, smallest_fold: C_GRID,
+    default=lambda num_train, num_features: DEFAULT_C,
+    larger_wins=True,
+)
+STANDARDISED = scaling.standardised(PROBE)

@@ -18,8 +18,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprobe.probes import c_path, gram, logistic, newton
+from jaxprobe.probes import c_path, logistic, newton, scaling
 from jaxprobe.probes.c_path import Fit
+from jaxprobe.probes.linear_model import LinearModel
+from jaxprobe.probes.probe import Array
 
 MAX_STEPS = 60
 MAX_MODEL_STEPS = 60
@@ -42,7 +44,9 @@ MODEL_STEPS = tuple(0.4**i for i in range(16))
 NEAR_ZERO = 1e-3
 
 
-def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
+def fit(
+    z_NK: Array, y_N: Array, weight_N: Array, c: Array | float, start: Fit | None = None
+) -> Fit:
     """Fits one probe.
 
     Args:
@@ -59,7 +63,7 @@ def fit(z_NK, y_N, weight_N, c, start: Fit | None = None) -> Fit:
     return c_path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
-def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
+def fit_path(z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -> Fit:
     """Fits a probe for every strength, each warm from the last; fields gain a leading axis R.
 
     Args:
@@ -72,16 +76,16 @@ def fit_path(z_NK, y_N, weight_N, c_R) -> Fit:
 
 
 class _State(NamedTuple):
-    v_K: jax.Array
-    logit_N: jax.Array
-    objective: jax.Array
-    residual: jax.Array
-    steps: jax.Array
-    stalled: jax.Array
-    barred_K: jax.Array
+    v_K: Array
+    logit_N: Array
+    objective: Array
+    residual: Array
+    steps: Array
+    stalled: Array
+    barred_K: Array
 
 
-def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, jax.Array]:
+def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, Array]:
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
 
     def objective(v_K, logit_N):
@@ -178,12 +182,12 @@ def _working_sets(num_rows: int, num_weights: int) -> list[int]:
 
 
 class _ModelState(NamedTuple):
-    u_K: jax.Array
-    value: jax.Array
-    decrement: jax.Array
-    damping: jax.Array
-    steps: jax.Array
-    barred_K: jax.Array
+    u_K: Array
+    value: Array
+    decrement: Array
+    damping: Array
+    steps: Array
+    barred_K: Array
 
 
 def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
@@ -304,28 +308,27 @@ def _steepest(v_K, gradient_K, penalty_K):
     return sign_K, slope_K
 
 
-def _prepare(x_ND, weight_N, seed):
-    """Centred latents; the mean is put back by `_score`."""
-    del seed
-    z_NK, mean_K, _ = gram.centre(x_ND, weight_N)
-    return z_NK, mean_K
+def _prepare(z_NK, weight_N, seed):
+    del weight_N, seed
+    return z_NK
 
 
-def _path(prepared, y_N, weight_N, value_H):
-    z_NK, _ = prepared
+def _path(z_NK, y_N, weight_N, value_H):
     fit_H = fit_path(z_NK, y_N, weight_N, value_H)
     return fit_H, fit_H.coef_K @ z_NK.T + fit_H.intercept[:, None]
 
 
-def _fit(prepared, y_N, weight_N, c, fit_FH: Fit) -> Fit:
+def _fit(z_NK, y_N, weight_N, c, fit_FH: Fit) -> Fit:
     del fit_FH
-    z_NK, _ = prepared
     return c_path.walk_to(SOLVER, z_NK, y_N, weight_N, logistic.C_GRID, c)
 
 
-def _score(prepared, fit: Fit, x_MD):
-    _, mean_K = prepared
-    return x_MD @ fit.coef_K + (fit.intercept - mean_K @ fit.coef_K)
+def _finish(z_NK, fit: Fit) -> LinearModel:
+    del z_NK
+    return LinearModel(coef_D=fit.coef_K, intercept=fit.intercept)
 
 
-PROBE = logistic.PROBE._replace(prepare=_prepare, path=_path, fit=_fit, score=_score)
+# Centred, which changes no solution but lets the solver see curvature, not offsets.
+PROBE = scaling.centred(
+    logistic.PROBE._replace(prepare=_prepare, path=_path, fit=_fit, finish=_finish)
+)

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxprobe import base, regimes
 from jaxprobe.probes import candidates, host_probe
+from jaxprobe.probes.linear_model import LinearModel
 
 C_GRID = candidates.powers(10, 5, -5, 10)
 DEFAULT_C = 1.0
@@ -75,6 +76,10 @@ def fit(x_ND: np.ndarray, split: base.Split, seed: int) -> base.Prediction:
         best_value=best_c,
         converged=max(epochs) < MAX_EPOCHS,
         residual=_bound(model, train_ND, y_N, best_c, host_probe.weights(split)),
+        model=LinearModel(
+            coef_D=model.coef_[0].astype(np.float64),
+            intercept=np.asarray(model.intercept_[0], np.float64),
+        ),
     )
 
 

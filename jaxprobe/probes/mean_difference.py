@@ -10,9 +10,10 @@ References:
 """
 
 from jaxprobe.probes import closed_form
+from jaxprobe.probes.probe import Array
 
 
-def direction(x_ND, y_N, weight_N):
+def direction(x_ND: Array, y_N: Array, weight_N: Array) -> Array:
     """From the negatives' mean to the positives' [D].
 
     Args:

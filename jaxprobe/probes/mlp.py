@@ -16,6 +16,7 @@ References:
     Pedregosa et al., Scikit-learn: Machine Learning in Python, 2011.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxprobe.probes import closed_form, gram, probe
+from jaxprobe.probes import probe, scaling
+from jaxprobe.probes.probe import Array
 
 MAX_EPOCHS = 1000
 PATIENCE = 10
@@ -33,7 +35,7 @@ MIN_GAIN = 1e-4
 BATCH = 200
 
 
-class Recipe(NamedTuple):
+class Settings(NamedTuple):
     """Widths of the hidden layers, Adam's learning rate, strength of the L2 term."""
 
     hidden: tuple[int, ...]
@@ -41,9 +43,9 @@ class Recipe(NamedTuple):
     alpha: float
 
 
-PUBLISHED = Recipe((16, 16, 16), 10**-2.5, 1e-2)
-TINY = Recipe((32,), 1e-3, 1e-4)  # where nothing validates
-# Values of the hyperparameter, which names the recipe.
+PUBLISHED = Settings((16, 16, 16), 10**-2.5, 1e-2)
+TINY = Settings((32,), 1e-3, 1e-4)  # where nothing validates
+# Values of the hyperparameter, which names the settings.
 USES_PUBLISHED, USES_TINY = 0.0, 1.0
 
 
@@ -93,7 +95,9 @@ class _State(NamedTuple):
     epochs: jax.Array
 
 
-def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
+def train(
+    x_ND: Array, y_N: Array, weight_N: Array, key: jax.Array, settings: Settings = PUBLISHED
+) -> Trained:
     """Trains one network.
 
     Args:
@@ -101,11 +105,11 @@ def train(x_ND, y_N, weight_N, key, recipe: Recipe = PUBLISHED) -> Trained:
         y_N: Labels in {0, 1}.
         weight_N: Non-negative weights; 0 leaves a row out.
         key: Of the initial weights and of the order of rows.
-        recipe: Hyperparameters.
+        settings: Hyperparameters.
     """
     x_ND, y_N, weight_N = (array.astype(jnp.float32) for array in (x_ND, y_N, weight_N))
-    network, adam = Network(recipe.hidden), optax.adam(recipe.learning_rate)
-    step = _step(network, adam, recipe.alpha)
+    network, adam = Network(settings.hidden), optax.adam(settings.learning_rate)
+    step = _step(network, adam, settings.alpha)
     total = probe.total_weight(weight_N)
 
     def gathered(carry, batch):
@@ -176,15 +180,66 @@ def _shuffled(weight_N, key):
     return jnp.pad(order_N, (0, padding)).reshape(-1, BATCH), weight_N.reshape(-1, BATCH)
 
 
-class _Prepared(NamedTuple):
+class _Rows(NamedTuple):
     x_ND: jax.Array
-    mean_D: jax.Array
-    scale_D: jax.Array
     seed: jax.Array
 
 
-def _prepare(x_ND, weight_N, seed) -> _Prepared:
-    return _Prepared(*gram.centre(x_ND, weight_N, standardise=True), jnp.asarray(seed))
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkModel:
+    """A trained network, of one of two shapes.
+
+    Attributes:
+        published, tiny: Parameters of the two settings' networks; None where a network cannot be the one.
+        uses_tiny: Which of them, where both are there.
+        mean_D, scale_D: What is subtracted from an example's features, and then divided by.
+    """
+
+    published: Any
+    tiny: Any
+    uses_tiny: Array
+    mean_D: Array
+    scale_D: Array
+
+    def __call__(self, x_MD: Array) -> Array:
+        """Log-odds of rows, computed in float32."""
+        mean_D, scale_D = jnp.asarray(self.mean_D), jnp.asarray(self.scale_D)
+        x_MD = (x_MD.astype(mean_D.dtype) - mean_D[None, :]) / scale_D[None, :]
+        if self.tiny is None:
+            return _logits(self.published, x_MD, PUBLISHED)
+        if self.published is None:
+            return _logits(self.tiny, x_MD, TINY)
+        both = _logits(self.tiny, x_MD, TINY), _logits(self.published, x_MD, PUBLISHED)
+        return jnp.where(self.uses_tiny, *both)
+
+    def after_scaling(self, mean_D: Array, scale_D: Array) -> "NetworkModel":
+        """The model of features of which this one reads `(x - mean) / scale`."""
+        mean_D, scale_D = scaling.composed((mean_D, scale_D), (self.mean_D, self.scale_D))
+        return dataclasses.replace(self, mean_D=mean_D, scale_D=scale_D)
+
+    def trimmed(self, num_rows: int, num_columns: int) -> "NetworkModel":
+        """Without the padding of features, and without the network that is not used."""
+        del num_rows
+
+        def narrow(params):
+            first = params["params"]["Dense_0"]
+            first = {**first, "kernel": first["kernel"][:num_columns]}
+            return {"params": {**params["params"], "Dense_0": first}}
+
+        uses_tiny = bool(self.uses_tiny)
+        return NetworkModel(
+            published=None if uses_tiny else narrow(self.published),
+            tiny=narrow(self.tiny) if uses_tiny else None,
+            uses_tiny=self.uses_tiny,
+            mean_D=self.mean_D[:num_columns],
+            scale_D=self.scale_D[:num_columns],
+        )
+
+
+def _prepare(x_ND, weight_N, seed) -> _Rows:
+    del weight_N
+    return _Rows(x_ND, jnp.asarray(seed))
 
 
 def _key(seed, y_N, weight_N):
@@ -197,20 +252,20 @@ def _key(seed, y_N, weight_N):
     return jax.random.fold_in(jax.random.key(seed.astype(jnp.uint32)), content)
 
 
-def _path(prepared: _Prepared, y_N, weight_N, value_H):
+def _path(prepared: _Rows, y_N, weight_N, value_H):
     key = _key(prepared.seed, y_N, weight_N)
     trained = train(prepared.x_ND, y_N, weight_N, key)
     score_N = _logits(trained.params, prepared.x_ND, PUBLISHED)
     shape = value_H.shape
-    certificate = closed_form.Certain(
-        jnp.broadcast_to(trained.residual.astype(score_N.dtype), shape),
-        jnp.broadcast_to(trained.converged, shape),
+    certificate = probe.Certificate(
+        residual=jnp.broadcast_to(trained.residual.astype(score_N.dtype), shape),
+        converged=jnp.broadcast_to(trained.converged, shape),
     )
     return certificate, jnp.broadcast_to(score_N[None, :], (*shape, score_N.shape[0]))
 
 
-class _Model(NamedTuple):
-    """Parameters of both recipes' networks, zeros for the one that was not trained (or none at all)."""
+class _Fit(NamedTuple):
+    """Parameters of both settings' networks, zeros for the one that was not trained (or none at all)."""
 
     published: Any
     tiny: Any
@@ -219,23 +274,23 @@ class _Model(NamedTuple):
     converged: jax.Array
 
 
-def _fit(prepared: _Prepared, y_N, weight_N, value, models_FH) -> _Model:
+def _fit(prepared: _Rows, y_N, weight_N, value, models_FH) -> _Fit:
     del models_FH
     x_ND, key = prepared.x_ND, _key(prepared.seed, y_N, weight_N)
     uses_tiny = value == USES_TINY
 
-    def published() -> _Model:
+    def published() -> _Fit:
         end = train(x_ND, y_N, weight_N, key)
         residual = end.residual.astype(x_ND.dtype)
-        return _Model(end.params, blank(TINY), uses_tiny, residual, end.converged)
+        return _Fit(end.params, blank(TINY), uses_tiny, residual, end.converged)
 
-    def tiny() -> _Model:
+    def tiny() -> _Fit:
         end = train(x_ND, y_N, weight_N, key, TINY)
         residual = end.residual.astype(x_ND.dtype)
-        return _Model(blank(PUBLISHED), end.params, uses_tiny, residual, end.converged)
+        return _Fit(blank(PUBLISHED), end.params, uses_tiny, residual, end.converged)
 
-    def blank(recipe: Recipe):
-        shapes = jax.eval_shape(Network(recipe.hidden).init, key, x_ND[:1].astype(jnp.float32))
+    def blank(settings: Settings):
+        shapes = jax.eval_shape(Network(settings.hidden).init, key, x_ND[:1].astype(jnp.float32))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     if x_ND.shape[0] > BATCH:  # never so few rows that nothing validates
@@ -243,24 +298,28 @@ def _fit(prepared: _Prepared, y_N, weight_N, value, models_FH) -> _Model:
     return jax.lax.cond(uses_tiny, tiny, published)
 
 
-def _score(prepared: _Prepared, model: _Model, x_MD):
-    x_MD = (x_MD - prepared.mean_D[None, :]) / prepared.scale_D[None, :]
-    logit_M = _logits(model.published, x_MD, PUBLISHED)
-    if model.tiny is None:
-        return logit_M
-    return jnp.where(model.uses_tiny, _logits(model.tiny, x_MD, TINY), logit_M)
+def _finish(prepared: _Rows, fit: _Fit) -> NetworkModel:
+    return NetworkModel(
+        published=fit.published,
+        tiny=fit.tiny,
+        uses_tiny=fit.uses_tiny,
+        mean_D=jnp.zeros_like(prepared.x_ND[0]),
+        scale_D=jnp.ones_like(prepared.x_ND[0]),
+    )
 
 
-def _logits(params, x_MD, recipe: Recipe):
-    logit_M = Network(recipe.hidden).apply(params, x_MD.astype(jnp.float32))
+def _logits(params, x_MD, settings: Settings):
+    logit_M = Network(settings.hidden).apply(params, x_MD.astype(jnp.float32))
     return jnp.asarray(logit_M).astype(x_MD.dtype)
 
 
-PROBE = probe.Probe(
-    prepare=_prepare,
-    path=_path,
-    fit=_fit,
-    score=_score,
-    values=lambda num_train, num_features, smallest_fold: np.array([USES_PUBLISHED]),
-    default=lambda num_train, num_features: USES_TINY,
+PROBE = scaling.standardised(
+    probe.Probe(
+        prepare=_prepare,
+        path=_path,
+        fit=_fit,
+        finish=_finish,
+        values=lambda num_train, num_features, smallest_fold: np.array([USES_PUBLISHED]),
+        default=lambda num_train, num_features: USES_TINY,
+    )
 )

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprobe.probes.probe import Array
+
 # Relative to a Hessian scaled to unit diagonal; keeps a float32 Cholesky of a singular one finite.
 JITTER = 3e-6
 # A direction off by this relative residual still gains two digits of the objective a step.
@@ -28,8 +30,8 @@ STEP_ROUNDS = 8
 class Slope(NamedTuple):
     """Derivatives of the logistic loss in the logits: residuals p - y and curvatures p (1 - p)."""
 
-    residual_N: jax.Array
-    curvature_N: jax.Array
+    residual_N: Array
+    curvature_N: Array
 
 
 class Factor(NamedTuple):
@@ -39,24 +41,24 @@ class Factor(NamedTuple):
     other way, every solve would copy it first, and take two to four times as long.
     """
 
-    upper_KK: jax.Array
-    scale_K: jax.Array
+    upper_KK: Array
+    scale_K: Array
 
 
 class Step(NamedTuple):
     """The best step size found, the value there, and whether that is an improvement."""
 
-    size: jax.Array
-    value: jax.Array
-    better: jax.Array
+    size: Array
+    value: Array
+    better: Array
 
 
-def logistic_loss(logit_N, y_N, weight_N):
+def logistic_loss(logit_N: Array, y_N: Array, weight_N: Array) -> Array:
     """Sum of weighted log(1 + exp(-s f)) with s = 2y - 1, in nats."""
     return jnp.sum(weight_N * jax.nn.softplus((1 - 2 * y_N) * logit_N))
 
 
-def slope(logit_N, y_N, weight_N) -> Slope:
+def slope(logit_N: Array, y_N: Array, weight_N: Array) -> Slope:
     """First two derivatives of `logistic_loss` in each logit."""
     # p - y and p(1 - p) from the smaller tail, so that neither rounds to zero early.
     sign_N = 2 * y_N - 1
@@ -64,7 +66,7 @@ def slope(logit_N, y_N, weight_N) -> Slope:
     return Slope(-weight_N * sign_N * tail_N, weight_N * tail_N * jax.nn.sigmoid(sign_N * logit_N))
 
 
-def hessian(z_NK, curvature_N):
+def hessian(z_NK: Array, curvature_N: Array) -> Array:
     """`z' diag(curvature) z`, in float32."""
     # The root is applied before rounding to float32, so small curvatures keep their digits.
     scaled_NK = (z_NK * jnp.sqrt(curvature_N)[:, None]).astype(jnp.float32)
@@ -77,7 +79,7 @@ def no_factor(num_weights: int) -> Factor:
     return Factor(blank_KK, blank_KK[0])
 
 
-def factorise(z_NK, curvature_N, ridge_K) -> Factor:
+def factorise(z_NK: Array, curvature_N: Array, ridge_K: Array) -> Factor:
     """Float32 factor of `diag(ridge) + z' diag(curvature) z`; a column of zeros gets scale 0."""
     matrix_KK = hessian(z_NK, curvature_N)
     ridge_K = ridge_K.astype(jnp.float32)
@@ -92,7 +94,7 @@ def _cholesky(matrix_KK):
     return jnp.linalg.cholesky(matrix_KK, symmetrize_input=False).T
 
 
-def solve(factor: Factor, right_K):
+def solve(factor: Factor, right_K: Array) -> Array:
     """Applies the factored matrix's inverse, in float32; 0 where the scale is 0."""
     scaled_K1 = (right_K.astype(jnp.float32) * factor.scale_K)[:, None]
     by_lower = functools.partial(
@@ -101,7 +103,9 @@ def solve(factor: Factor, right_K):
     return by_lower(by_lower(scaled_K1), transpose_a=True)[:, 0] * factor.scale_K
 
 
-def direction(z_NK, curvature_N, ridge_K, gradient_K, factor: Factor):
+def direction(
+    z_NK: Array, curvature_N: Array, ridge_K: Array, gradient_K: Array, factor: Factor
+) -> tuple[Array, Array]:
     """Solves `H d = -gradient` nearly, by conjugate gradients in float32.
 
     Args:
@@ -142,7 +146,7 @@ def direction(z_NK, curvature_N, ridge_K, gradient_K, factor: Factor):
     return d_K.astype(gradient_K.dtype) * size, steps
 
 
-def search(value: Callable[[jax.Array], jax.Array], now) -> Step:
+def search(value: Callable[[Array], Array], now: Array) -> Step:
     """The best of four step sizes, shrunk together until one of them improves on `now`."""
     size_T = jnp.asarray(STEPS, now.dtype)
 
@@ -163,7 +167,7 @@ def search(value: Callable[[jax.Array], jax.Array], now) -> Step:
     return Step(jnp.where(step.better, step.size, 0), jnp.minimum(step.value, now), step.better)
 
 
-def solve_free(hessian_KK, free_K, right_K, damping):
+def solve_free(hessian_KK: Array, free_K: Array, right_K: Array, damping: Array) -> Array:
     """Solves `(H + damping diag H) d = right` on the free coordinates by Cholesky; 0 elsewhere."""
     diagonal_K = jnp.diag(hessian_KK)
     scale_K = jnp.where(free_K & (diagonal_K > 0), jax.lax.rsqrt(diagonal_K), 0)

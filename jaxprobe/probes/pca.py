@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprobe.probes import c_path, candidates, gram, logistic, probe
+from jaxprobe.probes import c_path, candidates, logistic, probe, scaling
+from jaxprobe.probes.linear_model import LinearModel
+from jaxprobe.probes.probe import Array
 
 MAX_COMPONENTS = 100
 NUM_VALUES = 10
@@ -31,24 +33,20 @@ class Components(NamedTuple):
 
     Attributes:
         z_NK: Rows by components, the widest first; 0 in rows of weight 0.
-        vector_DK: Unit vectors in standardised features; 0 where there is no variance left.
-        mean_D, scale_D: What was subtracted, and then divided by.
+        vector_DK: Unit vectors; 0 where there is no variance left.
     """
 
-    z_NK: jax.Array
-    vector_DK: jax.Array
-    mean_D: jax.Array
-    scale_D: jax.Array
+    z_NK: Array
+    vector_DK: Array
 
 
-def components(x_ND, weight_N) -> Components:
-    """Principal components of standardised rows, `min(N, D, MAX_COMPONENTS)` of them.
+def components(x_ND: Array, weight_N: Array) -> Components:
+    """Principal components of rows, `min(N, D, MAX_COMPONENTS)` of them.
 
     Args:
-        x_ND: Training features.
-        weight_N: 0 for rows that only pad.
+        x_ND: Training features of mean 0; 0 in rows of weight 0.
+        weight_N: Non-negative weights; 0 for rows that only pad.
     """
-    x_ND, mean_D, scale_D = gram.centre(x_ND, weight_N, standardise=True)
     num_rows, d_model = x_ND.shape
     kept = min(num_rows, d_model, MAX_COMPONENTS)
     by_rows = num_rows <= d_model
@@ -60,7 +58,7 @@ def components(x_ND, weight_N) -> Components:
     length_K = jnp.sqrt(jnp.where(real_K, value_K, 1))
     vector_DK = weighted_ND.T @ (vector_AK / length_K[None, :]) if by_rows else vector_AK
     vector_DK = jnp.where(real_K[None, :], vector_DK, 0)
-    return Components(x_ND @ vector_DK, vector_DK, mean_D, scale_D)
+    return Components(x_ND @ vector_DK, vector_DK)
 
 
 def _leading(a_BA, kept: int):
@@ -131,9 +129,8 @@ def _fit(prepared: Components, y_N, weight_N, count, fit_FH: c_path.Fit) -> c_pa
     return logistic.fit(_first(prepared, count), y_N, weight_N, C)
 
 
-def _score(prepared: Components, fit: c_path.Fit, x_MD):
-    coef_D = prepared.vector_DK @ fit.coef_K / prepared.scale_D
-    return x_MD @ coef_D + (fit.intercept - prepared.mean_D @ coef_D)
+def _finish(prepared: Components, fit: c_path.Fit) -> LinearModel:
+    return LinearModel(coef_D=prepared.vector_DK @ fit.coef_K, intercept=fit.intercept)
 
 
 def _prepare(x_ND, weight_N, seed) -> Components:
@@ -141,4 +138,8 @@ def _prepare(x_ND, weight_N, seed) -> Components:
     return components(x_ND, weight_N)
 
 
-PROBE = probe.Probe(_prepare, _path, _fit, _score, values, default)
+PROBE = scaling.standardised(
+    probe.Probe(
+        prepare=_prepare, path=_path, fit=_fit, finish=_finish, values=values, default=default
+    )
+)

@@ -1,139 +1,156 @@
-"""What a probe is: pure functions of one split's padded arrays, and the protocol that runs them.
+"""What a probe is: pure functions of one split's padded arrays, and what many of them share.
 
 A probe fits every candidate value of its hyperparameter in every fold, the mean validation AUROC chooses
-one, a refit on all training rows is tested. `run` does that for any probe; a probe's file says only how
-its candidates are fitted and scored.
-
-References:
-    Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
+one, a refit on all training rows is tested. `running.run` does that for any probe; a probe's file says only
+how its candidates are fitted and scored.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jaxprobe import metrics, regimes
 
 ROWS_AT_ONCE = 256  # of those that are tested
 
 Array = jax.Array | np.ndarray  # axes are in a name's last letters
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lane:
-    """A split in padded arrays, for one probe.
+class Certificate:
+    """How near a fit is to its optimum; what `Probe.path` and `Probe.fit` return has these two fields.
 
     Attributes:
-        train_N: Row numbers of the feature matrix; padding repeats row 0.
-        y_N: Training labels.
-        weight_N: Weights of training rows, 1 where the split has none; 0 for padding.
-        valid_FN: 1 where a row validates in a fold.
-        fold_F: 1 for real folds, 0 for padding.
-        test_M, y_test_M: Rows of all test sets, one set behind the other, and their labels.
-        weight_TM: Per test set, 1 for its rows; 0 for all others and for padding, which stands last.
-        group_M: A group's code per test row, from 0; -1 for none.
-        column_K: Columns of the feature matrix that the probe reads, best first; empty: all of them.
-        count: How many of `column_K` are real.
-        value_H: Candidate values of the hyperparameter; padding repeats the last.
-        num_values: How many of them are real.
-        default: The value where there is nothing to validate with.
-        seed: Of the probe's own randomness.
+        residual: Estimated relative distance to the optimum; 0 where a fit is exact.
+        converged: Whether that is near enough.
     """
 
-    train_N: Array
-    y_N: Array
-    weight_N: Array
-    valid_FN: Array
-    fold_F: Array
-    test_M: Array
-    y_test_M: Array
-    weight_TM: Array
-    group_M: Array
-    column_K: Array
-    count: Array
-    value_H: Array
-    num_values: Array
-    default: Array
-    seed: Array
-
-
-class Asked(NamedTuple):
-    """What a run gives back beside what it chose by; hashable, for a program is compiled for it.
-
-    Attributes:
-        metrics: Names and metrics to evaluate on each test set.
-        scores: Whether to return every row's log-odds.
-    """
-
-    metrics: tuple[tuple[str, metrics.Metric], ...]
-    scores: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a lane.
-
-    Attributes:
-        valid_auroc, best_value, converged, residual: As in `Scores`.
-        metric_T: Per metric, by its name, a number for each test set.
-        score_M: Log-odds of all test rows, and
-        valid_score_FN: of training rows by each fold's model at the chosen value: as in
-            `base.Prediction`. None where scores were not asked for.
-    """
-
-    valid_auroc: Array
-    best_value: Array
-    converged: Array
     residual: Array
-    metric_T: Mapping[str, Array]
-    score_M: Array | None = None
-    valid_score_FN: Array | None = None
+    converged: Array
 
 
-for _kind in (Lane, Outcome):
-    jax.tree_util.register_dataclass(_kind, [field.name for field in dataclasses.fields(_kind)], [])
+class Certified(Protocol):
+    """A candidate's fit: whatever the method needs, and its certificate."""
+
+    @property
+    def residual(self) -> Array:
+        """As in `Certificate`."""
+        ...
+
+    @property
+    def converged(self) -> Array:
+        """As in `Certificate`."""
+        ...
 
 
-class Linear(NamedTuple):
-    """A fitted linear probe: scores are `x @ coef_D + intercept`, in log-odds where that has meaning."""
+class Model(Protocol):
+    """A fitted model of raw features; a pytree."""
 
-    coef_D: jax.Array
-    intercept: jax.Array
-    residual: jax.Array
-    converged: jax.Array
+    def __call__(self, x_MD: Array, /) -> Array:
+        """Log-odds of class 1 [M]."""
+        ...
+
+    def after_scaling(self, mean_D: Array, scale_D: Array) -> "Model":
+        """The model of features of which this one reads `(x - mean) / scale`."""
+        ...
+
+    def trimmed(self, num_rows: int, num_columns: int) -> "Model":
+        """Without the padding of training rows and of features; on the host."""
+        ...
+
+
+class Prepare(Protocol):
+    """What all folds share."""
+
+    def __call__(self, x_ND: Array, weight_N: Array, seed: Array, /) -> Any:
+        """From all training rows, validation rows among them; weight 0 marks padding. A pytree."""
+        ...
+
+
+class Path(Protocol):
+    """All candidates of one fold."""
+
+    def __call__(
+        self, prepared: Any, y_N: Array, weight_N: Array, value_H: Array, /
+    ) -> tuple[Certified, Array]:
+        """Fits one candidate per value on rows of some weight.
+
+        Returns:
+            The fits, with a leading axis H, and score_HN: how each candidate scores all N rows (those
+            that it was fitted on need no right score).
+        """
+        ...
+
+
+class Fit(Protocol):
+    """The fit at the chosen value."""
+
+    def __call__(
+        self,
+        prepared: Any,
+        y_N: Array,
+        weight_N: Array,
+        value: Array,
+        models_FH: Any,
+        /,
+    ) -> Certified:
+        """Fits on all training rows; `models_FH` are all folds' fits, to start from."""
+        ...
+
+
+class Finish(Protocol):
+    """From a fit to what scores raw features."""
+
+    def __call__(self, prepared: Any, fit: Any, /) -> Model:
+        """The model of a fit."""
+        ...
+
+
+class Values(Protocol):
+    """Candidates of the hyperparameter."""
+
+    def __call__(self, num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
+        """Rising numbers, on the host; `smallest_fold` is the fewest rows that a fold trains on."""
+        ...
+
+
+class Default(Protocol):
+    """The hyperparameter where nothing validates."""
+
+    def __call__(self, num_train: int, num_features: int) -> float:
+        """On the host."""
+        ...
+
+
+class LogOdds(Protocol):
+    """Scores that only rank, as log-odds."""
+
+    def __call__(self, score_N: Array, y_N: Array, weight_N: Array, /) -> Array:
+        """By the rows that the candidate was fitted on, those of some weight; keeps the order."""
+        ...
 
 
 class Probe(NamedTuple):
     """A method, as functions that can be traced, vmapped and sharded.
 
     Attributes:
-        prepare: `(x_ND, weight_N, seed) -> prepared`: what all folds share.
-        path: `(prepared, y_N, weight_N, value_H) -> (models_H, score_HN)`: one model a candidate, and
-            its scores of all N rows. Models have the fields `residual` and `converged`.
-        fit: `(prepared, y_N, weight_N, value, models_FH) -> model`: at the chosen value; `models_FH`
-            are all folds' models, to start from.
-        score: `(prepared, model, x_MD) -> logit_M`.
-        values: `(num_train, num_features, smallest_fold) -> candidates`, on the host: rising numbers.
-        default: `(num_train, num_features) -> value` where nothing validates.
+        prepare, path, fit, finish, values, default: See the protocols.
         larger_wins: Whether ties go to the larger candidate, not to the smaller.
-        log_odds: `(score_N, y_N, weight_N) -> logit_N` of a candidate's scores by the rows that it was
-            fitted on, where `path` only ranks; None where its scores are log-odds already.
+        log_odds: Where `path` only ranks; None where its scores are log-odds already.
         weighted: Whether weights of training rows beside 0 and 1 have a meaning for it.
     """
 
-    prepare: Callable
-    path: Callable
-    fit: Callable
-    score: Callable
-    values: Callable[[int, int, int], np.ndarray]
-    default: Callable[[int, int], float]
+    prepare: Prepare
+    path: Path
+    fit: Fit
+    finish: Finish
+    values: Values
+    default: Default
     larger_wins: bool = False
-    log_odds: Callable | None = None
+    log_odds: LogOdds | None = None
     weighted: bool = True
 
     @property
@@ -142,21 +159,15 @@ class Probe(NamedTuple):
         return False
 
 
-def total_weight(weight_N):
+def total_weight(weight_N: Array) -> jax.Array:
     """The sum of weights to divide by: 1 where all are 0, of rows that only pad or a class that is absent."""
     total = jnp.sum(weight_N)
     return jnp.where(total > 0, total, 1)
 
 
-def linear(coef_D, intercept) -> Linear:
-    """A linear model from a closed form: nothing that could fail to converge."""
-    return Linear(coef_D, intercept, jnp.zeros_like(intercept), jnp.full(intercept.shape, True))
-
-
-def linear_score(prepared, model: Linear, x_MD):
-    """`score` of probes whose models are linear in the raw features."""
-    del prepared
-    return x_MD @ model.coef_D + model.intercept
+def exact(shape: tuple[int, ...], dtype: Any) -> Certificate:
+    """A certificate of exact fits, or of what stands for itself."""
+    return Certificate(residual=jnp.zeros(shape, dtype), converged=jnp.ones(shape, bool))
 
 
 def one_value(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
@@ -171,7 +182,7 @@ def no_value(num_train: int, num_features: int) -> float:
     return 0.0
 
 
-def map_rows(score: Callable, row_M, count, size: int = ROWS_AT_ONCE):
+def map_rows(score: Callable, row_M: Array, count: Array | int, size: int = ROWS_AT_ONCE) -> Array:
     """`score` of the rows of the first `count` row numbers, `size` at a time; what no call reaches is 0.
 
     What it takes grows with `count`, not with how far the row numbers are padded.
@@ -194,141 +205,3 @@ def map_rows(score: Callable, row_M, count, size: int = ROWS_AT_ONCE):
     blank = jnp.zeros((row_M.shape[0], *one.shape[1:]), one.dtype)
     calls = (jnp.asarray(count).astype(jnp.int32) + size - 1) // size
     return jax.lax.fori_loop(0, calls, advance, blank)[:num_rows]
-
-
-def run(probe: Probe, x_MD, lane: Lane, asked: Asked, map_folds: Callable, dtype: str) -> Outcome:
-    """Fits all candidates in every fold, chooses one, refits, tests.
-
-    Args:
-        probe: The method.
-        x_MD: Features of all rows, in any precision; widened only where they are read.
-        lane: The split.
-        asked: What to evaluate, and what to return.
-        map_folds: `(function, folds) -> results`: `jax.lax.map`, or a vmap of it.
-        dtype: Precision of the arithmetic.
-    """
-    lane = _widened(lane, dtype)
-    y_N, weight_N, fold_F = lane.y_N, lane.weight_N, lane.fold_F
-    read = functools.partial(_read, x_MD, lane, dtype)
-    prepared = probe.prepare(read(lane.train_N), weight_N, lane.seed)
-    fold = _fold(probe, prepared, lane)
-    found_F = map_folds(fold, (lane.valid_FN, fold_F))
-    num_folds = jnp.sum(fold_F)
-    total_H = jnp.sum(jnp.where(fold_F[:, None] > 0, found_F.auroc_H, 0), 0)
-    valid_H = total_H / jnp.maximum(num_folds, 1)
-    best = _choose(valid_H, lane.num_values, probe.larger_wins)
-    value = jnp.where(num_folds > 0, lane.value_H[best], lane.default)
-    model = probe.fit(prepared, y_N, weight_N, value, found_F.models_H)
-
-    def score(row_B):
-        return probe.score(prepared, model, read(row_B))
-
-    logit_M = map_rows(score, lane.test_M, jnp.sum(lane.weight_TM > 0))
-    valid_auroc = jax.lax.cond(
-        num_folds > 0,
-        lambda: valid_H[best],
-        lambda: metrics.auroc(y_N, score(lane.train_N), weight_N),
-    )
-    counted_F = (fold_F > 0) & ~found_F.one_class
-    residual_FH = jnp.where(counted_F[:, None], found_F.models_H.residual, 0)
-    converged_FH = found_F.models_H.converged | ~counted_F[:, None]
-    held_out_FN = _held_out(probe, lane, found_F.score_HN[:, best], counted_F)
-    return Outcome(
-        valid_auroc=valid_auroc,
-        best_value=value,
-        converged=model.converged & jnp.all(converged_FH),
-        residual=jnp.maximum(model.residual, jnp.max(residual_FH)),
-        metric_T=_on_tests(asked, lane, logit_M, held_out_FN),
-        score_M=logit_M if asked.scores else None,
-        valid_score_FN=held_out_FN if asked.scores else None,
-    )
-
-
-def _widened(lane: Lane, dtype: str) -> Lane:
-    """The lane with its real numbers in the precision of the arithmetic."""
-    real = ("y_N", "weight_N", "valid_FN", "fold_F", "y_test_M", "weight_TM", "value_H", "default")
-    return dataclasses.replace(
-        lane, **{name: jnp.asarray(getattr(lane, name)).astype(dtype) for name in real}
-    )
-
-
-class _Validated(NamedTuple):
-    """A fold's candidates: their AUROCs and models, scores of all rows, whether one class was missing."""
-
-    auroc_H: jax.Array
-    models_H: Any
-    score_HN: jax.Array
-    one_class: jax.Array
-
-
-def _fold(probe: Probe, prepared, lane: Lane) -> Callable[[Any], _Validated]:
-    """The function of (validation rows, whether the fold is real); zeros for a fold that only pads."""
-
-    def fit(valid_N) -> _Validated:
-        train_N = lane.weight_N * (1 - valid_N)
-        models_H, score_HN = probe.path(prepared, lane.y_N, train_N, lane.value_H)
-        # Validation rows are weighted as they are in training.
-        auroc_H = jax.vmap(metrics.auroc, (None, 0, None))(
-            lane.y_N, score_HN, valid_N * lane.weight_N
-        )
-        pos, total = jnp.sum(train_N * lane.y_N), jnp.sum(train_N)
-        one_class = (pos == 0) | (pos == total)
-        # A hold-out of one class ranks nothing: neither better nor worse than chance.
-        neutral_H = one_class | jnp.isnan(auroc_H)
-        return _Validated(jnp.where(neutral_H, 0.5, auroc_H), models_H, score_HN, one_class)
-
-    def fold(given) -> _Validated:
-        valid_N, real = given
-        shapes = jax.eval_shape(fit, valid_N)
-        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.cond(real > 0, fit, lambda valid_N: blank, valid_N)
-
-    return fold
-
-
-def _held_out(probe: Probe, lane: Lane, score_FN, counted_F):
-    """Log-odds of validation rows by models that did not see them; NaN elsewhere."""
-    if probe.log_odds is not None:
-        train_FN = lane.weight_N[None, :] * (1 - lane.valid_FN)
-        score_FN = jax.vmap(probe.log_odds, (0, None, 0))(score_FN, lane.y_N, train_FN)
-    seen_FN = counted_F[:, None] & (lane.valid_FN > 0)
-    return jnp.where(seen_FN, score_FN, jnp.nan)
-
-
-def _on_tests(asked: Asked, lane: Lane, logit_M, held_out_FN) -> dict[str, jax.Array]:
-    """Every metric that is asked for on every test set."""
-    kept_FN = ~jnp.isnan(held_out_FN)
-    held_out = metrics.HeldOut(
-        y_V=jnp.broadcast_to(lane.y_N, held_out_FN.shape).ravel(),
-        score_V=jnp.where(kept_FN, held_out_FN, 0).ravel(),
-        weight_V=jnp.where(kept_FN, lane.weight_N[None, :], 0).ravel(),
-    )
-
-    def on_set(weight_M) -> dict[str, jax.Array]:
-        return metrics.evaluate(
-            dict(asked.metrics), lane.y_test_M, logit_M, weight_M, lane.group_M, held_out
-        )
-
-    # A loop over sets, most often one, keeps the program of one set as it is.
-    found = [on_set(weight_M) for weight_M in lane.weight_TM]
-    return {name: jnp.stack([one[name] for one in found]) for name, _ in asked.metrics}
-
-
-def _read(x_MD, lane: Lane, dtype: str, row_B):
-    """Rows in the columns that the probe reads; those beyond its count are zero, which no probe weighs."""
-    x_BD = x_MD[row_B]
-    width = lane.column_K.shape[0]
-    if width == 0:
-        return x_BD.astype(dtype)
-    mask_K = (jnp.arange(width, dtype=jnp.int32) < lane.count).astype(dtype)
-    return x_BD[:, lane.column_K].astype(dtype) * mask_K[None, :]
-
-
-def _choose(valid_H, num_values, larger_wins: bool):
-    """The first, or the last, of the best candidates; see `regimes.SAME_AUROC`."""
-    real_H = jnp.arange(valid_H.shape[0], dtype=jnp.int32) < num_values
-    valid_H = jnp.where(real_H, valid_H, -1)
-    best_H = valid_H >= jnp.max(valid_H) - regimes.SAME_AUROC
-    if larger_wins:
-        return valid_H.shape[0] - 1 - jnp.argmax(best_H[::-1])
-    return jnp.argmax(best_H)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprobe.probes import candidates, closed_form, gram, probe
+from jaxprobe.probes.linear_model import LinearModel
 
 STRENGTHS = candidates.powers(10, -5, 5, 10)  # a, rising
 DEFAULT_STRENGTH = 1.0
@@ -63,21 +64,25 @@ def _prepare(x_ND, weight_N, seed) -> gram.Reduced:
 def _path(prepared: gram.Reduced, y_N, weight_N, value_H):
     spectrum = _spectrum(prepared.z_NK, y_N, weight_N)
     coef_HK, intercept_H = jax.vmap(_weights, (None, 0))(spectrum, value_H)
-    certificate = closed_form.certain(value_H.shape, value_H.dtype)
+    certificate = probe.exact(value_H.shape, value_H.dtype)
     return certificate, coef_HK @ prepared.z_NK.T + intercept_H[:, None]
 
 
-def _fit(prepared: gram.Reduced, y_N, weight_N, strength, models_FH) -> probe.Linear:
+def _fit(prepared: gram.Reduced, y_N, weight_N, strength, models_FH) -> closed_form.LinearFit:
     del models_FH
     coef_K, intercept = _weights(_spectrum(prepared.z_NK, y_N, weight_N), strength)
-    return probe.linear(*gram.lift(prepared, coef_K, intercept))
+    return closed_form.linear_fit(coef_K, intercept)
+
+
+def _finish(prepared: gram.Reduced, fit: closed_form.LinearFit) -> LinearModel:
+    return gram.lift(prepared, fit.coef_D, fit.intercept)
 
 
 PROBE = probe.Probe(
     prepare=_prepare,
     path=_path,
     fit=_fit,
-    score=probe.linear_score,
+    finish=_finish,
     values=lambda num_train, num_features, smallest_fold: STRENGTHS,
     default=lambda num_train, num_features: DEFAULT_STRENGTH,
     larger_wins=True,

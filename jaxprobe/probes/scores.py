@@ -24,6 +24,8 @@ class Scores:
             NaN behind the last set of a split that has fewer than others.
         test_sets: Per split, the names of its test sets.
         predictions: Per split, or per split and k, its `base.Prediction`, where scores were kept.
+        probes: In the same way its `FittedProbe`, where probes were kept; None for a method that keeps its
+            model to itself (xgboost).
         test_auroc, test_f1, test_accuracy, test_average_precision, test_log_loss,
             test_calibration_error: Of the first test set; NaN AUROC where it holds one class.
     """
@@ -35,6 +37,7 @@ class Scores:
     metrics: Mapping[str, Any]
     test_sets: tuple[tuple[str, ...], ...]
     predictions: tuple[Any, ...] | None = None
+    probes: tuple[Any, ...] | None = None
 
     def on(self, test_set: str) -> dict[str, Any]:
         """Every metric on the test set of a name; NaN for splits that have none.
@@ -98,7 +101,7 @@ class Scores:
 
 jax.tree_util.register_dataclass(
     Scores,
-    ("valid_auroc", "best_value", "converged", "residual", "metrics", "predictions"),
+    ("valid_auroc", "best_value", "converged", "residual", "metrics", "predictions", "probes"),
     ("test_sets",),
 )
 

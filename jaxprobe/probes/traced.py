@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxprobe import metrics, regimes, selection
 from jaxprobe.probes import grid
-from jaxprobe.probes.probe import Asked, Lane, Probe, run
+from jaxprobe.probes.probe import Array, Model, Probe
+from jaxprobe.probes.running import Asked, Lane, run
 from jaxprobe.probes.scores import Scores
 
 
@@ -37,8 +38,12 @@ def fit(
     y_test: jax.Array,
     seed: int,
     dtype: str,
-) -> Scores:
-    """Fits and tests one probe; arguments as of `fit_probe`, any of them traced."""
+) -> tuple[Scores, Model]:
+    """Fits and tests one probe; arguments as of `fit_probe`, any of them traced.
+
+    Returns:
+        Its scores, and the model that was tested.
+    """
     num_train, num_test = x_train.shape[0], x_test.shape[0]
     y_train = jnp.asarray(y_train)
     valid_FN, fold_F, smallest = folds(y_train, seed)
@@ -56,15 +61,15 @@ def fit(
             weight_TM=np.ones((1, num_test)),
             group_M=np.full(num_test, -1, np.int32),
             column_K=np.zeros(0, np.int32),
-            count=np.int32(0),
+            count=np.asarray(0, np.int32),
             value_H=value_H,
-            num_values=np.int32(len(value_H)),
-            default=np.float64(probe.default(num_train, x_train.shape[1])),
-            seed=np.uint32(seed),
+            num_values=np.asarray(len(value_H), np.int32),
+            default=np.asarray(probe.default(num_train, x_train.shape[1]), np.float64),
+            seed=np.asarray(seed, np.uint32),
         )
-        asked = Asked(tuple(metrics.chosen(metrics.DEFAULT).items()))
+        asked = Asked(tuple(metrics.chosen(metrics.DEFAULT).items()), models=True)
         outcome = run(probe, x_MD, lane, asked, grid.map_folds, dtype)
-    return Scores(
+    scores = Scores(
         valid_auroc=outcome.valid_auroc,
         best_value=outcome.best_value,
         converged=outcome.converged,
@@ -72,9 +77,10 @@ def fit(
         metrics=outcome.metric_T,
         test_sets=((regimes.TEST,),),
     )
+    return scores, outcome.model
 
 
-def folds(y_N: jax.Array, seed: int):
+def folds(y_N: jax.Array, seed: int) -> tuple[Array, Array, int]:
     """Validation rows per fold, which folds are real, and the smallest fold's training size.
 
     As `regimes.validation_folds`; their number depends on the size alone, so it is known here.

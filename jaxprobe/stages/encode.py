@@ -24,11 +24,9 @@ def run(experiment: Experiment, config: Any, workspace: Workspace, names: Sequen
         for name in names:
             bar.set_postfix_str(name)
             for job in _wanted(experiment.jobs(config, workspace, name)):
-                assert job.ranking is not None
-                read = (job.dataset, job.arrow.features, job.site, job.latents, job.ranking)
-                if not workspace.has_latents(*read):
+                if not workspace.has_latents(*job.reads()):
                     stopping.check()
-                    workspace.keep_latents(*read)
+                    workspace.keep_latents(*job.reads())
             bar.update()
 
 
@@ -45,9 +43,7 @@ def left(
         settled: Whether activations and SAEs are there, without which no file is known.
     """
     for job in _wanted(experiment.jobs(config, workspace, name)):
-        assert job.ranking is not None
-        read = (job.dataset, job.arrow.features, job.site, job.latents, job.ranking)
-        if not settled or not workspace.latents_there(*read):
+        if not settled or not workspace.latents_there(*job.reads()):
             yield len(job.dataset.texts), job.arrow.features
 
 

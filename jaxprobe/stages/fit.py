@@ -7,13 +7,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxprobe import base, results, stopping
+from jaxprobe import base, predictions, results, stopping
 from jaxprobe.base import ResultRow, Split
 from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.identity import digest
 from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
 from jaxprobe.place import Place
 from jaxprobe.results import Scored
-from jaxprobe.workspace import Workspace, digest, file_name
+from jaxprobe.workspace import Workspace, file_name
 
 VERSION = 4  # raised when a change to the code that all experiments share changes results
 
@@ -135,6 +136,9 @@ def _run_all(
         about = {"record": record} | ({"chosen": chosen} if chosen else {})
         scored = Scored(rows=rows, metrics=_further(found_all, experiment.metrics), about=about)
         with stopping.held():
+            predictions.keep(
+                workspace.work, planned.place.name.removesuffix(".parquet"), planned.job, found_all
+            )
             results.write_job(planned.place, scored)
             bar.update(len(found_all))
 

@@ -11,6 +11,7 @@ from jaxprobe.evidence import ChosenLatent, Record, Results
 from jaxprobe.results import Scored
 from jaxprobe.stages import plans
 from jaxprobe.stages.plans import Plan
+from jaxprobe.stages.run_file import RunFile
 from jaxprobe.workdir import Workdir
 
 
@@ -25,6 +26,7 @@ class Gathered:
         facts: What the experiment tells of the datasets.
         made: When the last of the runs was done, UTC, ISO 8601.
         command: What started the first.
+        times: Seconds that each stage has worked in the directory, over all starts.
     """
 
     parts: Sequence[Scored]
@@ -33,6 +35,7 @@ class Gathered:
     facts: Mapping[str, Any]
     made: str
     command: str
+    times: Mapping[str, float]
 
     @property
     def rows(self) -> list[ResultRow]:
@@ -67,6 +70,7 @@ def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
         facts=facts,
         made=max(plan.made for plan in page),
         command=page[0].command,
+        times=RunFile(work).times(),
     )
 
 
@@ -105,11 +109,7 @@ def evidence(found: Gathered, name: str = "") -> Results:
     return Results(
         rows=rows,
         records=[_record(found, key, rows) for key in found.records],
-        latents=[
-            ChosenLatent(**{**entry, "texts": tuple(entry["texts"])})
-            for part in found.parts
-            for entry in part.about.get("chosen", ())
-        ],
+        latents=[_chosen(entry) for part in found.parts for entry in part.about.get("chosen", ())],
         metrics={
             metric: [
                 value
@@ -119,6 +119,18 @@ def evidence(found: Gathered, name: str = "") -> Results:
             for metric in metrics
         },
         name=name,
+    )
+
+
+def _chosen(entry: Mapping[str, Any]) -> ChosenLatent:
+    """A chosen latent as a job's object holds it."""
+    return ChosenLatent(
+        dataset=str(entry["dataset"]),
+        sae=str(entry["sae"]),
+        latent=int(entry["latent"]),
+        weight=float(entry["weight"]),
+        texts=tuple(map(str, entry["texts"])),
+        site=str(entry.get("site", "")),
     )
 
 
@@ -137,6 +149,7 @@ def _record(found: Gathered, key: str, rows: Sequence[ResultRow]) -> Record:
         commit=known["commit"],
         date=found.made,
         command=found.command,
+        times=found.times,
         seeds=known["seeds"],
         solver=str(config.get("fit", {}).get("solver", "")),
         sae_quality=known["sae_quality"],

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxprobe import records, sealed
+from jaxprobe.identity import digest
 from jaxprobe.results import TableError
 from jaxprobe.stages.shards import Shard
 from jaxprobe.workdir import Workdir
-from jaxprobe.workspace import digest
 
 _AGAIN = "run the fit stage again"
 # What two jobs on one page may differ in.
@@ -72,7 +72,7 @@ def write(
         "objects": list(objects),
     }
     if place.exists():
-        held = sealed.loads_json(place, place.read(), _AGAIN)
+        held = sealed.read_json(place, _AGAIN)
         if {key: held.get(key) for key in content if key != "record"} == {
             key: value for key, value in content.items() if key != "record"
         }:
@@ -93,7 +93,7 @@ def read_all(work: Workdir) -> list[Plan]:
     for file in work.plans.children():
         place = work.plans / file
         name, _, part = file.removesuffix(".json").partition("-")
-        parts.setdefault(name, {})[part] = sealed.loads_json(place, place.read(), _AGAIN)
+        parts.setdefault(name, {})[part] = sealed.read_json(place, _AGAIN)
     found = []
     for name, by_part in parts.items():
         pieces = [by_part[""]] if "" in by_part else _all_shards(by_part)

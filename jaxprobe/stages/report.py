@@ -79,7 +79,7 @@ def report_runs(
         ValueError: As `report`; or no folder, or one of them twice.
     """
     texts = [os.fspath(f) if isinstance(f, os.PathLike) else str(f) for f in folders]
-    texts = [text.rstrip("/") for text in texts]
+    texts = [text.rstrip("/") if "://" in text else os.path.normpath(text) for text in texts]
     if not texts or len({*texts}) < len(texts):
         raise ValueError(
             f"`runs` must name different work directories, got {', '.join(texts) or 'none'}"

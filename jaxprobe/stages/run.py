@@ -68,7 +68,7 @@ class RunConfig:
 def run(
     config: RunConfig,
     workdir: "str | os.PathLike | Place",
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> str:
     """Runs stages in order; a stage that finds its work done takes seconds.
@@ -76,7 +76,8 @@ def run(
     Args:
         config: The job.
         workdir: Everything is written below it: a path, or `memory://NAME`.
-        stages: Some of `STAGES`; what an absent earlier stage makes must be there.
+        stages: Some of `STAGES`; what an absent earlier stage makes must be there. By default all of
+            them, of a shard those that it does alone.
         tell: Is given what is left to do and about how long it takes, before any work.
 
     Returns:
@@ -87,6 +88,8 @@ def run(
         StoreError: Activations that are not there, or were made with different settings.
         TableError: Results that are not there, or are damaged.
     """
+    if stages is None:
+        stages = STAGES if config.shard is None else shards.STAGES
     for stage in stages:
         checks.check_choice("stage", stage, STAGES)
     work = Workdir.parse(workdir)

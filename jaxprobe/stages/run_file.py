@@ -48,12 +48,13 @@ class RunFile:
 
     def times(self) -> dict[str, float]:
         """Seconds that each stage has worked, over all starts."""
-        return dict(self.read().get(TIMES, {}))
+        times = self.read().get(TIMES, {})
+        return dict(times) if isinstance(times, Mapping) else {}
 
     def read(self) -> dict[str, Any]:
         """What earlier starts wrote; nothing where it is damaged, since it is written anew."""
         try:
-            return sealed.loads_json(self._place, self._place.read(), "delete it")
+            return sealed.read_json(self._place, "delete it")
         except FileNotFoundError:
             return {}
         except boundary.FileError as error:

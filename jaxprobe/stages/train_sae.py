@@ -20,6 +20,7 @@ from jaxprobe import checks, stopping
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import LoadedSae, load_sae, native, save_sae, training_state
 from jaxprobe.experiments.config import Common, SaeToTrain, TrainSae, saes_to_train
+from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.saes import training
 from jaxprobe.saes.rules import RULES
@@ -27,7 +28,6 @@ from jaxprobe.stages.sae_training.quality import Quality, measure_quality
 from jaxprobe.stages.sae_training.tokens import ShuffledTokens, TokenStore, held_out_prompts
 from jaxprobe.store import ActivationStore
 from jaxprobe.workdir import Workdir
-from jaxprobe.workspace import digest
 
 STATE_NAME = "training_state.safetensors"  # beside the SAE while it is being trained
 SAMPLE_TOKENS = 16384  # on which the scaling and the first weights are measured

@@ -5,18 +5,20 @@ cost what they weigh wherever they lie. Nothing is compressed: float activations
 do not depend on a compressor's version.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping
 
 import tensorstore as ts
 
-from jaxprobe import boundary
+from jaxprobe import boundary, place
+from jaxprobe.base import POOLINGS
+from jaxprobe.place import Place
 from jaxprobe.store.layout import StoreError, Tap, tap_name, width_of
 
-_SHARD_BYTES = {False: 4 << 20, True: 16 << 20}  # whether every token has a row
+_SHARD_BYTES = dict.fromkeys(POOLINGS, 4 << 20) | {"tokens": 16 << 20}
 # Single rows of `last` are read, since a dataset's prompts lie scattered: 4 rows a chunk read 5,000 of 50,000
 # rows in 0.13 s. `tokens` are read in runs.
-_CHUNK_ROWS = {False: 4, True: 128}
+_CHUNK_ROWS = dict.fromkeys(POOLINGS, 4) | {"tokens": 128}
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 # Zeros are stored as they are, so that what is not there cannot pass for them.
@@ -30,7 +32,7 @@ def dtype_of(tap: Tap, fingerprint: Mapping) -> str:
     return fingerprint["token_dtype"] if tap[1] == "tokens" else "float32"
 
 
-def open_array(root: Path, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
+def open_array(root: Place, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
     """Opens one array for reading and writing; what was never written is an error, not zeros.
 
     Raises:
@@ -39,9 +41,8 @@ def open_array(root: Path, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
     _check_files(root, tap)
     metadata = _metadata(tap, fingerprint)
     del metadata["chunk_grid"]  # an earlier version's files may have been larger
-    spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
     try:
-        return ts.open(spec | _STRICT, open=True).result()
+        return _open(root, tap, metadata)
     except (ValueError, OSError) as error:
         raise StoreError(
             f"the array {root / tap_name(tap)} is missing or damaged ({error}); restore it from a copy,"
@@ -49,16 +50,16 @@ def open_array(root: Path, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
         ) from error
 
 
-def sized_array(root: Path, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts.TensorStore:
+def sized_array(root: Place, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts.TensorStore:
     """Opens or creates one array and gives it `num_rows` rows.
 
     Rows that are cut off are zeroed first: those that share a file with kept rows would stay in it.
     """
+    (root / tap_name(tap)).check_folders(_DEPTH)  # TensorStore would write through links
     if not (root / tap_name(tap) / "zarr.json").exists():
         _check_files(root, tap)
         metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, width_of(tap, fingerprint)]}
-        spec = {"driver": "zarr3", "kvstore": _kvstore(root, tap), "metadata": metadata}
-        return ts.open(spec | _STRICT, create=True).result()
+        return _open(root, tap, metadata, create=True)
     array = open_array(root, tap, fingerprint)
     have = array.shape[0]
     if have > num_rows:
@@ -73,10 +74,37 @@ def shard_rows(array: ts.TensorStore) -> int:
     return array.spec().to_json()["metadata"]["chunk_grid"]["configuration"]["chunk_shape"][0]
 
 
-def _check_files(root: Path, tap: Tap) -> None:
+def sweep(root: Place, taps: Iterable[Tap]) -> None:
+    """Removes what TensorStore had begun of these arrays' files in a process that was killed.
+
+    Only its own names for files of ours, in folders that are no links; nothing else is known to be ours.
+    """
+    for tap in taps:
+        folder = root / tap_name(tap)
+        if folder.local is None:
+            return  # elsewhere an object is whole or not there
+        _check_files(root, tap)
+        folder.check_folders(_DEPTH)
+        rows = [folder / "c" / name for name in (folder / "c").children() if name.isdecimal()]
+        for above, name in ((folder, "zarr.json"), *((row, "0") for row in rows)):
+            for left in above.children():
+                if re.fullmatch(rf"{re.escape(name)}_[0-9a-f]{{1,16}}\.__lock", left):
+                    (above / left).delete()
+
+
+def _open(root: Place, tap: Tap, metadata: dict, *, create: bool = False) -> ts.TensorStore:
+    kvstore = (root / tap_name(tap)).kvstore()
+    spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": metadata} | _STRICT
+    return ts.open(spec, open=not create, create=create, context=place.context()).result()
+
+
+def _check_files(root: Place, tap: Tap) -> None:
     """Refuses what TensorStore would wait on for ever: a pipe in place of a file."""
+    folder = root / tap_name(tap)
+    if folder.local is None:
+        return
     try:
-        boundary.check_regular_below(root / tap_name(tap), _DEPTH)
+        boundary.check_regular_below(folder.local, _DEPTH)
     except boundary.FileError as error:
         raise StoreError(
             f"{error}; restore it from a copy, or delete {root} to extract again"
@@ -85,8 +113,8 @@ def _check_files(root: Path, tap: Tap) -> None:
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:
     width, dtype, pooling = width_of(tap, fingerprint), dtype_of(tap, fingerprint), tap[1]
-    chunk = _CHUNK_ROWS[pooling == "tokens"]
-    fitting = _SHARD_BYTES[pooling == "tokens"] // (width * _ITEM_BYTES[dtype])
+    chunk = _CHUNK_ROWS[pooling]
+    fitting = _SHARD_BYTES[pooling] // (width * _ITEM_BYTES[dtype])
     # A power of two, so that read-ahead buffers and shards line up.
     rows = max(chunk, min(1 << 16, 1 << (max(1, fitting).bit_length() - 1)))
     sharding = {
@@ -102,7 +130,3 @@ def _metadata(tap: Tap, fingerprint: Mapping) -> dict:
         "fill_value": 0.0,
         "dimension_names": ["token" if pooling == "tokens" else "prompt", "d_model"],
     }
-
-
-def _kvstore(root: Path, tap: Tap) -> dict:
-    return {"driver": "file", "path": f"{(root / tap_name(tap)).absolute()}/"}

@@ -8,13 +8,13 @@ that counts them.
 
 import functools
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxprobe import sealed
-from jaxprobe.store import files, layout
+from jaxprobe.place import Place
+from jaxprobe.store import layout
 from jaxprobe.store.layout import StoreError, Tap
 
 ENTRY = "jaxprobe_rows"  # the header entry that tells which segment's rows these are
@@ -44,12 +44,12 @@ def _keys(count: int) -> tuple[np.uint64, np.ndarray]:
     return keys[0], keys[1:]
 
 
-def path_of(root: Path, index: int) -> Path:
-    """The file of one segment's checksums."""
-    return layout.segment_path(root, index).with_suffix(".rows")
+def path_of(root: Place, index: int) -> Place:
+    """Where one segment's checksums lie."""
+    return root / layout.SEGMENTS / f"{index:06d}.rows"
 
 
-def write(root: Path, index: int, store: str, sums: Mapping[Tap, np.ndarray]) -> None:
+def write(root: Place, index: int, store: str, sums: Mapping[Tap, np.ndarray]) -> None:
     """Replaces the checksums of a segment.
 
     Args:
@@ -60,16 +60,18 @@ def write(root: Path, index: int, store: str, sums: Mapping[Tap, np.ndarray]) ->
     """
     arrays = {layout.tap_name(tap): sum_N for tap, sum_N in sums.items()}
     record = {"store": store, "segment": index}
-    files.replace_file(path_of(root, index), *sealed.to_safetensors(arrays, ENTRY, record))
+    path_of(root, index).replace(sealed.to_safetensors(arrays, ENTRY, record))
 
 
-def read(root: Path, index: int, store: str, counts: Mapping[Tap, int]) -> dict[Tap, np.ndarray]:
+def read(
+    root: Place, index: int, stores: Sequence[str], counts: Mapping[Tap, int]
+) -> dict[Tap, np.ndarray]:
     """The checksums of a segment's first rows.
 
     Args:
         root: The store's directory.
         index: Number of the segment.
-        store: The store's digest.
+        stores: The digests that the store has or had; see `layout.digests`.
         counts: How many rows of each array are asked for.
 
     Raises:
@@ -82,7 +84,7 @@ def read(root: Path, index: int, store: str, counts: Mapping[Tap, int]) -> dict[
         raise StoreError(f"{path} is missing or cannot be read ({error}); {REMEDY}") from error
     except ValueError as error:
         raise StoreError(str(error)) from error
-    if record != {"store": store, "segment": index}:
+    if record not in [{"store": store, "segment": index} for store in stores]:
         raise StoreError(f"{path} tells of another store or segment; {REMEDY}")
     found = {}
     for tap, count in counts.items():

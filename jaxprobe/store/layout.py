@@ -18,11 +18,10 @@ batches are written in order; only the last segment can be unfinished.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from jaxprobe import boundary, sealed
 from jaxprobe.checks import check_choice
-from jaxprobe.store.files import replace_file
+from jaxprobe.place import Place
 from jaxprobe.store.segments import Progress as Progress
 from jaxprobe.store.segments import Segment as Segment
 from jaxprobe.store.segments import Tap as Tap
@@ -34,6 +33,10 @@ IDENTITY = 1  # stands in digests: what the numbers are did not change with how 
 MANIFEST, PROGRESS, SEGMENTS, LOCK = "manifest.json", "progress.json", "segments", ".lock"
 TOKEN_DTYPES = ("bfloat16", "float32")
 REQUIRED = ("d_model", "token_dtype")  # fields of a fingerprint that shape the arrays
+# What a fingerprint tells of how the rows were made that does not make them another's: the manifest keeps what
+# the store was begun with, and neither its digest nor the comparison at opening counts it. So a store that
+# was begun on one processor goes on, and is read, on another.
+RECORDED_ONLY = ("device",)
 
 _SEGMENT_BYTES = 256 << 20  # of a segment's file, 40 a prompt
 _AGAIN = "restore it from a copy, or delete the store's directory to extract again"
@@ -53,12 +56,12 @@ def width_of(tap: Tap, fingerprint: Mapping) -> int:
     return fingerprint.get("widths", {}).get(tap[0].stream, fingerprint["d_model"])
 
 
-def segment_path(root: Path, index: int) -> Path:
-    """The file of one segment."""
+def segment_path(root: Place, index: int) -> Place:
+    """Where one segment's plan lies."""
     return root / SEGMENTS / f"{index:06d}.npy"
 
 
-def write_manifest(root: Path, fingerprint: Mapping) -> None:
+def write_manifest(root: Place, fingerprint: Mapping) -> None:
     """Opens the store's books: the fingerprint, nothing planned."""
     checked = {name: fingerprint[name] for name in REQUIRED}
     check_choice("token_dtype", checked["token_dtype"], TOKEN_DTYPES)
@@ -66,7 +69,7 @@ def write_manifest(root: Path, fingerprint: Mapping) -> None:
     _write_format(root, fingerprint)
 
 
-def renew(root: Path, progress: Progress) -> None:
+def renew(root: Place, progress: Progress) -> None:
     """Brings the books of a store of format 1 to this version's, for what is added from now on."""
     found, fingerprint = _manifest(root)
     if found != FORMAT:
@@ -74,12 +77,12 @@ def renew(root: Path, progress: Progress) -> None:
         _write_format(root, fingerprint)
 
 
-def _write_format(root: Path, fingerprint: Mapping) -> None:
+def _write_format(root: Place, fingerprint: Mapping) -> None:
     manifest = {"format": FORMAT, "fingerprint": dict(fingerprint)}
-    replace_file(root / MANIFEST, sealed.to_json(manifest))
+    (root / MANIFEST).replace(sealed.to_json(manifest))
 
 
-def read_manifest(root: Path) -> dict:
+def read_manifest(root: Place) -> dict:
     """The store's fingerprint.
 
     Raises:
@@ -88,12 +91,15 @@ def read_manifest(root: Path) -> dict:
     return _manifest(root)[1]
 
 
-def _manifest(root: Path) -> tuple[int, dict]:
+def _manifest(root: Place) -> tuple[int, dict]:
     """Format and fingerprint."""
     path, fingerprint = root / MANIFEST, {}
     try:
-        with boundary.missing_stays_missing(path), boundary.reader(path, "a manifest", _AGAIN):
-            found = boundary.read_json(path)["format"]
+        with (
+            boundary.missing_stays_missing(str(path)),
+            boundary.reader(str(path), "a manifest", _AGAIN),
+        ):
+            found = json.loads(path.read(limit=boundary.JSON_BYTES))["format"]
             if found in READABLE:  # another version may seal its files in another way
                 fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
                 _ = [fingerprint[name] for name in REQUIRED]
@@ -111,14 +117,15 @@ def _manifest(root: Path) -> tuple[int, dict]:
     return found, fingerprint
 
 
-def check_fingerprint(root: Path, wanted: Mapping) -> None:
+def check_fingerprint(root: Place, wanted: Mapping) -> None:
     """Refuses a store that was made in another way.
 
     Raises:
         StoreError: Names each field that differs, what was wanted and what the store has.
     """
     have, want = read_manifest(root), json.loads(_json(wanted))
-    names = sorted(name for name in {*have, *want} if have.get(name) != want.get(name))
+    known = {*have, *want} - {*RECORDED_ONLY}
+    names = sorted(name for name in known if have.get(name) != want.get(name))
     if names:
         told = "; ".join(
             f"{name}: wanted {want.get(name)!r}, got {have.get(name)!r}" for name in names
@@ -130,12 +137,22 @@ def check_fingerprint(root: Path, wanted: Mapping) -> None:
 
 
 def digest(fingerprint: Mapping) -> str:
-    """Hex SHA-256 of a fingerprint, the same for the same fields in any order."""
+    """Hex SHA-256 of a fingerprint, the same for the same fields in any order, less `RECORDED_ONLY`."""
+    counted = {name: value for name, value in fingerprint.items() if name not in RECORDED_ONLY}
+    return _digest(counted)
+
+
+def digests(fingerprint: Mapping) -> tuple[str, str]:
+    """`digest`, and what it was before `RECORDED_ONLY`, when the checksums of older stores were written."""
+    return digest(fingerprint), _digest(fingerprint)
+
+
+def _digest(fingerprint: Mapping) -> str:
     told = _json({"format": IDENTITY, "fingerprint": dict(fingerprint)})
     return hashlib.sha256(told).hexdigest()
 
 
-def write_progress(root: Path, progress: Progress) -> None:
+def write_progress(root: Place, progress: Progress) -> None:
     """Makes `progress` the truth. What it promises must be durable already."""
     entries = [
         {
@@ -150,10 +167,10 @@ def write_progress(root: Path, progress: Progress) -> None:
             progress.segments, progress.committed, progress.checked, strict=True
         )
     ]
-    replace_file(root / PROGRESS, sealed.to_json({"segments": entries}))
+    (root / PROGRESS).replace(sealed.to_json({"segments": entries}))
 
 
-def read_progress(root: Path) -> Progress:
+def read_progress(root: Place) -> Progress:
     """Reads the segments and how far they are.
 
     Raises:
@@ -162,11 +179,11 @@ def read_progress(root: Path) -> Progress:
     path, progress = root / PROGRESS, Progress()
     try:
         needed = _manifest(root)[0] > 1
-        with boundary.reader(path, "the progress of an activation store", _AGAIN):
+        with boundary.reader(str(path), "the progress of an activation store", _AGAIN):
             entries = list(sealed.read_json(path, _AGAIN, needed=needed)["segments"])
         for index, entry in enumerate(entries):
             path = segment_path(root, index)
-            with boundary.reader(path, "a segment of an activation store", _AGAIN):
+            with boundary.reader(str(path), "a segment of an activation store", _AGAIN):
                 segment = _read_segment(path, entry, needed)
                 progress = progress.plus(
                     segment, entry["committed_batches"], checked=entry.get("checked", False)
@@ -176,9 +193,9 @@ def read_progress(root: Path) -> Progress:
     return progress
 
 
-def _read_segment(path: Path, entry: Mapping, needed: bool) -> Segment:
+def _read_segment(path: Place, entry: Mapping, needed: bool) -> Segment:
     """One segment as the progress tells of it."""
-    content = boundary.read_bytes(path, _SEGMENT_BYTES)
+    content = path.read(limit=_SEGMENT_BYTES)
     taps = tuple(parse_tap(name) for name in entry["arrays"])
     whole = Segment.decode(content, taps)
     # A segment is cut in two steps, its file last; the shorter of the two counts.
@@ -197,7 +214,7 @@ def _json(value) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _damaged(path: Path, error: Exception) -> str:
+def _damaged(path: Place, error: Exception) -> str:
     said = str(error)
     if _AGAIN in said:
         return f"{said} (a file of the activation store is missing or damaged)"

@@ -1,15 +1,15 @@
 """Reading activations: by prompt text, or by token."""
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 import tensorstore as ts
 from absl import logging
 
 from jaxprobe.base import Site
+from jaxprobe.place import Place
 from jaxprobe.store import arrays, checksums, layout
 from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
 
@@ -22,28 +22,31 @@ class ActivationStore:
     read is compared with the checksum that was kept when it was written.
 
     Attributes:
-        root: The store's directory.
-        fingerprint: Everything that changes the numbers, as the extract stage wrote it.
+        root: Where the store lies.
+        fingerprint: Everything that changes the numbers, as the extract stage wrote it, and
+            `layout.RECORDED_ONLY` of the machine that began it.
     """
 
-    def __init__(self, root: Path, fingerprint: Mapping, progress: Progress):
+    def __init__(self, root: Place, fingerprint: Mapping, progress: Progress):
         """Wraps a store's books; `ActivationStore.open` reads them."""
         self.root, self.fingerprint = root, fingerprint
         self._segments: tuple[Segment, ...] = progress.durable()
         self._checked = progress.checked
 
     @classmethod
-    def open(cls, root: str | os.PathLike, fingerprint: Mapping | None = None) -> "ActivationStore":
+    def open(
+        cls, root: Place | PathLike | str, fingerprint: Mapping | None = None
+    ) -> "ActivationStore":
         """Opens a store for reading.
 
         Args:
-            root: The store's directory, `WORKDIR/activations`.
+            root: The store's place, `WORKDIR/activations`.
             fingerprint: What the reader needs it to be, or None to take any.
 
         Raises:
             StoreError: There is none, it is damaged, or it was made in another way.
         """
-        root = Path(root)
+        root = Place.parse(root)
         if fingerprint is not None:
             layout.check_fingerprint(root, fingerprint)
         store = cls(root, layout.read_manifest(root), layout.read_progress(root))
@@ -59,7 +62,7 @@ class ActivationStore:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the fingerprint."""
+        """Hex SHA-256 of the fingerprint, see `layout.digest`."""
         return layout.digest(self.fingerprint)
 
     @property
@@ -201,7 +204,8 @@ class ActivationStore:
             ):
                 count = part.num_rows(tap[1]) if tap in part.taps else 0
                 if count and checked:
-                    sums.append(checksums.read(self.root, index, self.digest, {tap: count})[tap])
+                    stores = layout.digests(self.fingerprint)
+                    sums.append(checksums.read(self.root, index, stores, {tap: count})[tap])
                 else:
                     sums.append(np.zeros(count, np.uint32))
                 known.append(np.full(count, checked))

@@ -8,10 +8,9 @@ each file's last write always holds the same rows.
 
 import collections
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Self
 
 import numpy as np
@@ -19,7 +18,8 @@ import tensorstore as ts
 
 from jaxprobe import stopping
 from jaxprobe.checks import check_shape
-from jaxprobe.store import arrays, checksums, files, layout
+from jaxprobe.place import Place
+from jaxprobe.store import arrays, checksums, layout
 from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
 from jaxprobe.store.reading import ActivationStore
 
@@ -33,15 +33,15 @@ class StoreWriter:
     Use: `begin` a segment, `append` its batches in order, `finish`; then the next segment.
     """
 
-    def __init__(self, root: str | os.PathLike, fingerprint: Mapping):
+    def __init__(self, root: Place | PathLike | str, fingerprint: Mapping):
         """Names the store; entering the context creates or opens it.
 
         Args:
-            root: The store's directory.
+            root: The store's place.
             fingerprint: Everything that changes the numbers, JSON values, with `d_model` and
                 `token_dtype` among them; `widths` names streams of another width.
         """
-        self.root, self.fingerprint = Path(root), fingerprint
+        self.root, self.fingerprint = Place.parse(root), fingerprint
         self._progress = Progress()
         self._shards: dict[Tap, _Shard] = {}
         self._sums: dict[
@@ -62,13 +62,12 @@ class StoreWriter:
                 written.
         """
         with self._told():
-            self.root.mkdir(parents=True, exist_ok=True)
             self._lock()
             try:
                 if not (self.root / layout.MANIFEST).exists():
-                    (self.root / layout.SEGMENTS).mkdir(exist_ok=True)
                     layout.write_manifest(self.root, self.fingerprint)
                 layout.check_fingerprint(self.root, self.fingerprint)
+                self.fingerprint = layout.read_manifest(self.root)  # with what it was begun on
                 self._progress = layout.read_progress(self.root)
                 self._sweep()
                 layout.renew(self.root, self._progress)
@@ -199,8 +198,7 @@ class StoreWriter:
         self._progress = progress
 
     def _add(self, segment: Segment) -> None:
-        path = layout.segment_path(self.root, len(self._progress.segments))
-        files.replace_file(path, segment.encode())
+        layout.segment_path(self.root, len(self._progress.segments)).replace(segment.encode())
         self._replace(self._progress.plus(segment, 0))
 
     def _known_sums(self) -> dict[Tap, np.ndarray]:
@@ -210,7 +208,7 @@ class StoreWriter:
         durable = segment.first(self._progress.committed[-1])
         if self._progress.committed[-1]:
             counts = {tap: durable.num_rows(tap[1]) for tap in segment.taps}
-            known = checksums.read(self.root, index, layout.digest(self.fingerprint), counts)
+            known = checksums.read(self.root, index, layout.digests(self.fingerprint), counts)
             for tap, sum_N in known.items():
                 sums[tap][: len(sum_N)] = sum_N
         return sums
@@ -223,32 +221,32 @@ class StoreWriter:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Removes what a killed run left behind and what the books no longer name."""
+        """Removes what a killed run left behind and what the books no longer name.
+
+        Each file by its own name, never by what a folder holds: other people's files may lie there. A
+        segment is written before the books name it and loses its name before its files, one at a time;
+        so only files of the one behind the last can be left over.
+        """
         planned = self._progress.segments
-        folder = self.root / layout.SEGMENTS
-        known = {layout.segment_path(self.root, index) for index in range(len(planned))}
-        # Nothing is known of rows before their first commit: a file of another plan may lie there.
-        counts = enumerate(self._progress.committed)
-        known |= {checksums.path_of(self.root, index) for index, count in counts if count}
-        for path in sorted(folder.iterdir()):
-            if path not in known:
-                path.unlink()
+        layout.segment_path(self.root, len(planned)).delete()
+        checksums.path_of(self.root, len(planned)).delete()
         for index, segment in enumerate(planned):
+            if not self._progress.committed[index]:
+                # Nothing is known of rows before their first commit: a file of another plan may lie there.
+                checksums.path_of(self.root, index).delete()
             path, content = layout.segment_path(self.root, index), segment.encode()
-            if path.read_bytes() != content:  # cut, or of format 1
-                files.replace_file(path, content)
-        for pattern in ("*" + files.TEMPORARY, "*.__lock"):
-            for path in self.root.rglob(pattern):
-                path.unlink()
+            if path.read() != content:  # cut, or of format 1
+                path.replace(content)
+        arrays.sweep(self.root, {tap for segment in planned for tap in segment.taps})
 
     def _lock(self) -> None:
         try:
-            lock = files.locked(self.root / layout.LOCK, wait=False)
-            self._exit.enter_context(lock)
+            self._exit.enter_context((self.root / layout.LOCK).locked())
         except BlockingIOError as error:
+            whose = "" if self.root.local else f" ({error})"
             raise StoreError(
-                f"another process is writing to {self.root}; wait for it to end, or use another work"
-                " directory"
+                f"another process is writing to {self.root}{whose}; wait for it to end, or use another"
+                " work directory"
             ) from error
 
     @contextlib.contextmanager

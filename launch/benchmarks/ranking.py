@@ -12,6 +12,7 @@ from absl import flags
 
 from jaxprobe import base, regimes, saes, selection
 from jaxprobe.features import kept
+from jaxprobe.features.ranked import kept_columns
 
 _LATENTS = flags.DEFINE_integer("select_latents", 1 << 20, "select: latents of the encoder.", 1)
 _ROWS = flags.DEFINE_integer("select_rows", 5000, "select: rows of the dataset.", 200)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import base, regimes
-from jaxprobe.probes import best_latents, candidates, exact, host_probe, knn, pca, probe
+from jaxprobe.probes import best_latents, candidates, exact, host_probe, knn, pca, running
 from tests.probes import drawn
 
 
@@ -51,7 +51,7 @@ def test_the_order_of_sums_does_not_choose(dtype, larger_wins):
     rng = np.random.default_rng(0)
     fold_F = np.array([11 / 18, 7 / 9, 5 / 6, 17 / 18, 1 / 3, 13 / 15])
     with jax.enable_x64(dtype == "float64"):
-        choose = jax.jit(probe._choose, static_argnums=(1, 2))
+        choose = jax.jit(running.choose, static_argnums=(1, 2))
         for _ in range(50):
             sums_H = [jnp.sum(jnp.array(rng.permutation(fold_F), dtype)) / 6 for _ in range(4)]
             noise_H = rng.choice([-1, 0, 1], 4) * 4 * np.finfo(dtype).eps

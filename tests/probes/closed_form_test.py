@@ -133,7 +133,7 @@ def test_discriminant_with_more_features_than_rows_is_the_dense_solution():
     weight_N, labels_N = np.ones(20, np.float32), y_N.astype(np.float32)
     prepared = lda.PROBE.prepare(jnp.asarray(x_ND), weight_N, 0)
     model = lda.PROBE.fit(prepared, labels_N, weight_N, jnp.float32(0), None)
-    logit_N = lda.PROBE.score(prepared, model, x_ND)
+    logit_N = lda.PROBE.finish(prepared, model)(x_ND)
     wanted_N = discriminant(0, x_ND, y_N, np.arange(20))(x_ND)
     np.testing.assert_allclose(logit_N, wanted_N, rtol=2e-3, atol=2e-3)
 

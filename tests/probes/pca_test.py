@@ -41,8 +41,9 @@ def test_both_gram_matrices_give_the_same_components():
     rng = np.random.default_rng(0)
     for shape in ((9, 30), (30, 9), (20, 20)):
         x_ND = rng.normal(size=shape).astype(np.float32) * np.float32(3) + np.float32(1)
-        found = pca.components(np.pad(x_ND, ((0, 2), (0, 0))), np.r_[np.ones(shape[0]), 0, 0])
         scaled_ND = StandardScaler().fit_transform(x_ND)
+        weight_N = np.r_[np.ones(shape[0]), 0, 0].astype(np.float32)
+        found = pca.components(np.pad(scaled_ND, ((0, 2), (0, 0))), weight_N)
         length_K = np.linalg.svd(scaled_ND)[1]
         rank = min(shape[0] - 1, shape[1])
         np.testing.assert_allclose(
@@ -60,10 +61,9 @@ def test_large_matrices_are_decomposed_as_exactly_as_small_ones(shape, rank):
     widths_K = np.logspace(2, -1, rank)
     x_ND = (rng.normal(size=(shape[0], rank)) * widths_K) @ rng.normal(size=(rank, shape[1]))
     with jax.enable_x64(True):
-        found = pca.Components(*map(np.asarray, pca.components(x_ND, np.ones(shape[0]))))
-    left_NK, length_K, right_KD = np.linalg.svd(
-        StandardScaler().fit_transform(x_ND), full_matrices=False
-    )
+        scaled_ND = StandardScaler().fit_transform(x_ND)
+        found = pca.Components(*map(np.asarray, pca.components(scaled_ND, np.ones(shape[0]))))
+    left_NK, length_K, right_KD = np.linalg.svd(scaled_ND, full_matrices=False)
     real = min(rank, pca.MAX_COMPONENTS)
     np.testing.assert_allclose(
         np.linalg.norm(found.z_NK, axis=0)[:real], length_K[:real], rtol=1e-8

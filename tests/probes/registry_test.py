@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxprobe.probes import grid
-from jaxprobe.probes.host_probe import HostProbe
 from jaxprobe.probes.registry import PAPER_BASELINES, PROBES
 from tests.probes import drawn
 
@@ -41,12 +40,9 @@ def test_every_probe_on_awkward_data(name):
         pytest.skip(f"needs {library}")
     for case, (x_ND, y_N) in awkward().items():
         # Leave-two-out of 12 rows is thousands of fits, for a library one after the other.
-        for num_train in (2, 5 if isinstance(PROBES[name], HostProbe) else 12):
+        for num_train in (2, 5 if PROBES[name].on_host else 12):
             split = drawn.split(num_train, y_N)
-            if isinstance(PROBES[name], HostProbe):
-                scores = PROBES[name].fit(x_ND, split, x_ND, 42)
-            else:
-                scores = grid.fit_grid(PROBES[name], x_ND, [split])
+            scores = grid.fit_grid(PROBES[name], x_ND, [split])
             for field in ALWAYS_FINITE:
                 value = getattr(scores, field)
                 assert np.all(np.isfinite(value)), f"{case}, {num_train} rows: {field} is {value}"

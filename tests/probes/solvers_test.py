@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprobe.probes import gram, logistic, logistic_l1
+from jaxprobe.probes import gram, logistic, logistic_l1, scaling
 
 linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is the reference")
 
@@ -148,8 +148,7 @@ def test_reduction_keeps_inner_products_and_scores(shape):
     model = linear_model.LogisticRegression(
         C=0.01, solver="newton-cholesky", tol=1e-10, max_iter=1000
     ).fit(x_ND[:-5], y_N[:-5])
-    coef_D, intercept = gram.lift(reduced, fit.coef_K, fit.intercept)
-    got_M = test_MD @ coef_D + intercept
+    got_M = gram.lift(reduced, fit.coef_K, fit.intercept)(test_MD)
     np.testing.assert_allclose(got_M, model.decision_function(test_MD), rtol=1e-3, atol=1e-3)
 
 
@@ -157,7 +156,7 @@ def test_standardising_is_scikit_learns():
     preprocessing = pytest.importorskip("sklearn.preprocessing", reason="the reference")
     x_ND = np.c_[activations(50, 4)[0], np.full(50, 7.3), np.zeros(50)]
     weight_N = (np.arange(50) < 40).astype(float)
-    got_ND, mean_D, scale_D = gram.centre(
+    got_ND, mean_D, scale_D = scaling.centre(
         jnp.asarray(x_ND), jnp.asarray(weight_N), standardise=True
     )
     scaler = preprocessing.StandardScaler().fit(x_ND[:40])

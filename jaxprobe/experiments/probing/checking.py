@@ -8,6 +8,7 @@ from absl import logging
 
 from jaxprobe import base, checks, datasets, regimes, selection
 from jaxprobe.experiments.probing.config import Config
+from jaxprobe.methods.probes import KEPT
 from jaxprobe.probes import PROBES
 
 
@@ -38,6 +39,8 @@ def _check_fit(config: Config) -> None:
     checks.check_choice("dtype", fit.dtype, ("auto", "float32", "float64"))
     checks.check_positive("workers", fit.workers)
     checks.check_positive("memory_gib", fit.memory_gib)
+    for kind in fit.keep:
+        checks.check_choice("kind of config.fit.keep", kind, KEPT)
     for penalty in fit.penalties:
         checks.check_choice("penalty", penalty, ("l1", "l2"))
     for method in (*fit.baselines, *fit.standard_only, *fit.latent_methods):

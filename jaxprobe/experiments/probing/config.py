@@ -49,6 +49,8 @@ class Fit:
         memory_gib: Most memory in GiB that the probes of one compiled program take together on a
             device.
         workers: Calls of the probe engine at once.
+        keep: What is kept beside the results: `scores`, every test row's log-odds, below `predictions/`;
+            `probes`, every fitted probe, below `probes/`.
     """
 
     baselines: tuple[str, ...] = ("logistic",)
@@ -62,6 +64,7 @@ class Fit:
     dtype: str = "auto"
     memory_gib: config.Gib = grid.MEMORY_GIB
     workers: Count = 1
+    keep: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from jaxprobe import datasets, regimes
 from jaxprobe.base import Site, Split, TextDataset
@@ -46,8 +47,11 @@ def jobs_of(
         dtype=workspace.fit_dtype(config.fit.dtype),
         memory_gib=config.fit.memory_gib,
         metrics=METRICS,
+        keep=config.fit.keep,
     )
-    settings = {"dtype": config.fit.dtype}
+    settings: dict[str, Any] = {"dtype": config.fit.dtype}
+    if config.fit.keep:
+        settings["keep"] = sorted(config.fit.keep)
     for standard in (True, False):
         of_kind = [split for split in splits if (split.regime == "standard") == standard]
         for part in batched(of_kind, SPLITS_AT_ONCE):

@@ -1,0 +1,50 @@
+"""Per-example scores and fitted probes that a job keeps, beside its result object."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxprobe import sealed
+from jaxprobe.jobs import Evaluation, Job
+from jaxprobe.place import Place
+from jaxprobe.workdir import Workdir
+
+_ENTRY = "predictions"
+_AGAIN = "delete the job's object below results/ and run the fit stage again"
+
+
+def keep(work: Workdir, name: str, job: Job, found: Sequence[Evaluation]) -> None:
+    """Writes what a job's evaluations hold, before the job's object says that it is done.
+
+    Args:
+        work: Where to.
+        name: The job's object, without its ending.
+        job: The job.
+        found: Split by split, arrow by arrow.
+    """
+    arrays, entries = {}, []
+    for number, one in enumerate(found):
+        split, arrow = divmod(number, len(job.arrows))
+        if one.probe is not None:
+            one.probe.save(work.probes / name / f"{split}-{arrow}.safetensors")
+        if one.prediction is not None:
+            for test in job.splits[split].tests:
+                key = f"{split}/{arrow}/{test.name}"
+                arrays[key] = np.asarray(one.prediction.score_M[test.name], np.float32)
+                arrays[f"{key}/row"] = np.asarray(test.row_M, np.int64)
+                arrays[f"{key}/y"] = np.asarray(test.y_M, np.int8)
+            entries.append({"split": split, "arrow": str(job.arrows[arrow])})
+    if arrays:
+        record = {"dataset": job.dataset.name, "site": str(job.site), "entries": entries}
+        place = work.predictions / f"{name}.safetensors"
+        place.replace(sealed.to_safetensors(arrays, _ENTRY, record))
+
+
+def read(place: Place) -> tuple[dict, dict[str, np.ndarray]]:
+    """What `keep` wrote of scores: its record, and per split, arrow and test set the log-odds.
+
+    Raises:
+        FileNotFoundError: Nothing lies there.
+        FileError: Not what was written.
+    """
+    return sealed.read_safetensors(place, _ENTRY, _AGAIN)
