@@ -191,4 +191,5 @@ def scores(probe, x_ND, splits, *, num_latents=(), metrics=(), **_) -> Scores:
         residual=value_SK,
         metrics={name: np.repeat(value_SK[..., None], tests, axis=2) for name in metrics},
         test_sets=tuple(names),
+        probes=((None,) * counts,) * len(splits),
     )

@@ -4,8 +4,9 @@ It imports once and forks for each line of its input, a JSON object with
 
     workdir, datasets   the job
     at                  the step at which the child sends itself the signal: `append`, `trace`, `train`,
-                        `quality`, `encode`, `fit`, `stuck`, `render`; null for none
+                        `quality`, `encode`, `fit`, `stuck`, `render`, `sync`, `rename`; null for none
     call                which call of that step
+    after               seconds until the child is killed, or null
     signal              a signal's name; `full` for a disk that takes no more from there on, `bug` for a
                         mistake of the program
 
@@ -26,12 +27,13 @@ import traceback
 
 import flags
 import jax
-import numpy as np
+import pytest
 
-from jaxprobe import models, rendering
-from jaxprobe.probes import Scores
+from jaxprobe import rendering
+from jaxprobe.features import ranked
+from jaxprobe.methods import probes
 from jaxprobe.saes import training
-from jaxprobe.stages import encode, extract, probe_jobs, run, train_sae
+from jaxprobe.stages import run, train_sae
 from jaxprobe.store import writing
 from tests import fakes
 
@@ -40,10 +42,12 @@ STEPS = {
     "trace": (training, "train_step"),
     "train": (train_sae, "_show"),
     "quality": (train_sae, "measure_quality"),
-    "encode": (encode, "_encode_dataset"),
-    "fit": (probe_jobs.grid, "fit_grid"),
-    "stuck": (probe_jobs.grid, "fit_grid"),
+    "encode": (ranked, "rank"),
+    "fit": (probes.grid, "fit_grid"),
+    "stuck": (probes.grid, "fit_grid"),
     "render": (rendering, "to_html"),
+    "sync": (os, "fsync"),
+    "rename": (os, "rename"),
 }
 
 
@@ -72,43 +76,21 @@ def _stop_at(step: str, call: int, fault: str, clock: pathlib.Path) -> None:
     setattr(owner, name, counting)
 
 
-def _scores(probe, x_ND, splits, *, num_latents, **_) -> Scores:
-    """Numbers in place of fits: what is tried here is what becomes of them."""
-    value_SK = np.full(
-        (len(splits), max(1, len(num_latents))), float(np.abs(x_ND).mean() % 0.4 + 0.5)
-    )
-    return Scores(
-        valid_auroc=value_SK,
-        best_value=value_SK,
-        converged=np.ones_like(value_SK, bool),
-        residual=value_SK,
-        metrics=dict.fromkeys(("auroc", "f1", "accuracy"), value_SK[..., None]),
-        test_sets=(("test",),) * len(splits),
-    )
-
-
 def _child(order: dict, clock: pathlib.Path) -> None:
     jax.config.update("jax_compilation_cache_dir", order["cache"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    models.load_model = lambda source, dtype: fakes.FakeModel()
-    models.identify = lambda source, dtype: fakes.FakeModel()
-    run.extraction.extract = functools.partial(
-        extract.extract,
-        identify=lambda source, dtype: fakes.FakeModel(),
-        make_forward=fakes.make_forward,
-    )
-    probe_jobs.grid.fit_grid = _scores
+    fakes.stand_in(pytest.MonkeyPatch())
+    probes.grid.fit_grid = fakes.scores
     if order["at"]:
         _stop_at(order["at"], order["call"], order["signal"], clock)
-    config = run.RunConfig.from_mapping(
-        {
-            **{"model": "fake", "dtype": "float32", "site": "blocks.1.resid_post", "seed": 7},
-            **{"datasets": tuple(order["datasets"]), "extract": {"batch_tokens": 256}},
-            "train_sae": {"d_sae": 64, "target_l0": 6.0, "num_tokens": 4096, "batch_size": 128},
-            "encode": {"protocols": ("paper",), "max_latents": 4, "random_sae": False},
-            "fit": {"num_latents": (4,), "regime_num_latents": (4,), "controls": False},
-        }
-    )
+    changes = {
+        "encode": {"protocols": ("paper",), "max_latents": 4, "random_sae": order["random_sae"]},
+        "fit": {"num_latents": (4,), "regime_num_latents": (4,), "controls": order["random_sae"]},
+    }
+    extract = {"batch_tokens": 256}
+    job = fakes.job(order["datasets"], extract=extract, **changes)
+    job["train_sae"]["num_tokens"] = 4096
+    config = run.RunConfig.from_mapping(job)
     print(flags.finish(lambda: run.run(config, order["workdir"])))
 
 
@@ -129,6 +111,9 @@ def _run(order: dict, folder: pathlib.Path) -> dict:
         sys.stdout.flush()
         os._exit(0)
     os.close(out)
+    if order["after"] is not None:
+        time.sleep(order["after"])
+        os.kill(child, signal.SIGKILL)
     with open(source) as pipe:
         said = pipe.read()
     _, status = os.waitpid(child, 0)

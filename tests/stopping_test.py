@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxprobe import stopping, table
+from jaxprobe import results, stopping
 from jaxprobe.place import Place
 from jaxprobe.store import layout
+from jaxprobe.workdir import Workdir
 from tests import fakes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +34,11 @@ def tell(tmp_path_factory):
         text=True,
     ) as runner:
 
-        def order(workdir, at=None, call=1, number="SIGTERM") -> dict:
+        def order(
+            workdir, at=None, call=1, number="SIGTERM", *, after=None, random_sae=False
+        ) -> dict:
             asked = {"workdir": str(workdir), "datasets": paths, "cache": str(folder / "cache")}
+            asked |= {"after": after, "random_sae": random_sae}
             line = json.dumps({**asked, "at": at, "call": call, "signal": number})
             print(line, file=runner.stdin, flush=True)
             return json.loads(runner.stdout.readline())
@@ -47,10 +52,10 @@ def progress(workdir: Path) -> dict[str, int]:
     found = {"prompts": 0, "latents": 0, "rows": 0, "state": 0}
     if (workdir / "activations" / layout.PROGRESS).exists():
         found["prompts"] = sum(layout.read_progress(Place.parse(workdir / "activations")).committed)
-    found["latents"] = len(list((workdir / "latents").glob("*/*.safetensors")))
+    found["latents"] = len(list((workdir / "latents").glob("*/*")))
     found["state"] = len(list((workdir / "saes").glob("*/*.safetensors")))
-    if (workdir / "results.parquet").exists():
-        found["rows"] = len(table.read(workdir / "results.parquet"))
+    jobs = Workdir.parse(workdir).jobs
+    found["rows"] = sum(len(results.read_job(jobs / name).rows) for name in jobs.children())
     return found
 
 
@@ -98,14 +103,43 @@ def test_a_job_stopped_or_out_of_disk_in_every_stage_keeps_its_work_and_ends_the
         before = after
     last = tell(stopped)
     assert last["status"] == 0, last["said"]
-    for folder in ("saes", "latents"):
-        files = [
-            {p.relative_to(root / folder): p.read_bytes() for p in (root / folder).rglob("*.safe*")}
-            for root in (whole, stopped)
-        ]
-        assert files[0] == files[1] != {}
-    one, other = (table.read_rows(root / "results.parquet") for root in (whole, stopped))
-    assert repr(one) == repr(other)
+    assert artefacts(stopped) == artefacts(whole) != {}
+
+
+def artefacts(root: Path) -> dict[str, bytes]:
+    """The bytes of what was trained, encoded and fitted, and of what was made of it."""
+    folders = ("saes", "latents", "results")
+    found = [path for folder in folders for path in (root / folder).rglob("*")]
+    found += [root / "results.parquet", root / "metrics.parquet", root / "quiver.csv"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in found if path.is_file()}
+
+
+DEATHS = (
+    ("sync", 1),
+    ("sync", 9),
+    ("rename", 2),
+    ("sync", 14),
+    ("rename", 7),
+    ("fit", 3),
+    ("sync", 5),
+)
+
+
+def test_a_job_killed_at_any_moment_ends_with_the_same_bytes(tell, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start = time.monotonic()
+    assert tell(whole, random_sae=True)["status"] == 0
+    seconds = time.monotonic() - start
+    deaths = [{"at": at, "call": call, "number": "SIGKILL"} for at, call in DEATHS]
+    draw = random.Random(time.time_ns())
+    deaths += [{"after": draw.uniform(0.1, 0.9) * seconds} for _ in range(4)]
+    draw.shuffle(deaths)
+    got = [tell(killed, random_sae=True, **death)["status"] for death in deaths]
+    assert {*got} <= {0, -signal.SIGKILL} and got.count(-signal.SIGKILL) > 3, (deaths, got)
+    assert tell(killed, random_sae=True)["status"] == 0
+    assert artefacts(killed) == artefacts(whole) != {}, deaths
+    # What the killed processes had begun is not taken for anything, and is gone where it was made anew.
+    assert not [path for path in (killed / "results").iterdir() if path.suffix != ".parquet"]
 
 
 # Becomes the program in its arguments, which a background job's ignored SIGINT would never reach.
