@@ -266,21 +266,31 @@ class Workspace:
         """
         if asked != "auto":
             return asked
-        return self._begun_dtype
+        return str(self._begun["fit_dtype"])
+
+    def begin(self) -> None:
+        """Keeps what `auto` means here, where the directory holds no such word yet."""
+        if not self.work.begun.exists():
+            self.work.begun.create(sealed.to_json(_here()))
+        self.__dict__.pop("_begun", None)  # another start may have come first
 
     @functools.cached_property
-    def _begun_dtype(self) -> str:
-        here = {"fit_dtype": grid.resolve_dtype("auto"), "device": jax.default_backend()}
+    def _begun(self) -> Mapping[str, object]:
         place = self.work.begun
         if not place.exists():
-            place.create(sealed.to_json(here))
+            return _here()
         held = sealed.read_json(place, _BEGUN_AGAIN)
         if held.get("fit_dtype") not in ("float32", "float64"):
             raise boundary.FileError(
                 f"{place} must hold a `fit_dtype` of float32 or float64, got"
                 f" {held.get('fit_dtype')!r}; {_BEGUN_AGAIN}"
             )
-        return held["fit_dtype"]
+        return held
+
+
+def _here() -> dict[str, object]:
+    """What `auto` means in this process."""
+    return {"fit_dtype": grid.resolve_dtype("auto"), "device": jax.default_backend()}
 
 
 def file_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """Everything that a stage reads back: a flipped byte or an absent file is an error, never another number."""
 
+import dataclasses
 import functools
 import logging
 import shutil
@@ -10,35 +11,40 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxprobe import checkpoints, sealed, table
+from jaxprobe import checkpoints, records, results, sealed
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import native, training_state
+from jaxprobe.experiments import config
+from jaxprobe.features import kept
+from jaxprobe.jobs import Need
 from jaxprobe.place import Place
-from jaxprobe.stages import extract, latents, report, shards
+from jaxprobe.stages import extract, plans
 from jaxprobe.store import ActivationStore, StoreError, StoreWriter, checksums, layout
 from jaxprobe.store import arrays as store_arrays
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import Workspace
 from tests import fake_results, fakes
 
 SITE = Site.parse("blocks.1.resid_post")
 IDENTITY = {"seed": 1, "sae": "a"}
-REFUSED = (StoreError, ValueError, FileNotFoundError, table.TableError)
+REFUSED = (StoreError, ValueError, FileNotFoundError, results.TableError)
 EDGE, INSIDE = 6, 14  # flipped bytes at a file's two ends, and in between
+SHARD_BYTES = {False: 1 << 12, True: 1 << 14}  # small files: several shards of each array
 
 
-def config(paths, **changes):
-    return extract.ExtractConfig(
-        datasets=tuple(paths),
-        sites=(str(SITE),),
-        token_sites=(str(SITE),),
-        batch_tokens=512,
-        **changes,
+def request(*names, poolings=("last", "tokens")):
+    taps = tuple((SITE, pooling) for pooling in poolings)
+    return extract.Request.of([Need(texts=texts_of(name), taps=taps) for name in names])
+
+
+def run_extract(folder, *names, batch_tokens=512, poolings=("last", "tokens"), **changes):
+    """An extraction of these datasets into the folder's `activations`."""
+    common = config.Common(
+        model="fake", dtype="float32", extract=config.Extract(batch_tokens=batch_tokens)
     )
-
-
-def run_extract(paths, folder, **changes):
-    return extract.extract(
-        config(paths, **changes), folder, model=fakes.FakeModel(), make_forward=fakes.make_forward
-    )
+    parts = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward, **changes}
+    place = Place.parse(folder) / "activations"
+    return extract.run(common, request(*names, poolings=poolings), place, **parts)
 
 
 @functools.cache
@@ -55,14 +61,12 @@ def read_store(root) -> list[np.ndarray]:
     return [store.read(SITE, texts), tokens, alone, store.token_prompt()]
 
 
-def some_latents() -> latents.DatasetLatents:
+def some_latents() -> kept.DatasetLatents:
     draw = np.random.default_rng(0)
     z_NU = draw.normal(size=(9, 6)).astype(np.float32) * (draw.random((9, 6)) < 0.5)
     index_PK = np.array([[0, 2], [3, 5]], np.int32)
-    columns = latents.Columns.of([z_NU], 9)
-    return latents.DatasetLatents(
-        rows=columns,
-        shifted=latents.Columns.of([z_NU[:2]], 2),
+    return kept.DatasetLatents(
+        rows=kept.Columns.of([z_NU], 9),
         top_PK=index_PK,
         random_PK=index_PK[:, ::-1],
         latent_U=np.arange(6, dtype=np.int32),
@@ -70,8 +74,8 @@ def some_latents() -> latents.DatasetLatents:
 
 
 def read_latents(path) -> list[np.ndarray]:
-    read = latents.read(path, IDENTITY)
-    return [read.z_NU, read.z_MU, read.top_PK, read.random_PK, read.latent_U]
+    read = kept.read(Place.parse(path), IDENTITY)
+    return [read.rows.dense(np.arange(6)), read.top_PK, read.random_PK, read.latent_U]
 
 
 def read_sae(path) -> list:
@@ -90,42 +94,50 @@ def read_state(path) -> list[np.ndarray]:
 def written(tmp_path_factory):
     """One of everything: folders, and the functions that read them back."""
     root = tmp_path_factory.mktemp("written")
-    paths = [fakes.write_csv(root, fakes.dataset(name, 60)) for name in ("a", "b")]
     with pytest.MonkeyPatch.context() as patch:
-        # Small files: several shards of each array. Two extractions: two segments.
-        patch.setattr(store_arrays, "_SHARD_BYTES", {False: 1 << 12, True: 1 << 14})
-        run_extract(paths[:1], root)
-        run_extract(paths, root)
-    store = root / "activations"
-    latents.write(root / "latents" / "a.safetensors", IDENTITY, some_latents())
+        # Two extractions: two segments.
+        patch.setattr(store_arrays, "_SHARD_BYTES", SHARD_BYTES)
+        run_extract(root, "a")
+        run_extract(root, "a", "b")
+    work = Workdir.parse(root)
+    kept.write(work.latents / "a", IDENTITY, some_latents())
     sae = fakes.loaded_sae(SITE, d_sae=8)
     checkpoints.save_sae(root / "saes", sae.sae, {"id": "x", "site": str(SITE), "expected_l0": 3.5})
     training_state.save(root / "state" / "state.safetensors", STATE, IDENTITY)
-    shard = shards.Shard(index=0, count=1)
-    table.append(shard.folder(root) / "results.parquet", fake_results.rows()[:1])
-    shards.finish(shard, root, ["a"])
-    record = root / "record" / "run.json"
-    record.parent.mkdir()
-    record.write_bytes(sealed.to_json({"times": {"fit": 1.5}, "solver": "converged"}))
+    scored = results.Scored(
+        rows=fake_results.rows()[:2],
+        metrics={"log_loss": [0.5, 0.25]},
+        about={"record": "x", "chosen": [{"latent": 3}]},
+    )
+    results.write_job(work.jobs / "a-1.parquet", scored)
+    name = records.keep(work, {"times": {"fit": 1.5}, "solver": "converged"})
+    plans.write(
+        work, CONFIG, None, record=name, objects=["a-1.parquet"], facts=lambda: {"leaks": {}}
+    )
+    begun = Workdir.parse(root / "begun")
+    Workspace(begun).begin()
     return {
-        store: read_store,
-        root / "latents": lambda at: read_latents(at / "a.safetensors"),
+        root / "activations": read_store,
+        root / "latents": lambda at: read_latents(at / "a"),
         root / "saes": read_sae,
         root / "state": lambda at: read_state(at / "state.safetensors"),
-        record.parent: lambda at: [report.run_record(at / "run.json")],
-        shard.folder(root): lambda at: [len(shards._checked(shard, at.parent, ("a",)))],
+        root / "results": lambda at: [repr(results.read_job(Place.parse(at) / "a-1.parquet"))],
+        root / "records": lambda at: [records.read(Workdir.parse(at.parent), name)],
+        root / "plans": lambda at: [
+            repr(plans.chosen(plans.read_all(Workdir.parse(at.parent)), CONFIG, work))
+        ],
+        root / "begun": lambda at: [Workspace(Workdir.parse(at)).fit_dtype("auto")],
     }
 
 
+CONFIG = {"model": "fake", "seed": 1}
+
+
 def read_back(written):
-    """(file, folder, read) of every file that is read back; the result table is another's business."""
+    """(file, folder, read) of every file that is read back."""
     for folder, read in written.items():
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name not in (
-                ".lock",
-                "results.parquet",
-                ".results.parquet.lock",
-            ):
+            if path.is_file() and path.name != ".lock":
                 yield path, folder, read
 
 
@@ -154,18 +166,19 @@ def test_a_flipped_byte_anywhere_is_an_error_with_the_files_name(written):
                 assert path.name in str(error) or str(folder) in str(error), error
             else:
                 assert same(found, wanted), f"byte {position} of {path}"
-                assert path.name == "zarr.json" or "c" in path.parts, f"byte {position} of {path}"
+                books = path.name == "zarr.json" or path.suffix == ".parquet"
+                assert books or "c" in path.parts, f"byte {position} of {path}"
                 harmless += 1
         path.write_bytes(content)
         assert same(read(folder), wanted)
     assert flips > 300
-    assert harmless < flips / 20  # in spaces of zarr.json
+    assert harmless < flips / 20  # in spaces of zarr.json, in what Parquet says that nobody reads
 
 
 def test_an_absent_file_is_an_error(written):
     for path, folder, read in read_back(written):
-        if path.name == "run.json":
-            continue  # a report without a record says so
+        if path.name == "begun.json":
+            continue  # then this start is the first
         hidden = path.rename(path.with_name(path.name + "-hidden"))
         with pytest.raises(REFUSED):
             read(folder)
@@ -205,20 +218,17 @@ def test_a_whole_file_in_the_wrong_place_is_an_error(store, pooling, tmp_path):
         read_store(store)
 
 
-def test_another_runs_files_are_an_error(store, written, tmp_path, monkeypatch):
+def test_another_runs_files_are_an_error(store, tmp_path, monkeypatch):
     """The same prompts through another model: every file fits but for what is in it."""
-    monkeypatch.setattr(store_arrays, "_SHARD_BYTES", {False: 1 << 12, True: 1 << 14})
-    paths = [str(store.parent / f"{name}.csv") for name in ("a", "b")]
-    for name in ("a", "b"):
-        fakes.write_csv(store.parent, fakes.dataset(name, 60))
+    monkeypatch.setattr(store_arrays, "_SHARD_BYTES", SHARD_BYTES)
 
     def forward(*arguments):
         inner = fakes.make_forward(*arguments)
         return lambda *batch: {tap: 2 * x for tap, x in inner(*batch).items()}
 
     model = fakes.FakeModel(fingerprint="other weights")
-    for chosen in (paths[:1], paths):
-        extract.extract(config(chosen), tmp_path / "other", model=model, make_forward=forward)
+    for chosen in ("a", "ab"):
+        run_extract(tmp_path / "other", *chosen, model=model, make_forward=forward)
     other = tmp_path / "other" / "activations"
     names = {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
     assert names == {str(path.relative_to(other)) for path in other.rglob("*") if path.is_file()}
@@ -241,26 +251,23 @@ def test_another_runs_files_are_an_error(store, written, tmp_path, monkeypatch):
     assert not same(read_store(store), wanted)
 
 
-def test_a_resumed_run_does_not_build_on_damaged_rows(store, tmp_path):
-    fakes.write_csv(tmp_path, fakes.dataset("c", 60))
-    more = [fakes.write_csv(tmp_path, fakes.dataset(name, 60)) for name in ("a", "b", "c")]
+def test_a_resumed_run_does_not_build_on_damaged_rows(store):
     last = sorted((store / str(SITE) / "last" / "c").iterdir(), key=lambda at: int(at.name))[-1]
     shutil.rmtree(last)  # part-filled: its rows would be read back and written again
     with pytest.raises(StoreError, match="cannot be read"):
-        run_extract(more, store.parent)
+        run_extract(store.parent, "a", "b", "c")
 
 
 def test_rows_of_zeros_are_rows(tmp_path):
     """What is stored and zero is read; nothing is left out because it equals the fill value."""
-    path = fakes.write_csv(tmp_path, fakes.dataset("a", 60))
 
     def forward(*arguments):
         inner = fakes.make_forward(*arguments)
         return lambda *batch: {tap: np.zeros_like(x) for tap, x in inner(*batch).items()}
 
-    store = extract.extract(config([path]), tmp_path, model=fakes.FakeModel(), make_forward=forward)
+    store = run_extract(tmp_path, "a", make_forward=forward)
     assert not store.read(SITE, texts_of("a")).any()
-    shutil.rmtree(store.root.local / str(SITE) / "last" / "c")
+    shutil.rmtree(tmp_path / "activations" / str(SITE) / "last" / "c")
     with pytest.raises(StoreError, match="is missing"):
         ActivationStore.open(store.root).read(SITE, texts_of("a"))
 
@@ -287,7 +294,7 @@ def as_format_1(store: Path) -> None:
         path.unlink()
 
 
-def test_a_store_of_the_first_format_is_read_and_added_to(store, tmp_path, caplog):
+def test_a_store_of_the_first_format_is_read_and_added_to(store, caplog):
     wanted, digest = read_store(store), ActivationStore.open(store).digest
     as_format_1(store)
     with caplog.at_level(logging.WARNING):
@@ -295,8 +302,7 @@ def test_a_store_of_the_first_format_is_read_and_added_to(store, tmp_path, caplo
     assert "without checksums" in caplog.text
     assert ActivationStore.open(store).digest == digest  # what was made from it stays good
     # What is added has checksums; what was there is still read.
-    paths = [fakes.write_csv(tmp_path, fakes.dataset(name, 60)) for name in ("a", "b", "c")]
-    added = run_extract(paths, store.parent)
+    added = run_extract(store.parent, "a", "b", "c")
     assert added._checked == (False, False, True)
     assert same(read_store(store)[:1], wanted[:1])
     assert (added.read(SITE, texts_of("c")) != 0).any()
@@ -320,18 +326,17 @@ def test_an_unfinished_segment_of_the_first_format_is_ended_and_gone_on_with(tmp
 
         return forward
 
-    path = fakes.write_csv(tmp_path, fakes.dataset("a", 60))
-    small = extract.ExtractConfig(datasets=(path,), sites=(str(SITE),), batch_tokens=128)
-    model = fakes.FakeModel()
+    small = {"batch_tokens": 128, "poolings": ("last",)}
     with pytest.raises(KeyboardInterrupt):
-        extract.extract(small, tmp_path, model=model, make_forward=dies)
+        run_extract(tmp_path, "a", **small, make_forward=dies)
     root = tmp_path / "activations"
     assert layout.read_progress(Place.parse(root)).unfinished
     as_format_1(root)
-    store = extract.extract(small, tmp_path, model=model, make_forward=fakes.make_forward)
+    store = run_extract(tmp_path, "a", **small)
     assert store._checked == (False, True)
     texts = texts_of("a")
-    expected = [fakes.activations([1, *model.tokenizer.encode(text)], SITE)[-1] for text in texts]
+    encode = fakes.FakeTokenizer().encode
+    expected = [fakes.activations([1, *encode(text)], SITE)[-1] for text in texts]
     np.testing.assert_array_equal(store.read(SITE, texts), expected)
 
 
@@ -350,19 +355,38 @@ def test_an_array_of_another_number_format_is_not_written_into(store):
 
 
 def test_damaged_latents_are_made_again_and_not_read(tmp_path):
-    path = tmp_path / "latents" / "a.safetensors"
-    latents.write(path, IDENTITY, some_latents())
-    assert latents.is_done(path, IDENTITY)
-    assert not latents.is_done(path, {**IDENTITY, "seed": 2})
+    path = tmp_path / "latents" / "a"
+    place = Place.parse(path)
+    kept.write(place, IDENTITY, some_latents())
+    assert kept.is_done(place, IDENTITY)
+    assert not kept.is_done(place, {**IDENTITY, "seed": 2})
+    with pytest.raises(ValueError, match=r"made from another SAE.*run the encode stage again"):
+        kept.read(place, {**IDENTITY, "seed": 2})
     content = bytearray(path.read_bytes())
     content[-5] ^= 128  # a sign
     path.write_bytes(content)
-    assert not latents.is_done(path, IDENTITY)
+    assert not kept.is_done(place, IDENTITY)
     with pytest.raises(ValueError, match=r"does not hold what was written.*run the encode stage"):
-        latents.read(path, IDENTITY)
+        kept.read(place, IDENTITY)
     arrays = {"latent_U": np.arange(3)}  # as a former version wrote them, without a digest
     path.write_bytes(safetensors.numpy.save(arrays, metadata={"identity": "{}"}))
-    assert not latents.is_done(path, IDENTITY)
+    assert not kept.is_done(place, IDENTITY)
+
+
+def test_entries_that_leave_their_matrix_are_refused(tmp_path):
+    """Whole and sealed, and still not to be believed."""
+    place, whole = Place.parse(tmp_path / "a"), some_latents()
+    for field, value in (
+        ("row_E", np.full_like(whole.rows.row_E, 9)),
+        ("row_E", np.full_like(whole.rows.row_E, -1)),
+        ("start_C", whole.rows.start_C[::-1].copy()),
+        ("start_C", whole.rows.start_C[:-1]),
+        ("value_E", whole.rows.value_E[:-1]),
+    ):
+        rows = dataclasses.replace(whole.rows, **{field: value})
+        kept.write(place, IDENTITY, dataclasses.replace(whole, rows=rows))
+        with pytest.raises(ValueError, match="entries leave the matrix"):
+            kept.read(place, IDENTITY)
 
 
 def test_an_sae_of_the_first_format_is_read_with_a_warning(tmp_path, caplog):
@@ -387,13 +411,11 @@ def test_an_sae_of_the_first_format_is_read_with_a_warning(tmp_path, caplog):
         checkpoints.load_sae(path)
 
 
-def test_a_record_that_a_person_edited_says_what_to_do(tmp_path):
-    path = tmp_path / "run.json"
-    path.write_bytes(sealed.to_json({"solver": "converged"}))
-    edited = path.read_text().replace("converged", "published")
-    path.write_text(edited)
-    with pytest.raises(ValueError, match=f"if you edited it, take out its '{sealed.KEY}'"):
-        report.run_record(path)
-    lines = [line for line in edited.splitlines() if sealed.KEY not in line]
-    path.write_text("\n".join(lines).replace(",\n}", "\n}"))
-    assert report.run_record(path) == {"solver": "published"}
+def test_a_record_that_a_person_edited_is_refused_by_name(tmp_path):
+    work = Workdir.parse(tmp_path)
+    name = records.keep(work, {"solver": "converged"})
+    assert records.keep(work, {"solver": "converged"}) == name  # named by what it says
+    path = tmp_path / "records" / f"{name}.json"
+    path.write_text(path.read_text().replace("converged", "published"))
+    with pytest.raises(ValueError, match=rf"{name}\.json .*restore it from a copy"):
+        records.read(work, name)

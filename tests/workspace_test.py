@@ -86,12 +86,23 @@ def test_the_random_sae_is_drawn_once_and_read_from_then_on(tmp_path, monkeypatc
 def test_what_auto_was_settled_to_counts_from_then_on(tmp_path, monkeypatch):
     assert work(tmp_path / "asked").fit_dtype("float32") == "float32"
     assert not (tmp_path / "asked").exists()
-    first = work(tmp_path).fit_dtype("auto")
+    here = work(tmp_path)
+    first = here.fit_dtype("auto")
     assert first == grid.resolve_dtype("auto")
+    assert not list(tmp_path.iterdir())  # a job may still be refused
+    here.begin()
     other = {"float32": "float64", "float64": "float32"}[first]
     monkeypatch.setattr(workspace.grid, "resolve_dtype", lambda asked: other)
+    assert here.fit_dtype("auto") == work(tmp_path).fit_dtype("auto") == first
+    work(tmp_path).begin()
     assert work(tmp_path).fit_dtype("auto") == first
-    assert work(tmp_path / "new").fit_dtype("auto") == other
+    # Two starts at once: who comes first is heard by both.
+    late = work(tmp_path / "new")
+    assert late.fit_dtype("auto") == other
+    monkeypatch.setattr(workspace.grid, "resolve_dtype", lambda asked: first)
+    work(tmp_path / "new").begin()
+    late.begin()
+    assert late.fit_dtype("auto") == first
 
 
 @pytest.mark.parametrize(

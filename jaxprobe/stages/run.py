@@ -59,8 +59,9 @@ class RunConfig:
             ValueError: An unknown key or choice; the message names the known ones.
         """
         job = schemas.read(config)
-        EXPERIMENTS[job.experiment].check(job, {})
         preflight.check_config(job)
+        trained = {train_sae.sae_id(one): one.d_sae for one in saes_to_train(job)}
+        EXPERIMENTS[job.experiment].check(job, trained)
         return cls(job=job)
 
 
@@ -159,6 +160,8 @@ class _Job:
 
     def run(self, stages: Sequence[str]) -> str:
         """The stages, in the order of `STAGES`; returns what the last one says."""
+        if {*stages} != {"report"}:
+            self.workspace.begin()
         text = ""
         for stage in STAGES:
             if stage in stages:

@@ -1,125 +1,132 @@
 """The estimate before a run: its counts are what the run then does, its rates those of the last run."""
 
 import dataclasses
-import functools
 import json
 import os
 
 import pytest
 
-from jaxprobe import datasets, models, table
+from jaxprobe import datasets, records, results
+from jaxprobe.methods import probes
 from jaxprobe.stages import estimate as stage
 from jaxprobe.stages import run
+from jaxprobe.workdir import Workdir
 from tests import fakes
+
+STAGES = ("extract", "train_sae", "encode", "fit")
 
 
 @pytest.fixture
 def job(monkeypatch, tmp_path):
     """A job on two fake datasets of which one has a shifted set, and an empty cache for rates."""
     monkeypatch.setenv("JAXPROBE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "load_model", lambda source, dtype: fakes.FakeModel())
-    monkeypatch.setattr(models, "identify", lambda source, dtype: fakes.FakeModel())
-    extract = functools.partial(
-        run.extraction.extract,
-        identify=lambda source, dtype: fakes.FakeModel(),
-        make_forward=fakes.make_forward,
-    )
-    monkeypatch.setattr(run.extraction, "extract", extract)
+    monkeypatch.setattr(probes.grid, "fit_grid", fakes.scores)
+    monkeypatch.setattr(stage, "_product_gflops", lambda: 10.0)
+    fakes.stand_in(monkeypatch)
     sets = [fakes.dataset(name, 220, gap=0.5) for name in ("a", "b")]
     source = fakes.write_source(tmp_path / "source", sets, [fakes.dataset("b", 60, seed=1)])
-    return run.RunConfig.from_mapping(
-        {
-            **{"model": "fake", "dtype": "float32", "site": "blocks.1.resid_post"},
-            **{"source": source, "extract": {"batch_tokens": 512}},
-            "train_sae": {"d_sae": 64, "target_l0": 6.0, "num_tokens": 2048, "batch_size": 128},
-            "encode": {
-                **{"regimes": ("standard", "covariate_shift"), "protocols": ("paper",)},
-                **{"max_latents": 4, "random_latents": 4},
-            },
-            "fit": {"num_latents": (2, 4), "regime_num_latents": (4,)},
-        }
-    )
+    encode = {
+        **{"regimes": ("standard", "covariate_shift"), "protocols": ("paper",)},
+        **{"max_latents": 4, "random_latents": 4},
+    }
+    return run.RunConfig.from_mapping(fakes.job((), source=source, encode=encode))
+
+
+def left(job, folder) -> stage.Estimate:
+    """What the job would say before it starts."""
+    prepared = run._Job(job, Workdir.parse(folder))
+    prepared.prepare(run.STAGES)
+    return prepared.left()
+
+
+def with_fit(job, **changes):
+    fit = dataclasses.replace(job.job.fit, **changes)
+    return dataclasses.replace(job, job=dataclasses.replace(job.job, fit=fit))
 
 
 def test_the_estimate_counts_what_the_run_then_does(job, tmp_path):
-    before = stage.plan(job, tmp_path)
-    source = job.encode.source
+    work, told = tmp_path / "run", []
+    before = left(job, work)
+    assert not work.exists()
+    source = job.job.source
     texts = {text for name in "ab" for text in datasets.load(name, source).texts}
     texts |= {*datasets.load_shifted("b", source).texts}
     shown = before.describe()
     assert f"of {len(texts)} of {len(texts)} distinct prompts" in shown
-    assert "on 3 splits of 2 datasets" in shown
-    assert "a guess" in shown and "earlier run" not in shown
-    run.run(job, tmp_path, ("extract", "train_sae", "encode", "fit"))
-    rows = table.read_rows(tmp_path / "results.parquet")
+    assert "on 2 datasets" in shown
+    assert "a guess, compiling included" in shown and "earlier run" not in shown
+    assert "(partly a guess)" in shown
+    run.run(job, work, STAGES, tell=told.append)
+    assert told == [shown]
+    place = Workdir.parse(work).jobs
+    rows = [row for name in place.children() for row in results.read_job(place / name).rows]
     assert before.parts["fit"].count == len(rows)
-    after = stage.plan(job, tmp_path)
-    assert {name: part.count for name, part in after.parts.items()} == dict.fromkeys(
-        ("extract", "train_sae", "encode", "fit"), 0
-    )
-    assert after.describe().count("as many are there as it asks for") == 4
-    # Rows of another seed are not this job's.
-    other = dataclasses.replace(job, encode=dataclasses.replace(job.encode, seed=8))
-    assert stage.plan(other, tmp_path).parts["fit"].count == len(rows)
-    assert "another way" not in stage.plan(other, tmp_path).describe()
-    # Nor does "nothing left" stand before a refusal.
-    wrong = dataclasses.replace(job, fit=dataclasses.replace(job.fit, dtype="float32"))
-    told = stage.plan(wrong, tmp_path)
-    assert told.parts["fit"].count == len(rows)
-    assert "results of 3 of them that were made in another way, which the fit" in told.describe()
-    with pytest.raises(table.TableError, match="use another work directory"):
-        run.run(wrong, tmp_path, ("fit",))
-    more = dataclasses.replace(job, fit=dataclasses.replace(job.fit, num_latents=(1, 2, 4)))
-    assert stage.plan(more, tmp_path).parts["fit"].count == 2
+    # Latents of every row, the shifted ones too, of the SAE and its control; a file per dataset and SAE.
+    assert before.parts["encode"].count == 2 * 64 * (220 + 280)
+    assert "in 4 files" in shown
+    after = left(job, work)
+    assert {name: part.count for name, part in after.parts.items()} == dict.fromkeys(STAGES, 0)
+    assert after.describe() == "Nothing is left to do but the report."
+    # What differs is counted, and what is there already is not.
+    other = dataclasses.replace(job, job=dataclasses.replace(job.job, seed=8))
+    assert left(other, work).parts["fit"].count == len(rows)
+    assert left(other, work).parts["extract"].count == 0
+    assert left(with_fit(job, dtype="float32"), work).parts["fit"].count == len(rows)
+    assert left(with_fit(job, baselines=("logistic", "knn")), work).parts["fit"].count == 3
+    # A job of several values of k is made whole.
+    more = left(with_fit(job, num_latents=(1, 2, 4)), work)
+    assert more.parts["fit"].count == 2 * 3
+    assert more.describe().count("nothing: it is done") == 3
 
 
 def test_a_finished_run_teaches_the_next_estimate(job, tmp_path):
-    plan = stage.plan(job, tmp_path)
-    work = plan.parts["extract"].work
-    (tmp_path / "run.json").write_text(json.dumps({"times": {"extract": 100.0, "fit": 0.5}}))
-    plan.learn()
-    again = stage.plan(job, tmp_path / "elsewhere")
+    found = left(job, tmp_path / "run")
+    work = found.parts["extract"].work
+    found.learn({}, {"extract": 100.0, "fit": 0.5})
+    again = left(job, tmp_path / "run")
     assert again.rates["extract"] == pytest.approx(work / 100)
     assert "100 s" not in again.describe()  # two minutes are minutes
     assert "2 min, as in an earlier run" in again.describe()
     assert again.learned == {"extract"}  # half a second of fits says nothing
+    # A resumed run is measured by what it did itself.
+    found.learn({"extract": 100.0}, {"extract": 150.0})
+    assert left(job, tmp_path / "run").rates["extract"] == pytest.approx(work / 50)
     (tmp_path / "cache" / stage.RATES).write_text("{")
-    assert stage.plan(job, tmp_path / "elsewhere").learned == frozenset()
+    assert left(job, tmp_path / "run").learned == frozenset()
 
 
 BAD_FILES = (
-    *("[" * 200_000, "[]", "[1]", "3", "null", '{"times": [1]}', '{"times": {"extract": "x"}}'),
-    *('{"times": {"extract": null, "fit": -1}}', '{"DEVICE": 3}', '{"DEVICE": ["extract"]}'),
+    *("[" * 200_000, "[]", "[1]", "3", "null", '{"DEVICE": 3}', '{"DEVICE": ["extract"]}'),
     *('{"DEVICE": {"extract": 0, "fit": true}}', '{"DEVICE": {"extract": "1", "fit": []}}'),
     *('{"DEVICE": {"extract": -2.5, "fit": NaN}}', '{"DEVICE": {"fit": 1' + "0" * 400 + "}}"),
 )
 
 
-def test_files_that_only_inform_count_as_absent_where_they_are_bad(job, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "_product_gflops", lambda: 10.0)
-    wanted = stage.plan(job, tmp_path)
-    rates, record = tmp_path / "cache" / stage.RATES, tmp_path / "run.json"
+def test_a_file_of_rates_that_is_bad_counts_as_absent(job, tmp_path):
+    parts = left(job, tmp_path / "run").parts
+    wanted = stage.estimate(parts)
+    rates = tmp_path / "cache" / stage.RATES
     rates.parent.mkdir(exist_ok=True)
     for content in BAD_FILES:
-        for path in (rates, record):
-            path.write_text(content.replace("DEVICE", run.device()))
-        found = stage.plan(job, tmp_path)
-        assert (found.rates, found.learned, found.before) == (wanted.rates, frozenset(), {})
+        rates.write_text(content.replace("DEVICE", records.device()))
+        found = stage.estimate(parts)
+        assert (found.rates, found.learned) == (wanted.rates, frozenset())
         found.describe()
-        found.learn()
-    for path in (rates, record):
-        path.unlink()
-        os.mkfifo(path)
-    assert stage.plan(job, tmp_path).learned == frozenset()
+        found.learn({}, {})
+    rates.unlink()
+    os.mkfifo(rates)
+    assert stage.estimate(parts).learned == frozenset()
     # One bad entry does not take the good ones with it.
     rates.unlink()
-    rates.write_text(json.dumps({run.device(): {"extract": None, "fit": 2.0}, "other": 1}))
-    assert stage.plan(job, tmp_path).learned == {"fit"}
+    rates.write_text(json.dumps({records.device(): {"extract": None, "fit": 2.0}, "other": 1}))
+    assert stage.estimate(parts).learned == {"fit"}
 
 
 def test_a_shards_estimate_is_of_its_datasets(job, tmp_path):
-    shard = dataclasses.replace(job, shard=run.sharding.Shard.parse("1/2"))
-    assert "on 2 splits of 1 datasets" in stage.plan(shard, tmp_path).describe()
+    shard = dataclasses.replace(job, shard=run.shards.Shard.parse("1/2"))
+    prepared = run._Job(shard, Workdir.parse(tmp_path / "run"))
+    prepared.prepare(run.shards.STAGES)
+    assert "on 1 datasets" in prepared.left().describe()
 
 
 @pytest.mark.parametrize(

@@ -1,82 +1,105 @@
-"""The fit stage against a plain loop over scikit-learn, and its restarts, refusals and controls."""
+"""The fit stage against a plain loop over scikit-learn, and its restarts, neighbours and controls."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
 
-from jaxprobe import datasets, regimes, table
-from jaxprobe.base import Site
-from jaxprobe.probes import grid
+from jaxprobe import regimes, results
+from jaxprobe.base import ACTIVATIONS, Site
+from jaxprobe.experiments import EXPERIMENTS, schemas
+from jaxprobe.jobs import Need
+from jaxprobe.methods import probes
+from jaxprobe.place import Place
 from jaxprobe.stages import encode, extract
 from jaxprobe.stages import fit as stage
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import Workspace
 from tests import fakes
 
-SITE = Site(block=1, stream="resid_post")
-CONFIG = stage.FitConfig(num_latents=(2, 4), regime_num_latents=(4,))
+SITE, OTHER = Site(block=1, stream="resid_post"), Site(block=2, stream="resid_post")
+PROBING = EXPERIMENTS["probing"]
+ALL = 7  # probes of a dataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    store: object
-    config: encode.EncodeConfig
-    saes: dict
+    """Two datasets, their activations, an SAE."""
 
-    def fit(self, workdir, config=CONFIG, **changes):
-        parts = {"store": self.store, "saes": self.saes, "encode_config": self.config, **changes}
-        return stage.fit(
-            config, parts["encode_config"], parts["store"], SITE, parts["saes"], workdir
+    paths: tuple[str, ...]
+    store: Place
+
+    def config(self, **changes):
+        content = {
+            **{"model": "fake", "dtype": "float32", "site": str(SITE), "datasets": self.paths},
+            "encode": {"protocols": ("paper",), "max_latents": 8, "random_latents": 8},
+            "fit": {"num_latents": (2, 4), "regime_num_latents": (4,)},
+        }
+        return schemas.read({**content, **changes})
+
+    def workspace(self, folder, *saes, config=None):
+        config = config or self.config()
+        return Workspace(
+            Workdir.parse(folder),
+            activations=self.store,
+            load_saes=lambda: saes,
+            control_datasets=config.datasets,
+            seed=config.seed,
         )
+
+    def fit(self, folder, config=None, saes=None, encoded=True):
+        """Encodes and fits; returns the number of probes that were to be fitted, and all rows."""
+        config = config or self.config()
+        saes = [fakes.loaded_sae(SITE)] if saes is None else saes
+        here = self.workspace(folder, *saes, config=config)
+        if encoded:
+            encode.run(PROBING, config, here, config.datasets)
+        planned = stage.outline(PROBING, config, here, config.datasets)
+        left = sum(stage.left(here, planned).values())
+        stage.run(PROBING, config, here, planned, "a record")
+        jobs = [here.work.jobs / name for jobs in planned.values() for name, _ in jobs]
+        return left, [row for place in jobs for row in results.read_job(place).rows]
 
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
-    paths = tuple(fakes.write_csv(folder, fakes.dataset(name, 300, gap=0.5)) for name in ("a", "b"))
-    store = extract.extract(
-        extract.ExtractConfig(datasets=paths, sites=(str(SITE),), batch_tokens=512),
-        folder,
-        model=fakes.FakeModel(),
-        make_forward=fakes.make_forward,
-    )
-    config = encode.EncodeConfig(
-        datasets=paths, protocols=("paper",), max_latents=8, random_latents=8
-    )
-    saes = encode.encode(config, store, [fakes.loaded_sae(SITE)], folder)
-    return folder, Setting(store=store, config=config, saes=saes)
-
-
-@pytest.fixture
-def workdir(setting, tmp_path):
-    """An own work directory with the latents that all tests share."""
-    (tmp_path / encode.FOLDER).symlink_to(setting[0] / encode.FOLDER)
-    return tmp_path
+    sets = [fakes.dataset(name, 300, gap=0.5) for name in ("a", "b")]
+    paths = tuple(fakes.write_csv(folder, one) for one in sets)
+    taps = ((SITE, "last"), (OTHER, "last"))
+    needs = [Need(texts=one.texts, taps=taps) for one in sets]
+    found = Setting(paths=paths, store=Place.parse(folder / "activations"))
+    model = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward}
+    extract.run(found.config(), extract.Request.of(needs), found.store, **model)
+    return found
 
 
 @pytest.fixture(scope="module")
-def fitted(setting):
-    """Rows of one uninterrupted run, in `folder`."""
-    folder, parts = setting
-    added = parts.fit(folder)
-    rows = table.read_rows(folder / stage.FILE_NAME)
-    assert added == len(rows)
-    return rows
+def fitted(setting, tmp_path_factory):
+    """A work directory and the rows of one uninterrupted run."""
+    folder = tmp_path_factory.mktemp("fitted")
+    left, rows = setting.fit(folder)
+    assert left == len(rows) == 2 * ALL
+    return folder, rows
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """Counts calls of the probe engine."""
+def quick(monkeypatch):
+    """Numbers in place of fits; lists the calls."""
     made = []
-    monkeypatch.setattr(grid, "fit_grid", _counted(grid.fit_grid, made))
+
+    def scores(*args, **kwargs):
+        made.append(args[0])
+        return fakes.scores(*args, **kwargs)
+
+    monkeypatch.setattr(probes.grid, "fit_grid", scores)
     return made
 
 
-def _counted(call, made):
-    def counting(*args, **kwargs):
-        made.append(1)
-        return call(*args, **kwargs)
-
-    return counting
+def objects(folder):
+    """Every result object's bytes."""
+    return {path.name: path.read_bytes() for path in (folder / "results").iterdir()}
 
 
 def plain(x_ND, split, penalty):
@@ -112,30 +135,32 @@ def plain(x_ND, split, penalty):
 
 @pytest.mark.filterwarnings("ignore:Liblinear failed")
 def test_rows_are_those_of_a_loop_over_scikit_learn(setting, fitted):
-    folder, parts = setting
-    name = parts.config.datasets[0]
-    dataset = datasets.load(name)
+    folder, rows = fitted
+    here = setting.workspace(folder, fakes.loaded_sae(SITE))
+    dataset = here.dataset(setting.paths[0])
     (split,) = regimes.splits(dataset)
-    identity = encode.latents_identity(parts.config, parts.store, parts.saes["sae"], dataset)
-    latents = encode.read(encode.latents_path(folder, "sae", name), identity)
-    z_NK, random_NK = (
-        latents.z_NU[:, columns_PK[0, :4]] for columns_PK in (latents.top_PK, latents.random_PK)
+    (job,) = (
+        planned.job
+        for planned in stage.plan_of(PROBING, setting.config(), here, setting.paths[0])
+        if planned.job.arrow.features == "sae" and not planned.job.arrow.control
     )
-    shuffled = dataclasses.replace(split, y_train_N=stage.shuffled_labels(split))
-    x_ND = parts.store.read(SITE, dataset.texts)
+    latents = here.latents(dataset, "sae", SITE, job.latents, job.ranking)
+    z_NK, random_NK = (
+        latents.rows.dense(columns_PK[0, :4]) for columns_PK in (latents.top_PK, latents.random_PK)
+    )
+    shuffled = dataclasses.replace(split, y_train_N=probes.shuffled_labels(split))
+    x_ND = here.activations(dataset, SITE)
     wanted = {
-        ("activations", "logistic", 0): plain(x_ND, split, "l2"),
-        ("activations", "logistic_shuffled_labels", 0): plain(x_ND, shuffled, "l2"),
+        (ACTIVATIONS, "logistic", 0): plain(x_ND, split, "l2"),
+        (ACTIVATIONS, "logistic_shuffled_labels", 0): plain(x_ND, shuffled, "l2"),
         ("sae", "logistic_l1", 4): plain(z_NK, split, "l1"),
         ("sae", "logistic_l1_random_latents", 4): plain(random_NK, split, "l1"),
     }
-    rows = {
-        (row.features, row.method, row.num_latents): row
-        for row in fitted
-        if row.dataset == split.dataset
+    by_key = {
+        (row.features, row.method, row.num_latents): row for row in rows if row.dataset == "a"
     }
     for key, numbers in wanted.items():
-        row = rows[key]
+        row = by_key[key]
         assert row.converged
         assert row.best_c == pytest.approx(numbers["best_c"], rel=1e-6), key
         for field in ("valid_auroc", "test_auroc"):
@@ -146,11 +171,38 @@ def test_rows_are_those_of_a_loop_over_scikit_learn(setting, fitted):
         assert (row.model, row.site, row.dataset) == ("fake", str(SITE), "a")
         assert (row.regime, row.protocol, row.seed) == ("standard", "paper", 42)
         assert np.isnan(row.level)
-    assert rows["activations", "logistic", 0].test_auroc > 0.6  # there is something to find
+    assert by_key[ACTIVATIONS, "logistic", 0].test_auroc > 0.6  # there is something to find
+
+
+def test_further_metrics_are_those_of_scikit_learn(setting, fitted):
+    """Metrics that are no columns stand beside their rows; average precision as another library has it."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="the reference")
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="the reference")
+    folder, _ = fitted
+    here = setting.workspace(folder, fakes.loaded_sae(SITE))
+    dataset = here.dataset(setting.paths[0])
+    (split,) = regimes.splits(dataset)
+    parts = [results.read_job(here.work.jobs / name) for name in here.work.jobs.children()]
+    (part,) = (p for p in parts if (p.rows[0].dataset, p.rows[0].method) == ("a", "logistic"))
+    assert {*part.metrics} == {*PROBING.metrics}
+    assert part.about == {"record": "a record"}
+    x_ND = here.activations(dataset, SITE).astype(np.float64)
+    model = linear_model.LogisticRegression(
+        C=part.rows[0].best_c, solver="newton-cholesky", tol=1e-8
+    )
+    model.fit(x_ND[split.train_N], split.y_train_N)
+    score_M = model.decision_function(x_ND[split.test_N])
+    chance_M = 1 / (1 + np.exp(-score_M))
+    for name, wanted in (
+        ("average_precision", metrics.average_precision_score(split.y_test_N, score_M)),
+        ("log_loss", metrics.log_loss(split.y_test_N, chance_M)),
+    ):
+        assert part.metrics[name] == [pytest.approx(wanted, abs=3e-3)], name
 
 
 def test_every_probe_that_the_config_names_has_one_row_and_no_other(fitted):
-    names = [(row.features, row.method, row.num_latents) for row in fitted if row.dataset == "a"]
+    _, rows = fitted
+    names = [(row.features, row.method, row.num_latents) for row in rows if row.dataset == "a"]
     assert sorted(names) == [
         ("activations", "logistic", 0),
         ("activations", "logistic_shuffled_labels", 0),
@@ -160,88 +212,113 @@ def test_every_probe_that_the_config_names_has_one_row_and_no_other(fitted):
         ("sae", "logistic_l1_random_latents", 4),
         ("sae", "logistic_l1_shuffled_labels", 4),
     ]
-    assert len({row.key() for row in fitted}) == len(fitted) == 14
+    assert len({row.key() for row in rows}) == len(rows) == 2 * ALL
+    kinds = {(row.features, row.control): row.kind for row in rows}
+    assert kinds == {
+        ("activations", ""): "baseline",
+        ("sae", ""): "sae",
+        ("activations", "shuffled_labels"): "other",
+        ("sae", "shuffled_labels"): "other",
+        ("sae", "random_latents"): "other",
+        ("random_sae", "random_sae"): "other",
+    }
 
 
 def test_numbers_are_rounded_so_that_equal_scores_tie(fitted):
-    for row in fitted:
+    for row in fitted[1]:
         for field in ("valid_auroc", "test_auroc", "test_f1", "test_accuracy", "best_c"):
-            assert getattr(row, field) == round(getattr(row, field), 12)
+            value = getattr(row, field)
+            assert value == round(value, 12)
 
 
-def test_a_second_call_fits_nothing(setting, fitted, calls):
-    folder, parts = setting
-    before = (folder / stage.FILE_NAME).read_bytes()
-    assert parts.fit(folder) == 0
-    assert not calls
-    assert (folder / stage.FILE_NAME).read_bytes() == before
+def test_a_second_call_fits_nothing(setting, fitted, quick):
+    folder, rows = fitted
+    before = objects(folder)
+    left, again = setting.fit(folder, encoded=False)
+    assert left == 0 and not quick
+    assert repr(again) == repr(rows)
+    assert objects(folder) == before
 
 
-def test_a_run_cut_off_between_datasets_goes_on(setting, fitted, workdir, calls, monkeypatch):
-    _, parts = setting
-    appended = []
+def test_a_run_cut_off_goes_on_job_by_job(setting, tmp_path, quick, monkeypatch):
+    _, rows = setting.fit(tmp_path / "whole")
+    written = []
 
-    def dies_after_one(path, rows, append=table.append):
-        if appended:
+    def dies_after_three(place, scored, write=results.write_job):
+        if len(written) == 3:
             raise KeyboardInterrupt
-        appended.append(append(path, rows))
-        return appended[-1]
+        written.append(write(place, scored))
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(table, "append", dies_after_one)
-        parts.fit(workdir)
-    assert {row.dataset for row in table.read_rows(workdir / stage.FILE_NAME)} == {"a"}
-    calls.clear()
-    assert parts.fit(workdir) == 7
-    assert len(calls) == 6  # dataset b alone: both values of k are one call
-    assert repr(table.read_rows(workdir / stage.FILE_NAME)) == repr(fitted)
-
-
-def test_one_more_k_adds_its_rows_only(setting, fitted, workdir, calls):
-    _, parts = setting
-    # Fits with other neighbours may differ in the last digits; what is written stays.
-    old = [dataclasses.replace(row, test_auroc=row.test_auroc + 1e-9) for row in fitted]
-    table.append(workdir / stage.FILE_NAME, old)
-    more = dataclasses.replace(CONFIG, num_latents=(2, 3, 4))
-    assert parts.fit(workdir, more) == 2
-    assert len(calls) == 2
-    rows = table.read_rows(workdir / stage.FILE_NAME)
-    assert [(row.dataset, row.num_latents) for row in rows[-2:]] == [("a", 3), ("b", 3)]
-    assert repr(rows[:-2]) == repr(old)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_job", dies_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            setting.fit(tmp_path / "cut")
+        for thread in threading.enumerate():  # the job that was under way is not waited for
+            if thread.name.startswith("ThreadPool"):
+                thread.join(30)
+    place = Place.parse(tmp_path / "cut") / "results"
+    kept = [row for name in place.children() for row in results.read_job(place / name).rows]
+    assert len(place.children()) == 3
+    quick.clear()
+    left, again = setting.fit(tmp_path / "cut")
+    assert len(quick) == 12 - 3  # six jobs a dataset: both values of k are one
+    assert left == 2 * ALL - len(kept)
+    assert repr(again) == repr(rows)
+    assert objects(tmp_path / "cut") == objects(tmp_path / "whole")
 
 
-def test_results_made_in_another_way_are_refused(setting, fitted, workdir, calls):
-    _, parts = setting
-    parts.fit(workdir)
-    calls.clear()
-    with pytest.raises(table.TableError, match="use another work directory, or delete that file"):
-        parts.fit(workdir, dataclasses.replace(CONFIG, dtype="float32"))
-    other = {**parts.saes, "sae": fakes.loaded_sae(SITE, seed=1)}
-    with pytest.raises(table.TableError, match="logistic_l1 on a with fingerprint"):
-        parts.fit(workdir, saes=other)
-    assert not calls
+def test_several_workers_make_the_same_objects(setting, tmp_path, quick):
+    fit = {"num_latents": (2, 4), "regime_num_latents": (4,)}
+    _, rows = setting.fit(tmp_path / "one")
+    _, again = setting.fit(tmp_path / "four", setting.config(fit={**fit, "workers": 4}))
+    assert repr(again) == repr(rows)
+    assert objects(tmp_path / "four") == objects(tmp_path / "one")
 
 
-def test_latents_made_in_another_way_are_refused(setting, workdir):
-    _, parts = setting
-    other = {"sae": fakes.loaded_sae(SITE, seed=1)}
-    with pytest.raises(ValueError, match="run the encode stage again"):
-        parts.fit(workdir, saes=other)
-    # The splits' order says which latents are whose.
-    swapped = dataclasses.replace(parts.config, protocols=("dedup", "paper"))
-    with pytest.raises(ValueError, match="run the encode stage again"):
-        parts.fit(workdir, encode_config=swapped)
-    moved = {"sae": fakes.loaded_sae(Site(block=2, stream="resid_post"))}
-    with pytest.raises(ValueError, match=r"reads blocks.2.resid_post, the baselines read"):
-        parts.fit(workdir, saes=moved)
+def test_jobs_made_in_another_way_lie_beside_the_first(setting, tmp_path, quick):
+    """Another k, number format, seed, SAE or site is another object; nothing that is there changes."""
+    fit = {"num_latents": (2, 4), "regime_num_latents": (4,)}
+    _, rows = setting.fit(tmp_path)
+    first, sae = objects(tmp_path), fakes.loaded_sae(SITE)
+    # What changes: the config, the SAEs, and which features' probes are made anew.
+    for changes, saes, anew in (
+        ({"fit": {**fit, "num_latents": (2, 3, 4)}}, [sae], {"sae"}),
+        ({"fit": {**fit, "dtype": "float32"}}, [sae], {"activations", "sae", "random_sae"}),
+        ({"seed": 43}, [sae], {"activations", "sae", "random_sae"}),
+        ({}, [fakes.loaded_sae(SITE, seed=1)], {"sae", "random_sae"}),
+        ({"site": str(OTHER)}, [sae], {"activations"}),
+        ({}, [dataclasses.replace(sae, site=OTHER)], {"sae", "random_sae"}),
+    ):
+        before = objects(tmp_path)
+        left, other = setting.fit(tmp_path, setting.config(**changes), saes)
+        after = objects(tmp_path)
+        assert before.items() <= after.items()
+        made = [
+            results.read_job(Place.parse(tmp_path) / "results" / n) for n in {*after} - {*before}
+        ]
+        assert {row.features for part in made for row in part.rows} == anew, changes
+        assert left == sum(len(part.rows) for part in made)
+        keys = {dataclasses.replace(row, fingerprint="").key() for row in other}
+        assert len(keys) == len(other)
+    left, again = setting.fit(tmp_path)
+    assert left == 0 and repr(again) == repr(rows)
+    assert first.items() <= objects(tmp_path).items()
+
+
+def test_latents_that_were_not_made_are_asked_for(setting, tmp_path, quick):
+    with pytest.raises(FileNotFoundError, match="run the encode stage first"):
+        setting.fit(tmp_path, encoded=False)
+    # The baselines' jobs came first, and are kept.
+    kept = [
+        results.read_job(Place.parse(tmp_path) / "results" / name) for name in objects(tmp_path)
+    ]
+    assert {row.features for part in kept for row in part.rows} == {"activations"}
 
 
 def test_shuffled_labels_find_nothing_and_true_ones_do(setting, tmp_path):
-    _, parts = setting
+    rows = []
     for seed in range(8):
-        config = dataclasses.replace(parts.config, seed=seed)
-        parts.fit(tmp_path, encode_config=config, saes={})
-    rows = table.read_rows(tmp_path / stage.FILE_NAME)
+        rows += setting.fit(tmp_path, setting.config(seed=seed), saes=())[1]
     mean = {
         method: np.mean([row.test_auroc for row in rows if row.method == method])
         for method in ("logistic", "logistic_shuffled_labels")
@@ -251,31 +328,37 @@ def test_shuffled_labels_find_nothing_and_true_ones_do(setting, tmp_path):
     assert mean["logistic"] > 0.65
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"solver": "fast"}, "unknown solver 'fast'; known: .*converged"),
-        ({"dtype": "float16"}, "unknown dtype 'float16'; known: float64"),
-        ({"penalties": ("l3",)}, "unknown penalty 'l3'"),
-        ({"baselines": ("logit",)}, "unknown method 'logit'; known: logistic"),
-        ({"latent_methods": ("kn",)}, "unknown method 'kn'; known: knn"),
-        ({"memory_gib": 0.0}, "`memory_gib` must be above zero"),
-        ({"num_latents": (16,)}, r"`num_latents` must lie between 1 and encode.max_latents = 8"),
-        ({"num_latents": (0,)}, "got 0"),
-    ],
-)
-def test_configs_that_cannot_work_are_refused(setting, workdir, changes, message):
-    _, parts = setting
-    with pytest.raises(ValueError, match=message):
-        parts.fit(workdir, dataclasses.replace(CONFIG, **changes))
-    assert not (workdir / stage.FILE_NAME).exists()
-
-
-def test_controls_can_be_left_out(setting, workdir):
-    _, parts = setting
-    parts.fit(workdir, dataclasses.replace(CONFIG, controls=False))
-    rows = table.read_rows(workdir / stage.FILE_NAME)
+def test_controls_can_be_left_out(setting, tmp_path, quick):
+    fit = {"num_latents": (2, 4), "regime_num_latents": (4,), "controls": False}
+    _, rows = setting.fit(tmp_path, setting.config(fit=fit))
     assert {(row.features, row.method) for row in rows} == {
         ("activations", "logistic"),
         ("sae", "logistic_l1"),
     }
+
+
+def test_a_split_with_two_test_sets_has_a_row_for_each(setting, tmp_path, quick):
+    """Rows come split by split, k by k, set by set, with the metrics beside them in that order."""
+    here = setting.workspace(tmp_path, fakes.loaded_sae(SITE))
+    dataset = here.dataset(setting.paths[0])
+    (split,) = regimes.splits(dataset)
+    half = len(split.test_N) // 2
+    tests = [
+        dataclasses.replace(
+            split.tests[0], name=name, row_M=split.test_N[at], y_M=split.y_test_N[at]
+        )
+        for name, at in (("near", slice(half)), ("far", slice(half, None)))
+    ]
+    two = [dataclasses.replace(split, tests=tests, seed=seed) for seed in (1, 2)]
+    (plain,) = (p.job for p in stage.plan_of(PROBING, setting.config(), here, setting.paths[0])[:1])
+    jobs = [dataclasses.replace(plain, splits=tuple(two))]
+    experiment = PROBING._replace(jobs=lambda *_: iter(jobs))
+    planned = stage.outline(experiment, setting.config(), here, setting.paths[:1])
+    stage.run(experiment, setting.config(), here, planned, "a record")
+    (name,) = here.work.jobs.children()
+    found = results.read_job(here.work.jobs / name)
+    assert [(row.seed, row.test_set) for row in found.rows] == [
+        *((1, "near"), (1, "far"), (2, "near"), (2, "far"))
+    ]
+    assert [row.num_test for row in found.rows[:2]] == [half, len(split.test_N) - half]
+    assert all(len(values) == 4 for values in found.metrics.values())

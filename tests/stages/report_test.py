@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprobe import boundary, sealed, table
-from jaxprobe.stages import report, run_file
+from jaxprobe.stages import report, run, run_file
 from tests import fake_results
 from tests.fake_results import ALL_REGIMES
 
@@ -157,6 +157,16 @@ def test_several_runs_stand_on_one_page(tmp_path):
     assert [line["run"] for line in _csv(tmp_path / "both/report/settings.csv")] == [*"aaaabbbb"]
     with pytest.raises(ValueError, match="`runs` must name different work directories, got "):
         report.report_runs(report.ReportConfig(), [folders[0]] * 2, tmp_path / "both")
+
+
+def test_the_report_stage_needs_no_datasets(tmp_path):
+    record = fake_results.run_record()
+    _workdir(tmp_path, fake_results.rows(fake_results.DATASETS[:2]), record)
+    given = {"model": "nowhere", "source": str(tmp_path / "gone"), "site": fake_results.SITE}
+    text = run.run(run.RunConfig.from_mapping(given), tmp_path, ("report",))
+    assert "On these 2 datasets" in text
+    leaks = run_file.read(tmp_path / "run.json")["leaks"]
+    assert leaks == record["leaks"]  # those of the job that made the results
 
 
 def test_terminal_table(quick):

@@ -1,14 +1,15 @@
-"""Shards: how they are named and split, and what merging refuses."""
-
-import dataclasses
-import json
+"""Shards: how they are named and split, and where they read and write; `run_test` runs some."""
 
 import pytest
 
-from jaxprobe import table
+from jaxprobe.base import Site
+from jaxprobe.experiments import config
+from jaxprobe.jobs import Need
+from jaxprobe.stages import extract
 from jaxprobe.stages import shards as stage
 from jaxprobe.stages.shards import Shard
-from tests import fake_results
+from jaxprobe.workdir import Workdir
+from tests import fakes
 
 NAMES = tuple("abcdefg")
 
@@ -35,47 +36,25 @@ def test_more_shards_than_datasets_are_refused():
         Shard.parse("0/8").part(NAMES)
 
 
-@pytest.fixture
-def finished(tmp_path):
-    """Three finished shards of seven datasets with one row a dataset; the rows."""
-    (row,) = fake_results.rows()[:1]
-    rows = [dataclasses.replace(row, dataset=name) for name in NAMES]
-    for index in range(3):
-        shard = Shard(index=index, count=3)
-        own = shard.part(NAMES)
-        part = [row for row in rows if row.dataset in own]
-        table.append(shard.folder(tmp_path) / "results.parquet", part)
-        assert f"{len(part)} rows" in stage.finish(shard, tmp_path, own)
-    return rows
+def test_a_shard_says_what_it_may_and_what_is_next():
+    shard = Shard.parse("1/3")
+    stage.check_stages({"extract", "encode", "fit"})
+    with pytest.raises(
+        ValueError, match="report and train_sae works on the whole job: leave --shard"
+    ):
+        stage.check_stages({"fit", "train_sae", "report"})
+    assert "Shard 1/3 is done. When all 3 are" in stage.told(shard)
+    assert stage.told(None) == ""
 
 
-def test_shards_merge_to_the_whole_table_again_and_again(finished, tmp_path):
-    for _ in range(2):
-        assert stage.merge(tmp_path, NAMES) == 7
-        assert repr(table.read_rows(tmp_path / "results.parquet")) == repr(finished)
-
-
-def test_missing_shards_are_named(finished, tmp_path):
-    (tmp_path / "shard-1-of-3" / "shard.json").unlink()
-    for path in (tmp_path / "shard-2-of-3").iterdir():
-        path.unlink()
-    (tmp_path / "shard-2-of-3").rmdir()
-    with pytest.raises(ValueError, match=r"2 of 3 shards in .* not done: 1/3, 2/3; run each"):
-        stage.merge(tmp_path, NAMES)
-    assert not (tmp_path / "results.parquet").exists()
-
-
-def test_shards_of_two_counts_or_of_another_job_are_refused(finished, tmp_path):
-    with pytest.raises(ValueError, match=r"job with other datasets \(.*h"):
-        stage.merge(tmp_path, (*NAMES[:-1], "h"))
-    (tmp_path / "shard-0-of-2").mkdir()
-    with pytest.raises(ValueError, match="holds shards of 2 and of 3"):
-        stage.merge(tmp_path, NAMES)
-
-
-def test_a_shard_that_lost_rows_is_refused(finished, tmp_path):
-    path = tmp_path / "shard-1-of-3" / "results.parquet"
-    table.write(path, table.read(path).slice(0, 1))
-    with pytest.raises(ValueError, match=r"shard 1/3 .* had 2 rows when it was done and has 1"):
-        stage.merge(tmp_path, NAMES)
-    assert json.loads((tmp_path / "shard-1-of-3" / "shard.json").read_text())["rows"] == 2
+def test_a_shard_extracts_into_its_own_store_and_reads_the_jobs_where_it_has_none(tmp_path):
+    work, shard = Workdir.parse(tmp_path), Shard.parse("0/2")
+    assert stage.own_activations(None, work) == stage.activations(None, work) == work.activations
+    own = stage.own_activations(shard, work)
+    assert str(own) == str(tmp_path / "shard-0-of-2" / "activations")
+    assert stage.activations(shard, work) == work.activations
+    need = Need(texts=("one two", "three"), taps=((Site.parse("blocks.1.resid_post"), "last"),))
+    common = config.Common(model="fake", dtype="float32")
+    model = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward}
+    extract.run(common, extract.Request.of([need]), own, **model)
+    assert stage.activations(shard, work) == own

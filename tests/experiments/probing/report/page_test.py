@@ -155,7 +155,7 @@ def test_both_answers_stand_first(quick, document):
             "worse than b by 0.014 AUROC (95 % interval of the difference",
         ),
         ((0.014, 0.01, 0.02, 0.0004), "+0.010 to +0.020, p < 0.001)"),
-        ((0.004, -0.01, 0.02, 0.4), "-0.010 to +0.020: not to be told apart from chance)"),
+        ((0.004, -0.01, 0.02, 0.4), "-0.010 to +0.020, which chance alone could explain)"),
         ((0.0, 0.0, 0.0, 1.0), "neither better nor worse than b"),
     ],
 )
