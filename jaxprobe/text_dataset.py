@@ -27,6 +27,13 @@ class Texts(tuple[str, ...]):
         made._parts = parts
         return made
 
+    @classmethod
+    def hashed(cls, by_hash: Mapping[bytes, str]) -> Self:
+        """Texts whose hashes are known, in the mapping's order."""
+        made = cls(by_hash.values())
+        made.__dict__["sha256"] = tuple(by_hash)
+        return made
+
     @functools.cached_property
     def sha256(self) -> tuple[bytes, ...]:
         """The 32-byte SHA-256 of each text in UTF-8."""

@@ -19,6 +19,7 @@ from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.probes import grid
 from jaxprobe.store import ActivationStore
+from jaxprobe.text_dataset import Texts
 from jaxprobe.workdir import Workdir
 
 CONTROL_ROWS = 2048  # prompts on which the random SAEs' thresholds are matched
@@ -96,7 +97,8 @@ class Workspace:
             self._shifted[name] = datasets.shifted_of(self.dataset(name), self.source)
         return self._shifted[name]
 
-    def control_texts(self) -> list[str]:
+    @functools.cached_property
+    def control_texts(self) -> Texts:
         """The prompts on which the random SAEs' thresholds are matched."""
         loaded = [self.dataset(name) for name in self._control_datasets]
         return datasets.lowest_hashes(loaded, CONTROL_ROWS)
@@ -175,7 +177,8 @@ class Workspace:
         name = f"random-{digest(identity)[:12]}"
         folder = self.work.saes / name
         if not (folder / checkpoints.NATIVE_FILE).exists():
-            x_ND = self.store.read(site, self.control_texts())
+            texts = self.control_texts
+            x_ND = self.store.read(site, texts, hashes=texts.sha256)
             drawn = twins.draw(self._first(site), x_ND, self._seed)
             about = {"id": name, "site": str(site), "drawn_from": identity}
             checkpoints.save_sae(folder, drawn.sae, about)
@@ -185,7 +188,7 @@ class Workspace:
         return next(sae for sae in self.saes.values() if sae.site == site)
 
     def _twin_identity(self, site: Site) -> dict[str, object]:
-        prompts = hashlib.sha256("\0".join(self.control_texts()).encode()).hexdigest()
+        prompts = hashlib.sha256("\0".join(self.control_texts).encode()).hexdigest()
         return twins.identity(self._first(site), self._seed, self.store.digest, prompts)
 
     def sae_digest(self, name: str, site: Site) -> str:

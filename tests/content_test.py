@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from jaxprobe import checkpoints, records, results, sealed
-from jaxprobe.base import Site
+from jaxprobe.base import POOLINGS, Site
 from jaxprobe.checkpoints import native, training_state
 from jaxprobe.experiments import config
 from jaxprobe.features import kept
@@ -29,7 +29,9 @@ SITE = Site.parse("blocks.1.resid_post")
 IDENTITY = {"seed": 1, "sae": "a"}
 REFUSED = (StoreError, ValueError, FileNotFoundError, results.TableError)
 EDGE, INSIDE = 6, 14  # flipped bytes at a file's two ends, and in between
-SHARD_BYTES = {False: 1 << 12, True: 1 << 14}  # small files: several shards of each array
+SHARD_BYTES = dict.fromkeys(POOLINGS, 1 << 12) | {
+    "tokens": 1 << 14
+}  # small files: several shards of each array
 
 
 def request(*names, poolings=("last", "tokens")):
@@ -111,9 +113,7 @@ def written(tmp_path_factory):
     )
     results.write_job(work.jobs / "a-1.parquet", scored)
     name = records.keep(work, {"times": {"fit": 1.5}, "solver": "converged"})
-    plans.write(
-        work, CONFIG, None, record=name, objects=["a-1.parquet"], facts=lambda: {"leaks": {}}
-    )
+    plans.write(work, CONFIG, None, record=name, objects=["a-1.parquet"], facts={"leaks": {}})
     begun = Workdir.parse(root / "begun")
     Workspace(begun).begin()
     return {

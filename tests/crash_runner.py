@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 
-from jaxprobe.base import Site
+from jaxprobe.base import POOLINGS, Site
 from jaxprobe.experiments import config
 from jaxprobe.jobs import Need
 from jaxprobe.place import Place
@@ -51,7 +51,7 @@ def _die_at(step: int) -> None:
 
 def _child(order: dict) -> None:
     # Small files, and a commit whenever the last one has ended: many moments to die at.
-    arrays._SHARD_BYTES = {False: 1 << 12, True: 1 << 14}
+    arrays._SHARD_BYTES = dict.fromkeys(POOLINGS, 1 << 12) | {"tokens": 1 << 14}
     writing.COMMIT_SECONDS = 0.0
     extract.SEGMENT_PROMPTS = 60
     if order["at"] is not None:

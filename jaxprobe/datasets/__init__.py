@@ -21,6 +21,7 @@ from jaxprobe.base import Column, TextDataset
 from jaxprobe.checks import check_choice
 from jaxprobe.datasets import rows
 from jaxprobe.datasets.labels import labels
+from jaxprobe.text_dataset import Texts
 
 DEFAULT_SOURCE = "pypi://sae-probes"
 _MASTER = "probing_datasets_MASTER.csv"
@@ -81,12 +82,12 @@ def load_classes(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextD
     )
 
 
-def lowest_hashes(loaded: Iterable[TextDataset], count: int) -> list[str]:
+def lowest_hashes(loaded: Iterable[TextDataset], count: int) -> Texts:
     """At most `count` distinct prompts, lowest SHA-256 first: whatever the datasets' order."""
     by_hash = {
         sha: text for data in loaded for sha, text in zip(data.sha256_N, data.texts, strict=True)
     }
-    return [by_hash[sha] for sha in heapq.nsmallest(count, by_hash)]
+    return Texts.hashed({sha: by_hash[sha] for sha in heapq.nsmallest(count, by_hash)})
 
 
 def check_names(entries: Sequence[str], source: str = DEFAULT_SOURCE) -> None:

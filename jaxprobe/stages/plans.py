@@ -6,7 +6,7 @@ a scope and stand on one page.
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxprobe import records, sealed
@@ -54,6 +54,18 @@ def scope_of(config: Mapping[str, Any]) -> str:
     return digest({key: value for key, value in config.items() if key not in _FREE})[:16]
 
 
+def record_of(
+    work: Workdir, config: Mapping[str, Any], shard: Shard | None, objects: Sequence[str]
+) -> str | None:
+    """Name of the record of the run that completed these objects; None where none has."""
+    place = _place(work, config, shard)
+    if not place.exists():
+        return None
+    held = sealed.read_json(place, _AGAIN)
+    same = (held.get("scope"), held.get("objects")) == (scope_of(config), list(objects))
+    return str(held["record"]) if same else None
+
+
 def write(
     work: Workdir,
     config: Mapping[str, Any],
@@ -61,27 +73,24 @@ def write(
     *,
     record: str,
     objects: Sequence[str],
-    facts: Callable[[], Mapping[str, Any]],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Keeps a finished job's plan; the same plan is not written again."""
-    part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
-    place = work.plans / f"{name_of(config)}{part}.json"
+    """Keeps a finished job's plan."""
     content = {
         "name": name_of(config),
         "scope": scope_of(config),
         "record": record,
         "objects": list(objects),
+        "facts": facts,
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": records.command(),
     }
-    if place.exists():
-        held = sealed.read_json(place, _AGAIN)
-        if {key: held.get(key) for key in content if key != "record"} == {
-            key: value for key, value in content.items() if key != "record"
-        }:
-            return
-    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    place.replace(
-        sealed.to_json(content | {"facts": facts(), "made": made, "command": records.command()})
-    )
+    _place(work, config, shard).replace(sealed.to_json(content))
+
+
+def _place(work: Workdir, config: Mapping[str, Any], shard: Shard | None) -> Place:
+    part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+    return work.plans / f"{name_of(config)}{part}.json"
 
 
 def read_all(work: Workdir) -> list[Plan]:

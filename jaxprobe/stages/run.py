@@ -198,6 +198,16 @@ class _Job:
     def _fit(self) -> str:
         """Makes the results that are not there, and says which are the job's."""
         preflight.check_training(self.config, self.workspace)
+        asked = dataclasses.asdict(self.asked)
+        objects = [name for jobs in self._outline.values() for name, _ in jobs]
+        done = plans.record_of(self.work, asked, self.shard, objects)
+        if done is None or fit.left(self.workspace, self._outline):
+            done = self._fit_anew(asked, objects)
+        self.file.update(records.read(self.work, done))
+        return shards.told(self.shard)
+
+    def _fit_anew(self, asked: Mapping[str, Any], objects: Sequence[str]) -> str:
+        """Makes what is missing; returns the name of the record of this start, which did so."""
         record = records.make(
             dataclasses.asdict(self.config),
             seeds={"splits": self.config.seed, "train_sae": self.config.train_sae.seed},
@@ -206,16 +216,9 @@ class _Job:
         )
         key = records.keep(self.work, record)
         fit.run(self.experiment, self.config, self.workspace, self._outline, key)
-        plans.write(
-            self.work,
-            dataclasses.asdict(self.asked),
-            self.shard,
-            record=key,
-            objects=[name for jobs in self._outline.values() for name, _ in jobs],
-            facts=lambda: self.experiment.facts(self.config, self.workspace, self.names),
-        )
-        self.file.update(record)
-        return shards.told(self.shard)
+        facts = self.experiment.facts(self.config, self.workspace, self.names)
+        plans.write(self.work, asked, self.shard, record=key, objects=objects, facts=facts)
+        return key
 
     def _report(self) -> str:
         """Writes the page and the tables; needs neither datasets nor SAEs."""
@@ -286,7 +289,7 @@ def needs_of(
     needs = list(experiment.needs(job, workspace, names))
     read = tuple(dict.fromkeys(workspace.sae_sites.values()))
     if read:
-        needs.append(Need(texts=workspace.control_texts(), taps=tuple((s, "last") for s in read)))
+        needs.append(Need(texts=workspace.control_texts, taps=tuple((s, "last") for s in read)))
     trained = dict.fromkeys(one.site for one in saes_to_train(job))
     chosen = job.extract.token_datasets
     for name in (names if chosen is None else chosen) if trained else ():
