@@ -68,7 +68,9 @@ def report(config, runs):
     rows = [(row.dataset, row.level, row.test_auroc, gap) for row, gap in lines]
     titles = ("dataset", "share", "AUROC", "gap between groups")
     columns = [rendering.Column(title=title) for title in titles]
-    table = rendering.Table(caption="A word that goes along.", columns=columns, rows=rows, name="gaps")
+    table = rendering.Table(
+        caption="A word that goes along.", columns=columns, rows=rows, name="gaps"
+    )
     section = rendering.Section(name="words", title="Spurious words", blocks=[table])
     whole = rendering.Report(
         title="A word that goes along", kicker="Spurious correlation", lede="", facts={},
@@ -128,7 +130,8 @@ def test_an_experiment_is_one_file(tmp_path, monkeypatch):
             groups = [(its.tests[0].group_M == g).mean() for g in (0, 1)]
             high = worst + got  # the better group's accuracy
             assert any(
-                groups[g] * worst + groups[1 - g] * high == pytest.approx(row.test_accuracy, abs=1e-5)
+                groups[g] * worst + groups[1 - g] * high
+                == pytest.approx(row.test_accuracy, abs=1e-5)
                 for g in (0, 1)
             )
     with pytest.raises(ValueError, match=r"unknown key of config 'sharse'; known: shares"):
