@@ -20,6 +20,11 @@ from jaxprobe.identity import digest
 from jaxprobe.workdir import Workdir
 
 PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
+# What a record holds at least.
+_TYPES = {
+    **dict.fromkeys(("config", "versions", "seeds", "fingerprints", "sae_quality"), dict),
+    **dict.fromkeys(("commit", "device", "processor"), str),
+}
 _AGAIN = "restore it from a copy, or run the fit stage again in another work directory"
 
 
@@ -57,7 +62,11 @@ def read(work: Workdir, name: str) -> dict[str, Any]:
         FileError: It is not what was written.
     """
     place = work.records / f"{name}.json"
-    return sealed.read_json(place, _AGAIN)
+    record = sealed.read_json(place, _AGAIN)
+    sealed.check_types(place, record, _TYPES, _AGAIN)
+    sections = {key: dict for key in ("fit", "encode") if key in record["config"]}
+    sealed.check_types(place, record["config"], sections, _AGAIN)
+    return record
 
 
 def versions() -> dict[str, str]:

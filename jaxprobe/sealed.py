@@ -119,6 +119,16 @@ def read_json(where: Where, remedy: str, *, needed: bool = True) -> dict[str, An
     return {name: value for name, value in record.items() if name != KEY}
 
 
+def check_types(where: Where, record: Mapping[str, Any], types: Mapping[str, type], remedy: str):
+    """Raises FileError unless a JSON object of ours has these entries, of these types."""
+    for name, wanted in types.items():
+        if not isinstance(record.get(name), wanted):
+            got = type(record[name]).__name__ if name in record else "nothing"
+            raise FileError(
+                f"{Place.parse(where)} must hold a {wanted.__name__} under {name!r}, got {got}; {remedy}"
+            )
+
+
 def read_safetensors(
     where: Where, entry: str, remedy: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

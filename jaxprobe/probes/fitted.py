@@ -69,7 +69,8 @@ class FittedProbe:
         """
         x_ND = arguments.features("x_ND", x_ND, (None, self.num_features), "as it was fitted on")
         if arguments.traced(x_ND, *jax.tree.leaves(self)):
-            return _score(self.model, self._read(x_ND))
+            # As constants of a program without 64-bit numbers, its arrays are narrowed once, here.
+            return _score(jax.tree.map(jnp.asarray, self.model), self._read(x_ND))
         wide = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(self.model))
         with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
             x_ND = jnp.asarray(x_ND).astype(self.number_format)

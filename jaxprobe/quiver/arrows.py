@@ -93,8 +93,8 @@ def gather(
 
     Args:
         scores: In any order; those of arrows not named below are left out.
-        baselines: The baseline arrows, first wins ties.
-        saes: The SAE arrows, first wins ties.
+        baselines: The baselines; the first wins ties.
+        saes: The SAE arrows, likewise.
 
     Returns:
         Arrows, with cases in the order of their first score.

@@ -42,6 +42,11 @@ class Effect:
     num_cases: int
 
 
+NO_EFFECT = Effect(
+    mean=math.nan, low=math.nan, high=math.nan, p_value=math.nan, num_datasets=0, num_cases=0
+)
+
+
 def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Effect:
     """Mean difference with an interval and a p-value that treat each dataset as one unit.
 
@@ -62,14 +67,7 @@ def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Eff
     checks.check_finite("delta_G", delta_G)
     names, unit_G = np.unique(np.asarray(datasets, dtype=object).astype(str), return_inverse=True)
     if not len(names):
-        return Effect(
-            mean=math.nan,
-            low=math.nan,
-            high=math.nan,
-            p_value=math.nan,
-            num_datasets=0,
-            num_cases=0,
-        )
+        return NO_EFFECT
     # Sums and counts per dataset: a resample's mean is a ratio, so that its expectation is the
     # mean over cases that the tables print, even where some datasets lack some levels.
     sum_U, count_U = np.bincount(unit_G, delta_G), np.bincount(unit_G)

@@ -99,11 +99,11 @@ def read_all(work: Workdir) -> list[Plan]:
     Raises:
         FileError: A plan is not what was written.
     """
-    parts: dict[str, dict[str, dict[str, Any]]] = {}
+    parts: dict[str, dict[str, Plan]] = {}
     for file in work.plans.children():
         place = work.plans / file
         name, _, part = file.removesuffix(".json").partition("-")
-        parts.setdefault(name, {})[part] = sealed.read_json(place, _AGAIN)
+        parts.setdefault(name, {})[part] = _read(place)
     found = []
     for name, by_part in parts.items():
         pieces = [by_part[""]] if "" in by_part else _all_shards(by_part)
@@ -112,7 +112,19 @@ def read_all(work: Workdir) -> list[Plan]:
     return sorted(found, key=lambda plan: plan.made)
 
 
-def _all_shards(by_part: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _read(place: Place) -> Plan:
+    """The plan of a job, or of one of its shards."""
+    held = sealed.read_json(place, _AGAIN)
+    texts = dict.fromkeys(("name", "scope", "record", "made", "command"), str)
+    sealed.check_types(place, held, {**texts, "objects": list, "facts": dict}, _AGAIN)
+    return Plan(
+        **{name: held[name] for name in texts},
+        objects=tuple(map(str, held["objects"])),
+        facts=held["facts"],
+    )
+
+
+def _all_shards(by_part: Mapping[str, Plan]) -> list[Plan]:
     """The plans of all shards of one count; none where some are missing."""
     for part in sorted(by_part):
         count = int(part.rpartition("-")[2])
@@ -122,18 +134,18 @@ def _all_shards(by_part: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return []
 
 
-def _joined(name: str, pieces: Sequence[Mapping[str, Any]]) -> Plan:
+def _joined(name: str, pieces: Sequence[Plan]) -> Plan:
     facts: dict[str, Any] = {}
     for piece in pieces:
-        for key, value in piece["facts"].items():
-            facts[key] = {**facts.get(key, {}), **value} if isinstance(value, dict) else value
-    return Plan(
+        for key, value in piece.facts.items():
+            held = facts.get(key)
+            both = isinstance(held, dict) and isinstance(value, dict)
+            facts[key] = {**held, **value} if both else value
+    return dataclasses.replace(
+        pieces[0],
         name=name,
-        scope=pieces[0]["scope"],
-        record=pieces[0]["record"],
-        made=max(piece["made"] for piece in pieces),
-        command=pieces[0]["command"],
-        objects=tuple(one for piece in pieces for one in piece["objects"]),
+        made=max(piece.made for piece in pieces),
+        objects=tuple(one for piece in pieces for one in piece.objects),
         facts=facts,
     )
 

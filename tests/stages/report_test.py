@@ -2,25 +2,16 @@
 
 import csv
 import dataclasses
-import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from jaxprobe import boundary, sealed, table
-from jaxprobe.stages import report, run_file
+from jaxprobe import results
+from jaxprobe.place import Place
+from jaxprobe.stages import report, run
 from tests import fake_results
 from tests.fake_results import ALL_REGIMES
-
-"""The report: its numbers against plain Python, the terminal, bad input."""
-
-
-def _workdir(root, rows, run=None):
-    root.mkdir(parents=True, exist_ok=True)
-    table.append(root / "results.parquet", rows)
-    if run is not None:
-        (root / "run.json").write_bytes(sealed.to_json(run))
-    return root
 
 
 def _report(root, **config):
@@ -35,9 +26,7 @@ def _csv(path):
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """A quickstart-like work directory, reported; and the terminal's text."""
-    root = _workdir(
-        tmp_path_factory.mktemp("quick"), fake_results.rows(), fake_results.run_record()
-    )
+    root = fake_results.keep(tmp_path_factory.mktemp("quick"), fake_results.rows())
     return root, _report(root)
 
 
@@ -73,31 +62,40 @@ def test_quiver_csv_agrees_with_plain_python(quick):
 
 def test_only_dedup_fills_quiver_csv(tmp_path):
     rows = fake_results.rows(protocols=("dedup",))
-    root = _workdir(tmp_path, rows)
+    root = fake_results.keep(tmp_path, rows)
     _report(root)
     assert not (root / "quiver_dedup.csv").exists()
     wanted = fake_results.plain_quiver(rows, "dedup", saes_first=False)[1]
     np.testing.assert_allclose(float(_csv(root / "quiver.csv")[0]["base"]), wanted)
 
 
-def test_a_table_of_another_run_is_refused(tmp_path):
+def test_what_was_changed_or_is_missing_is_refused_by_name(tmp_path):
     rows = fake_results.rows(datasets=("a", "b"))
-    run = {"results": report.fingerprints(rows)}
-    root = _workdir(tmp_path / "own", rows, run)
+    root = fake_results.keep(tmp_path / "own", rows)
     assert "Solver" in _report(root)
-    other = [dataclasses.replace(row, fingerprint="another") for row in rows]
-    root = _workdir(tmp_path / "other", other, run)
-    with pytest.raises(
-        table.TableError, match=r"with fingerprint another, run.json beside it tells of 0f3a"
-    ):
+    (job,) = (root / "results").iterdir()
+    content = job.read_bytes()
+    job.write_bytes(content.replace(b"paper", b"dedup", 1))
+    with pytest.raises(results.TableError, match=rf"{job} is .*delete it and run the fit stage"):
         _report(root)
-    # Results that the run has not recorded yet are its own.
-    more = [*rows, *fake_results.rows(datasets=("c",))]
-    assert "Solver" in _report(_workdir(tmp_path / "more", more, run))
+    job.unlink()
+    with pytest.raises(results.TableError, match=f"1 of 1 jobs have no results .*{job.name}"):
+        _report(root)
+
+
+def test_results_of_jobs_that_cannot_be_compared_need_a_config(tmp_path):
+    rows = fake_results.rows(datasets=("a", "b"))
+    asked = dataclasses.asdict(fake_results.config())
+    fake_results.keep(tmp_path, rows, asked=asked)
+    fake_results.keep(tmp_path, rows, fake_results.run_record(seeds={}), asked | {"seed": 43})
+    with pytest.raises(results.TableError, match="holds the results of 2 jobs"):
+        _report(tmp_path)
+    job = run.RunConfig(job=dataclasses.replace(fake_results.config(), seed=43))
+    assert "On these 2 datasets" in run.run(job, tmp_path, ("report",))
 
 
 def test_files_of_an_earlier_report_go(tmp_path):
-    root = _workdir(tmp_path, fake_results.rows(datasets=("a", "b"), regimes=ALL_REGIMES))
+    root = fake_results.keep(tmp_path, fake_results.rows(datasets=("a", "b"), regimes=ALL_REGIMES))
     _report(root)
     assert (root / "report/levels.csv").exists()
     _report(root, regimes=("standard",))
@@ -108,7 +106,7 @@ def test_files_of_an_earlier_report_go(tmp_path):
 def test_selected_rows_alone_are_reported(tmp_path):
     rows = fake_results.rows(regimes=ALL_REGIMES, full=True)
     config = {"datasets": ("87_glue_cola", "94_ai_gen"), "regimes": ("scarcity",)}
-    _report(_workdir(tmp_path, rows), **config, baselines=("lda", "knn"))
+    _report(fake_results.keep(tmp_path, rows), **config, baselines=("lda", "knn"))
     lines = _csv(tmp_path / "quiver.csv")
     assert [line["regime"] for line in lines] == ["scarcity"] * 2
     mine = [r for r in rows if r.dataset in config["datasets"] and r.protocol == "paper"]
@@ -131,7 +129,7 @@ def test_selected_rows_alone_are_reported(tmp_path):
 def test_without_sae_or_baseline_there_is_a_report(tmp_path):
     for place, wanted in enumerate(("activations", fake_results.SAE)):
         rows = [row for row in fake_results.rows() if row.features == wanted]
-        root = _workdir(tmp_path / str(place), rows)
+        root = fake_results.keep(tmp_path / str(place), rows)
         assert "nothing to compare" in _report(root)
         assert _csv(root / "quiver.csv")[0]["n"] == "0"
         assert "nothing to compare" in (root / "report/index.html").read_text()
@@ -139,13 +137,14 @@ def test_without_sae_or_baseline_there_is_a_report(tmp_path):
 
 def test_several_runs_stand_on_one_page(tmp_path):
     datasets = fake_results.DATASETS[:2]
-    record = fake_results.run_record()
     for name, seed in (("a", 0), ("b", 1)):
         rows = [
             dataclasses.replace(row, fingerprint=name)
             for row in fake_results.rows(datasets, seed=seed)
         ]
-        _workdir(tmp_path / name, rows, record | {"solver": f"solver of {name}"})
+        record = fake_results.run_record()
+        record["config"]["fit"]["solver"] = f"solver of {name}"
+        fake_results.keep(tmp_path / name, rows, record)
     folders = [tmp_path / name for name in "ab"]
     text = report.report_runs(report.ReportConfig(), folders, tmp_path / "both")
     assert "at 2 places" in text or "of 2 places" in text
@@ -157,6 +156,18 @@ def test_several_runs_stand_on_one_page(tmp_path):
     assert [line["run"] for line in _csv(tmp_path / "both/report/settings.csv")] == [*"aaaabbbb"]
     with pytest.raises(ValueError, match="`runs` must name different work directories, got "):
         report.report_runs(report.ReportConfig(), [folders[0]] * 2, tmp_path / "both")
+
+
+def test_the_report_stage_needs_no_datasets(tmp_path):
+    asked = dataclasses.replace(
+        fake_results.config(), model="nowhere", source=str(tmp_path / "gone")
+    )
+    rows = fake_results.rows(fake_results.DATASETS[:2])
+    fake_results.keep(tmp_path, rows, asked=dataclasses.asdict(asked))
+    text = run.run(run.RunConfig(job=asked), tmp_path, ("report",))
+    assert "On these 2 datasets" in text
+    # Leak rates are those of the job that made the results.
+    assert "datasets some test prompts also stand" in (tmp_path / "report/index.html").read_text()
 
 
 def test_terminal_table(quick):
@@ -178,58 +189,27 @@ def test_terminal_table(quick):
 
 def test_terminal_holds_its_width_with_long_names(tmp_path):
     rows = fake_results.rows(datasets=("x" * 300, "tab\tand\x1b[31mcolour"))
-    text = _report(_workdir(tmp_path, rows))
+    text = _report(fake_results.keep(tmp_path, rows))
     assert "\x1b" not in text and "\t" not in text
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_bad_input_is_refused_by_name(tmp_path):
-    with pytest.raises(table.TableError, match="there are no results"):
+def test_an_empty_directory_has_nothing_to_report(tmp_path):
+    with pytest.raises(results.TableError, match="holds no results"):
         _report(tmp_path)
-    _workdir(tmp_path, fake_results.rows(datasets=("a",)))
 
 
-DEEP = "[" * 200_000
-NOT_RECORDS = {
-    "{": r"Expecting property name",
-    "[]": "it must hold a JSON object, got a list",
-    DEEP: "nested too deep",
-    '{"x": ' + DEEP[:900] + "]" * 900 + "}": "nested deeper than 64 levels",
-    '{"x": 1' + "0" * 400 + "}": "a number of 1329 bits",
-    '{"times": [1]}': "its `times` must be an object, got a list",
-    '{"times": {"fit": "x"}}': "the `times` of 'fit' must be a number of seconds",
-    '{"times": {"fit": null}}': "the `times` of 'fit'",
-    '{"times": {"fit": -1}}': "the `times` of 'fit'",
-    '{"times": {"fit": Infinity}}': "the `times` of 'fit'",
-    '{"config": [1]}': "its `config` must be an object, got a list",
-    '{"results": 3}': "its `results` must be an object, got a int",
-    '{"results": {"a": 3}}': "the `results` of 'a' must be lists of fingerprints",
-    '{"results": {"a": {"activations": "x"}}}': "the `results` of 'a'",
-    '{"versions": {}}': "must hold a digest of its content",
-}
-
-
-def test_a_record_of_another_shape_is_one_sentence_in_the_report_and_the_run(tmp_path):
-    _workdir(tmp_path, fake_results.rows(datasets=("a",)))
-    path = tmp_path / "run.json"
-    for content, told in NOT_RECORDS.items():
-        path.write_text(content)
-        with pytest.raises(boundary.FileError, match=rf"^{path} .*{told}.*delete it to report"):
-            _report(tmp_path)
-        assert run_file.earlier(path) == {}
-    path.unlink()
-    for make in (os.mkdir, os.mkfifo):
-        make(path)
-        with pytest.raises(boundary.FileError, match=rf"{path} must be a regular file, got a "):
-            _report(tmp_path)
-        assert run_file.earlier(path) == {}
-        os.rmdir(path) if path.is_dir() else path.unlink()
-    # What a person wrote needs no digest, and what a run wrote is a record.
-    path.write_text('{"times": {"fit": 0, "encode": 2.5}, "note": [1, {"a": null}]}')
-    assert run_file.earlier(path)["times"] == {"fit": 0, "encode": 2.5}
-    assert _report(tmp_path)
-    path.write_bytes(sealed.to_json(fake_results.run_record()))
-    assert run_file.earlier(path) == fake_results.run_record()
+def test_the_tables_hold_what_the_jobs_found(tmp_path):
+    rows = fake_results.rows(datasets=("a",))
+    values = [float(at) for at in range(len(rows))]
+    fake_results.keep(tmp_path, rows, metrics={"log_loss": values})
+    _report(tmp_path)
+    kept = results.read_rows(Place.parse(tmp_path / "results.parquet"))
+    assert [repr(row) for row in kept] == [repr(row) for row in rows]  # NaN is not equal to itself
+    long = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
+    assert [line["value"] for line in long] == values
+    assert {line["metric"] for line in long} == {"log_loss"}
+    assert [line["method"] for line in long] == [row.method for row in rows]
 
 
 def test_names_that_others_chose_neither_run_in_a_spreadsheet_nor_move_the_cursor(tmp_path):
@@ -242,7 +222,7 @@ def test_names_that_others_chose_neither_run_in_a_spreadsheet_nor_move_the_curso
         )
         for row in fake_results.rows(fake_results.DATASETS[:3])
     ]
-    table.write(tmp_path / "results.parquet", table.of_rows(rows))
+    fake_results.keep(tmp_path, rows)
     shown = report.report(report.ReportConfig(), tmp_path)
     assert all(line.isprintable() for line in shown.split("\n"))
     assert r"\x1b[31mred\u202e" in shown

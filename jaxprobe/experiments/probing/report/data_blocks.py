@@ -12,8 +12,14 @@ MAX_FLAGGED = 100
 MAX_TEXTS, MAX_TEXT = 5, 160  # per latent; characters of a text
 
 
-def latent_section(found: Findings, prefix: str = "") -> Section | None:
-    """Which latents the probes chose, and what they fire on; None where that was not kept."""
+def latent_section(found: Findings, prefix: str = "", place: str = "") -> Section | None:
+    """Which latents the probes chose, and what they fire on; None where that was not kept.
+
+    Args:
+        found: Of one setting.
+        prefix: Begins the section's name.
+        place: What the setting is called beside others.
+    """
     if not found.latents:
         return None
     rows = [
@@ -49,6 +55,7 @@ def latent_section(found: Findings, prefix: str = "") -> Section | None:
         tone="wrap",
     )
     title = "Which latents did the probe choose, and what do they fire on?"
+    title = f"{place}: {title}" if place else title
     return Section(name=name, title=title, blocks=[Prose(text=said), table], only="page")
 
 
@@ -96,16 +103,18 @@ def _leak_table(leaks: Mapping[str, inputs.Facts]) -> Table:
     )
 
 
-def flagged_section(found: Findings, prefix: str = "") -> Section:
-    """Fits that did not converge, counted and named."""
-    blocks: list[Block] = [Prose(text=words.flagged_sentence(found))]
-    if found.flagged:
-        blocks.append(_flagged_table(found))
-        more = len(found.flagged) - MAX_FLAGGED
-        if more > 0:
+def flagged_section(found: Sequence[Findings]) -> Section:
+    """Fits that did not converge, counted and named, setting by setting."""
+    blocks: list[Block] = []
+    for one in found:
+        where = f"{one.setting}: " if len(found) > 1 else ""
+        blocks.append(Prose(text=where + words.flagged_sentence(one)))
+        if one.flagged:
+            blocks.append(_flagged_table(one))
+            more = len(one.flagged) - MAX_FLAGGED
             tail = f"{more:,} more are in results.parquet."
-            blocks.append(Prose(text=tail, tone="small", only="page"))
-    return Section(name=f"{prefix}flagged", title="Flagged fits", blocks=blocks)
+            blocks += [Prose(text=tail, tone="small", only="page")] if more > 0 else []
+    return Section(name="flagged", title="Flagged fits", blocks=blocks)
 
 
 def _flagged_table(found: Findings) -> Table:

@@ -42,7 +42,7 @@ class Health(NamedTuple):
             between = ""
             if gap.num_datasets > 1:
                 between = f", 95 % interval {quiver.signed(gap.low)} to {quiver.signed(gap.high)}"
-            than = "are no better than" if gap.mean <= 0 else "cannot be told apart from"
+            than = "are no better than" if gap.mean <= 0 else "score about the same as"
             said.append(
                 f"its probes {than} those of a random SAE ({quiver.signed(gap.mean)} AUROC{between})"
             )

@@ -1,5 +1,6 @@
 """Findings -> the report's blocks, in the order in which they are read."""
 
+import itertools
 from collections.abc import Sequence
 
 from jaxprobe.experiments.probing import leaks as leak_report
@@ -34,9 +35,13 @@ def lay_out(found: Sequence[Findings]) -> Report:
     sections: list[Section | None] = [_verdict(found)]
     if len(found) > 1:
         sections.append(matrix_blocks.section(found))
-    for place, one in enumerate(found[:MAX_DETAILED]):
-        sections += _details(one, f"setting{place}-" if len(found) > 1 else "")
+        shown = zip(found, matrix_blocks.places(found), strict=True)
+        for i, (one, place) in enumerate(itertools.islice(shown, MAX_DETAILED)):
+            sections += _details(one, f"setting{i}-", place)
+    else:
+        sections += _details(first)
     sections += [
+        data_blocks.flagged_section(found),
         data_blocks.leak_section(found),
         record_blocks.run_section(found),
         record_blocks.method_section(first),
@@ -69,21 +74,20 @@ def _verdict(found: Sequence[Findings]) -> Section:
             " name another one by `site` of the report's config to see it. The files hold all."
         )
         said.append(Prose(text=left, tone="small"))
-    inside = Section(name="verdict-first", title=f"At {first.setting}", blocks=blocks)
-    where = Prose(text=f"At {first.setting}:", only="terminal")
+    inside = Section(name="verdict-first", title=f"In detail: {first.setting}", blocks=blocks)
+    where = Prose(text=f"In detail: {first.setting}", only="terminal")
     return Section(name="verdict", title=title, blocks=[*said, *warnings, where, inside])
 
 
-def _details(found: Findings, prefix: str) -> list[Section | None]:
+def _details(found: Findings, prefix: str = "", place: str = "") -> list[Section | None]:
     leaks = {
         name: float(rate)
         for name, facts in inputs.leak_records(found.records).items()
         if isinstance(rate := facts.get(leak_report.RATE), int | float)
     }
     return [
-        *(regime_blocks.section(found, regime, leaks, prefix) for regime in found.regimes),
-        data_blocks.latent_section(found, prefix),
-        data_blocks.flagged_section(found, prefix),
+        *(regime_blocks.section(found, regime, leaks, prefix, place) for regime in found.regimes),
+        data_blocks.latent_section(found, prefix, place),
     ]
 
 

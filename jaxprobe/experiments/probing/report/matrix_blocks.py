@@ -74,11 +74,11 @@ def headline(found: Sequence[Findings]) -> list[Block]:
 
 
 def _counted(effects: Sequence[quiver.Effect]) -> str:
-    """`worse at 3 of 16 places, better at 0 and not to be told apart at 13`."""
+    """`worse at 3 of 16 places, better at 0 and within what chance could explain at 13`."""
     ways = [quiver.direction(effect) for effect in effects]
     return (
         f"worse at {ways.count(-1)} of {words.count(len(ways), 'place')}, better at {ways.count(1)} and"
-        f" not to be told apart from chance at {ways.count(0)}"
+        f" within what chance could explain at {ways.count(0)}"
     )
 
 

@@ -20,7 +20,9 @@ PROBE_NOTE = (
 )
 
 
-def section(found: Findings, regime: str, leaks: Mapping[str, float], prefix: str = "") -> Section:
+def section(
+    found: Findings, regime: str, leaks: Mapping[str, float], prefix: str = "", place: str = ""
+) -> Section:
     """A regime under every protocol.
 
     Args:
@@ -28,6 +30,7 @@ def section(found: Findings, regime: str, leaks: Mapping[str, float], prefix: st
         regime: Its name.
         leaks: Leak rate of the paper's split by dataset, where it was measured.
         prefix: Begins every name of the section, so that they are unique on the page.
+        place: What the setting is called beside others.
     """
     parts, name = found.of_regime(regime), f"{prefix}{regime}"
     # The same figure of both protocols stands side by side.
@@ -50,8 +53,8 @@ def section(found: Findings, regime: str, leaks: Mapping[str, float], prefix: st
     controls = tables.control_table(regime, parts)
     shown = controls or Prose(text="No control was run.", tone="small", only="page")
     blocks.append(Section(name=f"{name}-controls", title="Controls", blocks=[shown]))
-    where = f" ({found.setting})" if prefix else ""
-    return Section(name=name, title=words.regime_name(regime) + where, blocks=blocks)
+    title = f"{place}: {words.regime_name(regime).lower()}" if place else words.regime_name(regime)
+    return Section(name=name, title=title, blocks=blocks)
 
 
 def _figures(part: Part, beside: Sequence[Part], prefix: str) -> list[Figure]:

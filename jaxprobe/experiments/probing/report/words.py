@@ -136,7 +136,7 @@ def _compared(effect: quiver.Effect, than: str) -> str:
     if effect.num_datasets < 2:
         return f"{way} by {size} AUROC"
     told = quiver.direction(effect) != 0
-    end = f", p {_equals(effect.p_value)}" if told else ": not to be told apart from chance"
+    end = f", p {_equals(effect.p_value)}" if told else ", which chance alone could explain"
     return f"{way} by {size} AUROC (95 % interval of the difference {interval(effect)}{end})"
 
 
