@@ -85,7 +85,12 @@ def run(
             bar.set_postfix_str(name)
             plan = plan_of(experiment, config, workspace, name)
             jobs = [one for one in plan if one.place.name not in done]
-            _run_all(jobs, experiment, workspace, config.fit.workers, record, bar)
+            _run_all(jobs, experiment, workspace, _workers(config), record, bar)
+
+
+def _workers(config: Any) -> int:
+    """Jobs at once; one where the experiment's config has no say in it."""
+    return getattr(getattr(config, "fit", None), "workers", 1)
 
 
 def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str) -> list[Planned]:
