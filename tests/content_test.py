@@ -112,7 +112,7 @@ def written(tmp_path_factory):
         about={"record": "x", "chosen": [{"latent": 3}]},
     )
     results.write_job(work.jobs / "a-1.parquet", scored)
-    name = records.keep(work, {"times": {"fit": 1.5}, "solver": "converged"})
+    name = records.keep(work, fake_results.run_record())
     plans.write(work, CONFIG, None, record=name, objects=["a-1.parquet"], facts={"leaks": {}})
     begun = Workdir.parse(root / "begun")
     Workspace(begun).begin()
@@ -413,8 +413,8 @@ def test_an_sae_of_the_first_format_is_read_with_a_warning(tmp_path, caplog):
 
 def test_a_record_that_a_person_edited_is_refused_by_name(tmp_path):
     work = Workdir.parse(tmp_path)
-    name = records.keep(work, {"solver": "converged"})
-    assert records.keep(work, {"solver": "converged"}) == name  # named by what it says
+    name = records.keep(work, fake_results.run_record())
+    assert records.keep(work, fake_results.run_record()) == name  # named by what it says
     path = tmp_path / "records" / f"{name}.json"
     path.write_text(path.read_text().replace("converged", "published"))
     with pytest.raises(ValueError, match=rf"{name}\.json .*restore it from a copy"):

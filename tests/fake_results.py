@@ -147,7 +147,7 @@ def keep(root, rows, record=None, asked=None, **more):
     results.write_job(work.jobs / name, results.Scored(rows=rows, about=about, **more))
     facts = {"leaks": LEAKS}
     asked = asked or dataclasses.asdict(config())
-    plans.write(work, asked, None, record=key, objects=[name], facts=lambda: facts)
+    plans.write(work, asked, None, record=key, objects=[name], facts=facts)
     times = {"extract": 88.21, "train_sae": 131.0, "fit": 40.5}
     work.run_file.replace(sealed.to_json({"times": times}))
     return root

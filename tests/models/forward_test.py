@@ -116,7 +116,7 @@ def test_wrong_arguments_are_refused(model, batch):
         with pytest.raises(ValueError, match="`tokens_BT` must hold whole numbers"):
             make_forward(model, ["embed"])(bad, batch[1])
     with pytest.raises(ValueError, match="unknown pooling 'mean'"):
-        make_forward(model, [EMBED], "mean")
+        make_forward(model, [EMBED], "median")
     forward = make_forward(model, [EMBED])
     with pytest.raises(ValueError, match="`tokens_BT` must lie in 0 to 319, got 320"):
         forward(np.full((1, 2), 320, np.int32), np.array([2], np.int32))
