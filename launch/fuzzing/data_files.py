@@ -110,7 +110,7 @@ def make_run(folder: Path) -> None:
     )
     results.write_job(work.jobs / "d.parquet", scored)
     leaks = {"leaks": {"d": {"rows": 10, "leak rate": 0.0}}}
-    plans.write(work, _CONFIG, None, record=record, objects=["d.parquet"], facts=lambda: leaks)
+    plans.write(work, _CONFIG, None, record=record, objects=["d.parquet"], facts=leaks)
     Workspace(work).begin()
 
 
