@@ -10,7 +10,8 @@ Expected: on two idle CPU cores 2.9 h of extraction (17.9M tokens at 1,710 a sec
           latents, 50 min of fits and as long again for the controls; 3 GB of memory, 4 GB of disk.
           BUILD_NOTES.md has the table
 Parts:    launch/extract.py and launch/train_sae.py once, then launch/run.py --shard=0/4 ...
-          --shard=3/4 on four machines, then launch/run.py without --shard, which merges them
+          --shard=3/4 on four machines, then launch/run.py without --shard, which writes
+          the report
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681,
           sections 3 and 4
 """

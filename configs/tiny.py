@@ -2,6 +2,8 @@
 
 Command:  python launch/run.py --config=configs/tiny.py
           python launch/run.py --config=configs/tiny.py:layers    16 sites, four small SAEs at each
+Expected: 50 s of CPU time for the one site, 4 min of it for the layers: baselines at all 16 sites,
+          64 SAEs, 368 probes, 0.2 GB of disk
 """
 
 from ml_collections import ConfigDict
