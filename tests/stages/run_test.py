@@ -267,7 +267,7 @@ def test_shards_make_the_objects_of_the_whole_job(loads, quick, tmp_path):
         for index in range(2)
     ]
     with pytest.raises(ValueError, match="leave --shard out"):
-        stage.run(shards[0], root)
+        stage.run(shards[0], root, ("train_sae", "fit"))
     with pytest.raises((FileNotFoundError, StoreError), match=r"run the extract stage"):
         stage.run(shards[0], root, ("encode",))
     stage.run(config, root, ("extract", "train_sae"))
