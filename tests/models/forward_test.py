@@ -115,7 +115,7 @@ def test_wrong_arguments_are_refused(model, batch):
     for bad in (batch[0].astype(np.float32), [["a"] * 24] * 4):
         with pytest.raises(ValueError, match="`tokens_BT` must hold whole numbers"):
             make_forward(model, ["embed"])(bad, batch[1])
-    with pytest.raises(ValueError, match="unknown pooling 'mean'"):
+    with pytest.raises(ValueError, match="unknown pooling 'median'"):
         make_forward(model, [EMBED], "median")
     forward = make_forward(model, [EMBED])
     with pytest.raises(ValueError, match="`tokens_BT` must lie in 0 to 319, got 320"):
@@ -124,6 +124,19 @@ def test_wrong_arguments_are_refused(model, batch):
         forward(batch[0], batch[1] + 1)
     with pytest.raises(ValueError, match="`length_B` must have shape"):
         forward(batch[0], batch[1][:2])
+
+
+def test_mean_and_max_read_every_real_token_but_the_first(model, batch):
+    tokens_BT, length_B = batch
+    found = make_forward(model, [EMBED], ("tokens", "mean", "max"))(tokens_BT, length_B)
+    site = Site.parse(EMBED) if isinstance(EMBED, str) else EMBED
+    x_BTD = np.asarray(found[site, "tokens"])
+    for row, length in enumerate(length_B.tolist()):
+        read_TD = x_BTD[row, min(1, length - 1) : length].astype(np.float64)
+        np.testing.assert_allclose(
+            found[site, "mean"][row], read_TD.mean(axis=0), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_array_equal(found[site, "max"][row], read_TD.max(axis=0))
 
 
 def test_model_knows_itself(model, tiny_path, make_tiny):
