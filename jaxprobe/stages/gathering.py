@@ -93,7 +93,8 @@ def _fresh(part: Scored, seen: set[tuple]) -> Scored:
     return Scored(
         rows=[part.rows[at] for at in kept],
         metrics={name: [values[at] for at in kept] for name, values in part.metrics.items()},
-        about=part.about,
+        # What a probe chose is told by the job whose rows stand on the page.
+        about=part.about if len(kept) == len(keys) else {"record": part.about.get("record", "")},
     )
 
 
