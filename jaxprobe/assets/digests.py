@@ -22,7 +22,7 @@ _known: dict[tuple[int, ...], str] = {}
 
 
 class AssetError(RuntimeError):
-    """Bytes that cannot be had, or are not the pinned ones; the message says what to put where."""
+    """Bytes that are unavailable, or not the pinned ones; the message says which file to put where."""
 
 
 def file_sha256(path: Path) -> str:

@@ -22,7 +22,7 @@ def fetch_hub(rest: str, skip: Sequence[str] = ()) -> Path:
 
     Raises:
         ValueError: Malformed, or a path that the repository lacks.
-        AssetError: It cannot be had.
+        AssetError: It is unavailable.
     """
     found = re.fullmatch(r"([^/@]+/[^/@]+)(?:/([^@]*))?(?:@(.+))?", rest)
     parts = re.split("[/@]", rest)

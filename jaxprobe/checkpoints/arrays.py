@@ -105,7 +105,7 @@ def fields(
 
     Args:
         arrays: What the file holds.
-        keys: Names in the file, and the fields that they fill.
+        keys: Array name in the file -> field that it fills.
         path: The file, for messages.
         transposed: Names of matrices that are stored the other way round.
 

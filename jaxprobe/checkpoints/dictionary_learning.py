@@ -57,7 +57,7 @@ SUBTRACTS_BIAS = {
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     return any(place.has(name) for name in FILE_NAMES)
 
 

@@ -1,4 +1,4 @@
-"""What `load_sae` was asked for, against what lies there: one SAE, and options that mean something."""
+"""What `load_sae` was asked for, against the files that are there: one SAE, and options that mean something."""
 
 import fnmatch
 import numbers

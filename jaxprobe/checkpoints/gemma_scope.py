@@ -38,7 +38,7 @@ _OTHER_NAMES = {  # of the transcoders' files, in lower case
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     if place.file is not None:
         return place.file.suffix == ".npz"
     return place.has(FILE_NAME)

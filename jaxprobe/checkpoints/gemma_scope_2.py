@@ -33,7 +33,7 @@ _FOLDERS = r"(?:^|/)(resid_post|mlp_out|attn_out|transcoder)(?:_all)?/layer_([0-
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     return place.has(FILE_NAME)
 
 

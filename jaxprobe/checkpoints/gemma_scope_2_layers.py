@@ -29,7 +29,7 @@ _FILE = r"params_layer_(\d+)\.safetensors"
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     if place.file is not None:
         return bool(re.fullmatch(_FILE, place.file.name))
     return any(place.folder.glob("params_layer_*.safetensors"))

@@ -33,7 +33,7 @@ KEYS = {
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     return place.has(CONFIG_NAME, FILE_NAME)
 
 

@@ -39,7 +39,7 @@ AVERAGE_NORM = "dataset_average_activation_norm."
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     return place.has(CONFIG_NAME, FILE_NAME)
 
 

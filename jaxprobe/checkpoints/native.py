@@ -40,7 +40,7 @@ FRAME = {"shift": "shift_D", "W_skip": "W_skip_DE"}  # arrays of the frame
 
 
 def matches(place: places.Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     if place.file is not None:
         return place.file.suffix == ".safetensors"
     return place.has(FILE_NAME)
@@ -152,7 +152,7 @@ def _text(metadata: Mapping[str, object], own: Mapping[str, Any]) -> str:
     """The header: what the user says of an SAE, and what its weights say.
 
     Raises:
-        ValueError: Metadata that JSON has no word for, or that contradict the weights.
+        ValueError: Metadata that JSON cannot hold, or that contradict the weights.
     """
     if metadata.get("format_version") in READABLE:  # of a loaded SAE, which is saved as this one
         metadata = {**metadata, "format_version": FORMAT_VERSION}
@@ -199,7 +199,7 @@ def bos(place: places.Place) -> str:
 
 
 def _keys(core) -> dict[str, str]:
-    """Names in the file, and the fields that they fill, of an architecture or one of it."""
+    """File array name -> field, for an SAE class or an instance of one."""
     fields = (field.name for field in dataclasses.fields(core) if not _is_static(field))
     return {re.sub(r"_[A-Z]+$", "", name): name for name in fields}
 

@@ -22,7 +22,7 @@ GOODFIRE = {
 
 
 def matches(place: Place) -> bool:
-    """Whether this may be the layout of what lies there."""
+    """Whether the files there may have this layout."""
     if place.file is not None:
         return place.file.suffix in (".pt", ".pth") and place.file.name != "ae.pt"
     return len(_files(place)) == 1

@@ -45,7 +45,7 @@ IGNORED = ("scaling_factor", "finetuning_scaling_factor", "sparsity")
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     return place.has(CONFIG_NAME, FILE_NAME)
 
 

@@ -41,7 +41,7 @@ def save(folder: Place, sae, metadata: Mapping[str, Any]) -> Place:
         The weight file.
 
     Raises:
-        ValueError: An SAE or a site that SAELens has no word for.
+        ValueError: An SAE or a site that the SAELens format cannot express.
     """
     check_sae(sae, d_out=core_of(sae).b_dec_D.shape[-1])
     core = core_of(sae)
@@ -85,11 +85,13 @@ def _check(sae, transcodes: bool) -> bool:
     """Whether the decoder's bias is subtracted from inputs.
 
     Raises:
-        ValueError: What surrounds the autoencoder cannot be said in SAELens' words.
+        ValueError: The SAELens format cannot express what surrounds the autoencoder.
     """
     core = core_of(sae)
     if isinstance(core, GroupMaxSae):
-        raise ValueError("SAELens' layout has no word for this SAE; save it in the layout jaxprobe")
+        raise ValueError(
+            "the SAELens format has no GroupMax architecture; save this SAE in the layout jaxprobe"
+        )
     framed = sae if isinstance(sae, FramedSae) else None
     if framed is None:
         return False

@@ -29,7 +29,7 @@ KEYS = {
 
 
 def matches(place: Place) -> bool:
-    """Whether this is the layout of what lies there."""
+    """Whether the files there have this layout."""
     if not place.has(CONFIG_NAME, FILE_NAME):
         return False
     try:

@@ -58,8 +58,8 @@ def check_identity(found: Mapping, wanted: Mapping, path: Place | PathLike | str
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise ValueError(
-                f"{path} was made with {key} = {found.get(key)!r:.200}, and {key} ="
-                f" {wanted.get(key)!r:.200} is asked; use another folder, or delete the file"
+                f"{path} was written with {key} = {found.get(key)!r:.200}; this run has {key} ="
+                f" {wanted.get(key)!r:.200}. Use another folder, or delete the file"
             )
 
 

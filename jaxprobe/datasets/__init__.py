@@ -35,7 +35,7 @@ def names(source: str = DEFAULT_SOURCE) -> tuple[str, ...]:
 
     Raises:
         ValueError: The source does not hold the published layout.
-        AssetError: It cannot be had.
+        AssetError: It is unavailable.
     """
     return tuple(_master(_Layout.open(source)))
 
@@ -56,7 +56,7 @@ def load_classes(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextD
 
     Raises:
         ValueError: An unknown name, or bad content: file, line and remedy are named.
-        AssetError: The file or the source cannot be had.
+        AssetError: The file or the source is unavailable.
     """
     text = os.fspath(name)
     if is_file(text):
@@ -137,7 +137,7 @@ def load(name: str | os.PathLike, source: str = DEFAULT_SOURCE) -> TextDataset:
 
     Raises:
         ValueError: An unknown name, or bad content: file, line and remedy are named.
-        AssetError: The file or the source cannot be had.
+        AssetError: The file or the source is unavailable.
     """
     text = os.fspath(name)
     if is_file(text):

@@ -182,7 +182,7 @@ def _check_site(model: Model, site: Site) -> None:
     if site.stream not in STREAMS or site.block < lowest or (lowest and site.block != lowest):
         raise ValueError(
             f"a site has a stream of {', '.join(STREAMS)} and a block from 0 (`embed`: -1), got"
-            f" {site!r}; make it by Site.parse, for example of blocks.0.resid_post"
+            f" {site!r}; make it with Site.parse, for example Site.parse('blocks.0.resid_post')"
         )
     if site.block >= model.num_blocks:
         raise ValueError(

@@ -46,7 +46,10 @@ def device_mesh(data: int, model: int) -> Mesh | None:
     checks.check_positive("model", model)
     devices = jax.devices()
     if data * model > len(devices):
-        raise ValueError(f"a mesh of {data} x {model} devices is wanted, there are {len(devices)}")
+        raise ValueError(
+            f"a mesh of {data} x {model} needs {data * model} devices, this process has"
+            f" {len(devices)}; use a smaller `data` or `model`"
+        )
     if data * model == 1:
         return None
     return Mesh(np.array(devices[: data * model]).reshape(data, model), (DATA, MODEL))

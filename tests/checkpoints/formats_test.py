@@ -820,7 +820,7 @@ def test_exports_refuse_what_a_layout_has_no_word_for(tmp_path):
     topk = saes.TopKSae(**weights, k=3)
     with pytest.raises(ValueError, match=r"one threshold per latent.*got TopKSae"):
         checkpoints.save_sae(tmp_path, topk, {}, layout="gemma_scope")
-    with pytest.raises(ValueError, match="SAELens' layout has no word"):
+    with pytest.raises(ValueError, match="SAELens format has no GroupMax"):
         checkpoints.save_sae(tmp_path, saes.GroupMaxSae(**weights, k=3), {}, layout="sae_lens")
     with pytest.raises(ValueError, match="standard and jumprelu only, got topk"):
         metadata = {"output_site": "blocks.3.mlp_out"}

@@ -70,7 +70,7 @@ def test_a_training_state_comes_back_from_any_place(saes):
     training_state.save(where, state, {"run": 1})
     found = training_state.load(where, state, {"run": 1})
     assert found["step"].tolist() == [0, 1, 2] and found["w"].tolist() == [[1, 1], [1, 1]]
-    with pytest.raises(ValueError, match=r"state\.safetensors was made with run = 1"):
+    with pytest.raises(ValueError, match=r"state\.safetensors was written with run = 1"):
         training_state.load(where, state, {"run": 2})
     where.replace(where.read()[:-1] + b"x")
     with pytest.raises(boundary.FileError, match="does not hold what was written"):

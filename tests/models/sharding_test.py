@@ -112,7 +112,7 @@ def test_rules_on_axis_names():
 def test_meshes_by_their_shape():
     assert sharding.device_mesh(1, 1) is None
     assert dict(sharding.device_mesh(1, 2).shape) == {"data": 1, "model": 2}
-    with pytest.raises(ValueError, match="99 x 1 devices is wanted"):
+    with pytest.raises(ValueError, match="99 x 1 needs 99 devices"):
         sharding.device_mesh(99, 1)
 
 
