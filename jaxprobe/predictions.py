@@ -1,6 +1,9 @@
 """Per-example scores and fitted probes that a job keeps, beside its result object."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +12,7 @@ from jaxprobe.jobs import Evaluation, Job
 from jaxprobe.place import Place
 from jaxprobe.workdir import Workdir
 
+ABOUT = "about.json"  # beside a job's probes
 _ENTRY = "predictions"
 _AGAIN = "delete the job's object below results/ and run the fit stage again"
 
@@ -22,22 +26,42 @@ def keep(work: Workdir, name: str, job: Job, found: Sequence[Evaluation]) -> Non
         job: The job.
         found: Split by split, arrow by arrow.
     """
-    arrays, entries = {}, []
+    arrays, probes = {}, []
     for number, one in enumerate(found):
         split, arrow = divmod(number, len(job.arrows))
         if one.probe is not None:
             one.probe.save(work.probes / name / f"{split}-{arrow}.safetensors")
+            probes.append(f"{split}-{arrow}")
         if one.prediction is not None:
             for test in job.splits[split].tests:
-                key = f"{split}/{arrow}/{test.name}"
+                key = f"{split}-{arrow}/{test.name}"
                 arrays[key] = np.asarray(one.prediction.score_M[test.name], np.float32)
                 arrays[f"{key}/row"] = np.asarray(test.row_M, np.int64)
                 arrays[f"{key}/y"] = np.asarray(test.y_M, np.int8)
-            entries.append({"split": split, "arrow": str(job.arrows[arrow])})
+    about = _about(job)
+    if probes:
+        (work.probes / name / ABOUT).replace(sealed.to_json({**about, "probes": probes}))
     if arrays:
-        record = {"dataset": job.dataset.name, "site": str(job.site), "entries": entries}
         place = work.predictions / f"{name}.safetensors"
-        place.replace(sealed.to_safetensors(arrays, _ENTRY, record))
+        place.replace(sealed.to_safetensors(arrays, _ENTRY, about))
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What the numbers in names of files and arrays, `SPLIT-ARROW`, stand for."""
+    return {
+        "dataset": job.dataset.name,
+        "site": str(job.site),
+        "splits": [
+            {
+                "regime": split.regime,
+                "level": None if math.isnan(split.level) else split.level,
+                "protocol": split.protocol,
+                "seed": split.seed,
+            }
+            for split in job.splits
+        ],
+        "arrows": [dataclasses.asdict(arrow) for arrow in job.arrows],
+    }
 
 
 def read(place: Place) -> tuple[dict, dict[str, np.ndarray]]:

@@ -140,18 +140,11 @@ OPENS = {
 }
 ONE_DOOR = ("store", "results", "workdir", "workspace", "stages", "experiments")
 # Files that are no artefacts, or that have not come to `place` yet.
-OTHER_DOORS = {
-    "stages/estimate.py": "rates, kept in the user's cache",
-    "stages/reporting/page.py": "the page's style and script, which are part of the package",
-    # To come to `place` with the generic stages.
-    **dict.fromkeys(
-        [f"stages/{name}.py" for name in ("latents", "report", "run", "run_file", "train_sae")],
-        "written by paths",
-    ),
-}
+OTHER_DOORS = {"stages/estimate.py": "rates, kept in the user's cache"}
 
 
 def test_artefacts_have_one_door():
+    assert all((PACKAGE / name).exists() for name in OTHER_DOORS)
     for path in modules():
         name = str(path.relative_to(PACKAGE))
         if room_of(path) not in ONE_DOOR or name in OTHER_DOORS:

@@ -27,24 +27,23 @@ def shown_k(job: Job) -> int:
 
 
 def chosen(
-    job: Job, split: Split, probe: FittedProbe | None, latents: DatasetLatents, union_U: np.ndarray
+    job: Job, split: Split, probe: FittedProbe | None, latents: DatasetLatents
 ) -> list[dict[str, Any]]:
     """The latents that a fitted probe weighs most, as JSON types.
 
     Args:
         job: Whose probe.
         split: What it was fitted on; only the paper's protocol is told of.
-        probe: The probe; None where the method keeps it to itself.
-        latents: Kept latents of the dataset.
-        union_U: Columns of `latents` that the probe's matrix holds.
+        probe: The probe of the SAE's latents; None where the method keeps it to itself.
+        latents: Kept latents of the dataset, those that the probe reads among them.
 
     Returns:
         Per latent its number in the SAE, its weight, and the training texts on which it fires most.
     """
     if probe is None or probe.latents is None or split.protocol != "paper" or not _linear(probe):
         return []
-    weight_K, column_K = np.asarray(probe.weights), union_U[np.asarray(probe.latents)]
-    z_NK = latents.rows.dense(column_K)
+    weight_K, latent_K = np.asarray(probe.weights), np.asarray(probe.latents)
+    z_NK = latents.rows.dense(np.searchsorted(latents.latent_U, latent_K))
     # A weight counts by how far its latent moves: one that hardly fires says little at any weight.
     share_K = np.abs(weight_K) * z_NK[split.train_N].std(axis=0)
     order = np.argsort(-share_K, kind="stable")[:NUM_LATENTS]
@@ -53,7 +52,7 @@ def chosen(
             "dataset": split.dataset,
             "sae": job.arrow.features,
             "site": str(job.site),
-            "latent": int(latents.latent_U[column_K[at]]),
+            "latent": int(latent_K[at]),
             "weight": float(weight_K[at]),
             "texts": _strongest(job.dataset.texts, split.train_N, z_NK[:, at]),
         }

@@ -12,7 +12,7 @@ from jaxprobe.base import Split
 from jaxprobe.features.kept import DatasetLatents
 from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
 from jaxprobe.methods import chosen
-from jaxprobe.probes import PROBES, Scores, grid
+from jaxprobe.probes import PROBES, FittedProbe, Scores, grid
 from jaxprobe.workspace import Workspace
 
 KEPT = ("scores", "probes")
@@ -54,8 +54,10 @@ class Engine:
             # A library's probe brings its own arithmetic and memory.
             **({} if PROBES[method].on_host else self._settings()),
         )
+        if scores.probes is not None and columns is not None:
+            scores = _of_the_sae(scores, job, workspace, union_U)
         found = _evaluations(method, scores, splits, len(counts), self.keep)
-        return _with_chosen(found, job, workspace, scores, union_U) if chosen.wanted(job) else found
+        return _with_chosen(found, job, workspace, scores) if chosen.wanted(job) else found
 
     def _settings(self) -> dict:
         return {"dtype": self.dtype, "memory_gib": self.memory_gib}
@@ -103,8 +105,23 @@ def _latents(job: Job, workspace: Workspace) -> DatasetLatents:
     return workspace.latents(*job.reads())
 
 
+def _of_the_sae(scores: Scores, job: Job, workspace: Workspace, union_U: np.ndarray) -> Scores:
+    """Scores whose fitted probes read all of the SAE's latents, not the few columns that the job loads."""
+    latent_U = _latents(job, workspace).latent_U[union_U]
+    d_sae = workspace.sae(job.arrow.features, job.site).d_sae
+
+    def whole(probe: FittedProbe | None) -> FittedProbe | None:
+        if probe is None or probe.latents is None:
+            return probe
+        latents = latent_U[np.asarray(probe.latents)]
+        return dataclasses.replace(probe, latents=latents, num_features=d_sae)
+
+    probes = tuple(tuple(map(whole, of_split)) for of_split in scores.probes or ())
+    return dataclasses.replace(scores, probes=probes)
+
+
 def _with_chosen(
-    found: list[Evaluation], job: Job, workspace: Workspace, scores: Scores, union_U: np.ndarray
+    found: list[Evaluation], job: Job, workspace: Workspace, scores: Scores
 ) -> list[Evaluation]:
     """Evaluations with what the probes of one k weigh most."""
     latents, k = _latents(job, workspace), chosen.shown_k(job)
@@ -112,7 +129,7 @@ def _with_chosen(
         for a, arrow in enumerate(job.arrows):
             if arrow.k == k:
                 at = s * len(job.arrows) + a
-                told = chosen.chosen(job, split, _nested(scores.probes, (s, a)), latents, union_U)
+                told = chosen.chosen(job, split, _nested(scores.probes, (s, a)), latents)
                 found[at] = dataclasses.replace(found[at], chosen=told)
     return found
 

@@ -4,12 +4,9 @@ The file is safetensors with a digest of its own bytes (see `sealed`); its heade
 of the method and of the kind of model, the arrays are the model's. No pickle is read or written.
 """
 
-import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprobe import arguments, checks, sealed
+from jaxprobe.place import Place
 from jaxprobe.probes.knn import NeighboursModel
 from jaxprobe.probes.linear_model import LinearModel
 from jaxprobe.probes.mlp import NetworkModel
@@ -121,7 +119,7 @@ class FittedProbe:
             return self.weights  # which says why there is none
         return self.model.intercept
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike | Place) -> None:
         """Writes a safetensors file, whole or not at all; `load_probe` reads it.
 
         Raises:
@@ -137,7 +135,7 @@ class FittedProbe:
             "num_features": self.num_features,
             "number_format": self.number_format,
         }
-        _write(Path(path), *sealed.to_safetensors(arrays, _ENTRY, record))
+        Place.parse(path).replace(sealed.to_safetensors(arrays, _ENTRY, record))
 
     def __repr__(self) -> str:
         """Sizes, not the numbers."""
@@ -150,7 +148,7 @@ jax.tree_util.register_dataclass(
 )
 
 
-def load_probe(path: str | os.PathLike) -> FittedProbe:
+def load_probe(path: str | os.PathLike | Place) -> FittedProbe:
     """Reads what `FittedProbe.save` wrote.
 
     Raises:
@@ -170,7 +168,7 @@ def load_probe(path: str | os.PathLike) -> FittedProbe:
         >>> bool((again(x) == probe(x)).all())
         True
     """
-    record, arrays = sealed.read_safetensors(Path(path), _ENTRY, _AGAIN)
+    record, arrays = sealed.read_safetensors(path, _ENTRY, _AGAIN)
     try:
         if record.get("version") != VERSION:
             raise ValueError(
@@ -267,20 +265,3 @@ def _model(kind: type, arrays: Mapping[str, np.ndarray]) -> Any:
             inside = inside[folder]
         inside[last] = array
     return kind(**fields)
-
-
-def _write(path: Path, *content: bytes | memoryview) -> None:
-    """Writes a file beside its place and moves it there."""
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            for part in content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(file.name)
-            raise

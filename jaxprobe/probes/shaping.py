@@ -59,7 +59,8 @@ def shaped(
 def _prediction(outcome: Outcome, split: base.Split, valid_auroc) -> base.Prediction:
     """An outcome without its padding."""
     score_M, valid_score_FN = outcome.score_M, outcome.valid_score_FN
-    assert score_M is not None and valid_score_FN is not None  # they were asked for
+    if score_M is None or valid_score_FN is None:
+        raise ValueError("a prediction needs an outcome's scores: ask for them with `keep_scores`")
     sizes = [len(test.row_M) for test in split.tests]
     starts = np.cumsum([0, *sizes])
     return base.Prediction(
