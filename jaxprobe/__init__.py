@@ -3,8 +3,10 @@
 from jaxprobe import datasets as datasets
 from jaxprobe.assets import AssetError as AssetError
 from jaxprobe.assets import fetch as fetch
+from jaxprobe.base import Column as Column
 from jaxprobe.base import Site as Site
 from jaxprobe.base import Split as Split
+from jaxprobe.base import TestSet as TestSet
 from jaxprobe.base import TextDataset as TextDataset
 from jaxprobe.checkpoints import LoadedSae as LoadedSae
 from jaxprobe.checkpoints import decode as decode
@@ -12,6 +14,7 @@ from jaxprobe.checkpoints import encode as encode
 from jaxprobe.checkpoints import load_sae as load_sae
 from jaxprobe.checkpoints import save_sae as save_sae
 from jaxprobe.compiling import cache_compiled_programs as cache_compiled_programs
+from jaxprobe.metrics import METRICS as METRICS
 from jaxprobe.metrics import accuracy as accuracy
 from jaxprobe.metrics import auroc as auroc
 from jaxprobe.metrics import average_precision as average_precision
@@ -44,9 +47,11 @@ from jaxprobe.store import ActivationStore as ActivationStore
 
 __version__ = "0.1.0"
 __all__ = [
+    "METRICS",
     "PROBES",
     "ActivationStore",
     "AssetError",
+    "Column",
     "FittedProbe",
     "JumpReluSae",
     "LoadedSae",
@@ -57,6 +62,7 @@ __all__ = [
     "Scores",
     "Site",
     "Split",
+    "TestSet",
     "TextDataset",
     "__version__",
     "accuracy",

@@ -58,7 +58,12 @@ def load_saes(job: Common) -> tuple[LoadedSae, ...]:
     )
 
 
-def check_inputs(experiment: Experiment, job: Common, named: Sequence[LoadedSae]) -> None:
+def check_inputs(
+    experiment: Experiment,
+    job: Common,
+    named: Sequence[LoadedSae],
+    identity: models.ModelIdentity,
+) -> None:
     """Looks at datasets, the model and the named SAEs before anything is computed.
 
     Raises:
@@ -67,7 +72,6 @@ def check_inputs(experiment: Experiment, job: Common, named: Sequence[LoadedSae]
     """
     names = experiment.names(job)
     datasets.check_names(names, job.source)
-    identity = models.identify(job.model, job.dtype)
     trained = saes_to_train(job)
     for site in (*sites_of(job), *(one.site for one in trained)):
         if site.block >= identity.num_blocks:

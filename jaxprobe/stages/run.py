@@ -117,6 +117,8 @@ class _Job:
         self.asked = self.config = config.job
         self.experiment: Experiment = EXPERIMENTS[config.job.experiment]
         self.file = RunFile(work, self.shard)
+        # A large vocabulary takes half a second to read, and several stages ask.
+        self._identify = functools.cache(models.identify)
 
     def prepare(self, stages: Sequence[str]) -> None:
         """Refuses, before anything is written, what would be refused in the end."""
@@ -125,8 +127,9 @@ class _Job:
         config = self.experiment.installed(with_stored_sites(self.config))
         self.config = dataclasses.replace(config, bos=_agreed_bos(config))
         named = preflight.load_saes(self.config) if _READ_SAES & {*stages} else ()
-        preflight.check_inputs(self.experiment, self.config, named)
-        extract.check_same_way(self.config, self.work.activations, models.identify)
+        identity = self._identify(self.config.model, self.config.dtype)
+        preflight.check_inputs(self.experiment, self.config, named, identity)
+        extract.check_same_way(self.config, self.work.activations, self._identify)
         self.workspace = self._workspace(named)
         self.names = self.experiment.names(self.config)
         if self.shard is not None:
@@ -181,7 +184,7 @@ class _Job:
             self._request,
             place,
             shared=shared,
-            identify=models.identify,
+            identify=self._identify,
             make_forward=models.make_forward,
         )
         self.workspace.read_from(shards.activations(self.shard, self.work))
@@ -229,7 +232,7 @@ class _Job:
     def left(self) -> estimate.Estimate:
         """What is left to do, and about how long it takes."""
         config, place = self.config, shards.activations(self.shard, self.work)
-        width = models.identify(config.model, config.dtype).d_model
+        width = self._identify(config.model, config.dtype).d_model
         texts = extract.outstanding(self._request, place, self.work.activations)
         have = is_store(place) and not texts
         waiting = saes_to_train(config)

@@ -494,7 +494,7 @@ def test_names_sites_and_sizes_are_checked_before_extraction(
     }
     job = stage.RunConfig.from_mapping(mapping(paths, **changes))
     if message is None:
-        preflight.check_inputs(stage.EXPERIMENTS["probing"], job.job, ())
+        preflight.check_inputs(stage.EXPERIMENTS["probing"], job.job, (), fakes.FakeModel())
         return
     with pytest.raises(ValueError, match=message):
         stage.run(job, tmp_path / "run")
