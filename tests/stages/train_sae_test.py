@@ -186,7 +186,7 @@ def test_the_number_of_devices_changes_only_the_order_of_sums(tmp_path):
 def test_another_config_or_store_is_refused(trained):
     store, folder, _ = trained
     other = dataclasses.replace(TINY, learning_rate=0.5)
-    with pytest.raises(ValueError, match=r"learning_rate = 0.01, and learning_rate = 0.5"):
+    with pytest.raises(ValueError, match=r"learning_rate = 0.01; this run has learning_rate = 0.5"):
         train_sae(other, store, folder)
     with pytest.raises(ValueError, match="tokens = "):
         train_sae(TINY, FakeStore(num_prompts=699), folder)
@@ -296,7 +296,7 @@ def test_damaged_or_foreign_state_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(stage.training_state, "save", save_twice)
     with pytest.raises(KeyboardInterrupt):
         train_sae(TINY, FakeStore(), tmp_path)
-    with pytest.raises(ValueError, match=r"seed = 0, and seed = 1"):
+    with pytest.raises(ValueError, match=r"seed = 0; this run has seed = 1"):
         train_sae(dataclasses.replace(TINY, seed=1), FakeStore(), tmp_path)
     state = tmp_path / stage.STATE_NAME
     state.write_bytes(state.read_bytes()[:-9])
