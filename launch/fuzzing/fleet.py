@@ -98,6 +98,7 @@ class _Child:
             **{"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"},
         }
         state.forget_place(self.state)  # else the next would seem to hang while it imports
+        self.seen, self.since = None, time.monotonic()
         arguments = json.dumps({**self.arguments, "reader": reader, "first": first})
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -111,7 +112,9 @@ class _Child:
         """Whether it hangs or has died, in words; None while it works or when it has finished."""
         place, code = state.place(self.state), self.process.poll()
         if code is None:
-            if place.number >= 0 and time.monotonic() - place.begun > HANG_SECONDS:
+            if place != self.seen:  # timed by this side: what the other writes may be half written
+                self.seen, self.since = place, time.monotonic()
+            if place.number >= 0 and time.monotonic() - self.since > HANG_SECONDS:
                 self.process.kill()
                 self.process.wait()
                 return f"hung for more than {HANG_SECONDS:.0f} s"

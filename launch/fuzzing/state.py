@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-_HEAD = struct.Struct("<QQd")
+_HEAD = struct.Struct("<QQ")
 _COUNT = struct.Struct("<Q")
 
 
@@ -15,12 +15,10 @@ class Place(NamedTuple):
     Attributes:
         reader: Index of the reader in work.
         number: The file in work; -1 before the first.
-        begun: When it was begun, in monotonic seconds.
     """
 
     reader: int
     number: int
-    begun: float
 
 
 class State:
@@ -33,13 +31,13 @@ class State:
 
     def begin(self, place: Place) -> None:
         """Says which file is read next, and counts it: should it be the last, it was one."""
-        _HEAD.pack_into(self._view, 0, place.reader, place.number + 1, place.begun)
+        _HEAD.pack_into(self._view, 0, place.reader, place.number + 1)
         at = _HEAD.size + place.reader * _COUNT.size
         _COUNT.pack_into(self._view, at, _COUNT.unpack_from(self._view, at)[0] + 1)
 
     def rest(self, reader: int) -> None:
         """Says that no file is in work."""
-        _HEAD.pack_into(self._view, 0, reader, 0, 0.0)
+        _HEAD.pack_into(self._view, 0, reader, 0)
 
 
 def create(path: Path, num_readers: int) -> None:
@@ -54,9 +52,9 @@ def forget_place(path: Path) -> None:
 
 
 def place(path: Path) -> Place:
-    """Where the worker is, or was."""
-    reader, number, begun = _HEAD.unpack_from(path.read_bytes())
-    return Place(reader, number - 1, begun)
+    """Where the worker is, or was; a number that nobody wrote, should it be written at this moment."""
+    reader, number = _HEAD.unpack_from(path.read_bytes())
+    return Place(reader, number - 1)
 
 
 def counts(path: Path) -> list[int]:

@@ -89,7 +89,7 @@ class Worker:
         )
 
     def _one(self, number: int, path: Path, content: bytes) -> None:
-        self.state.begin(Place(self.arguments["reader"], number, time.monotonic()))
+        self.state.begin(Place(self.arguments["reader"], number))
         wrong = outcome(self.reader, self.cases, path, content, self.watch)
         if wrong:
             _keep(Path(self.arguments["found"]), self.name, number, wrong, path, content)
