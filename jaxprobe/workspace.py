@@ -237,7 +237,7 @@ class Workspace:
             if place not in self._kept:
                 while len(self._kept) >= _MATRICES:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[place] = kept.read(place, identity)
+                self._kept[place] = kept.read(place, identity, len(dataset.texts))
             return self._kept[place]
 
     def _latents_identity(

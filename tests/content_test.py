@@ -27,6 +27,7 @@ from tests import fake_results, fakes
 
 SITE = Site.parse("blocks.1.resid_post")
 IDENTITY = {"seed": 1, "sae": "a"}
+NUM_ROWS = 9  # of `some_latents`
 REFUSED = (StoreError, ValueError, FileNotFoundError, results.TableError)
 EDGE, INSIDE = 6, 14  # flipped bytes at a file's two ends, and in between
 SHARD_BYTES = dict.fromkeys(POOLINGS, 1 << 12) | {
@@ -65,10 +66,10 @@ def read_store(root) -> list[np.ndarray]:
 
 def some_latents() -> kept.DatasetLatents:
     draw = np.random.default_rng(0)
-    z_NU = draw.normal(size=(9, 6)).astype(np.float32) * (draw.random((9, 6)) < 0.5)
+    z_NU = draw.normal(size=(NUM_ROWS, 6)).astype(np.float32) * (draw.random((NUM_ROWS, 6)) < 0.5)
     index_PK = np.array([[0, 2], [3, 5]], np.int32)
     return kept.DatasetLatents(
-        rows=kept.Columns.of([z_NU], 9),
+        rows=kept.Columns.of([z_NU], NUM_ROWS),
         top_PK=index_PK,
         random_PK=index_PK[:, ::-1],
         latent_U=np.arange(6, dtype=np.int32),
@@ -76,7 +77,7 @@ def some_latents() -> kept.DatasetLatents:
 
 
 def read_latents(path) -> list[np.ndarray]:
-    read = kept.read(Place.parse(path), IDENTITY)
+    read = kept.read(Place.parse(path), IDENTITY, NUM_ROWS)
     return [read.rows.dense(np.arange(6)), read.top_PK, read.random_PK, read.latent_U]
 
 
@@ -361,13 +362,13 @@ def test_damaged_latents_are_made_again_and_not_read(tmp_path):
     assert kept.is_done(place, IDENTITY)
     assert not kept.is_done(place, {**IDENTITY, "seed": 2})
     with pytest.raises(ValueError, match=r"made from another SAE.*run the encode stage again"):
-        kept.read(place, {**IDENTITY, "seed": 2})
+        kept.read(place, {**IDENTITY, "seed": 2}, NUM_ROWS)
     content = bytearray(path.read_bytes())
     content[-5] ^= 128  # a sign
     path.write_bytes(content)
     assert not kept.is_done(place, IDENTITY)
     with pytest.raises(ValueError, match=r"does not hold what was written.*run the encode stage"):
-        kept.read(place, IDENTITY)
+        kept.read(place, IDENTITY, NUM_ROWS)
     arrays = {"latent_U": np.arange(3)}  # as a former version wrote them, without a digest
     path.write_bytes(safetensors.numpy.save(arrays, metadata={"identity": "{}"}))
     assert not kept.is_done(place, IDENTITY)
@@ -386,7 +387,16 @@ def test_entries_that_leave_their_matrix_are_refused(tmp_path):
         rows = dataclasses.replace(whole.rows, **{field: value})
         kept.write(place, IDENTITY, dataclasses.replace(whole, rows=rows))
         with pytest.raises(ValueError, match="entries leave the matrix"):
-            kept.read(place, IDENTITY)
+            kept.read(place, IDENTITY, NUM_ROWS)
+
+
+def test_rows_that_take_no_bytes_are_not_believed(tmp_path):
+    """A matrix of zeros is as short a file with a billion rows."""
+    place, whole = Place.parse(tmp_path / "a"), some_latents()
+    rows = dataclasses.replace(whole.rows, num_rows=1 << 40)
+    kept.write(place, IDENTITY, dataclasses.replace(whole, rows=rows))
+    with pytest.raises(ValueError, match="1099511627776 rows, its dataset 9"):
+        kept.read(place, IDENTITY, NUM_ROWS)
 
 
 def test_an_sae_of_the_first_format_is_read_with_a_warning(tmp_path, caplog):

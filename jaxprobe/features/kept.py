@@ -83,12 +83,13 @@ class DatasetLatents:
     latent_U: np.ndarray
 
 
-def read(place: Place, identity: Mapping[str, object]) -> DatasetLatents:
+def read(place: Place, identity: Mapping[str, object], num_rows: int) -> DatasetLatents:
     """Reads what `write` wrote.
 
     Args:
         place: Where it lies.
         identity: What the file must have been made from, or it is of no use.
+        num_rows: Rows of the dataset: empty rows take no bytes, so the file's own word is not enough.
 
     Raises:
         FileNotFoundError: The encode stage has not been here.
@@ -103,7 +104,8 @@ def read(place: Place, identity: Mapping[str, object]) -> DatasetLatents:
             f"{place} was made from another SAE, dataset, activations or config; {_AGAIN}"
         )
     with boundary.reader(str(place), "a dataset's latents", _AGAIN):
-        num_rows = int(arrays["num_rows"])
+        if int(arrays["num_rows"]) != num_rows:
+            raise ValueError(f"it has {arrays['num_rows']} rows, its dataset {num_rows}")
         rows = Columns(**{key: arrays[f"rows.{key}"] for key in _STORED}, num_rows=num_rows)
         kept = {name: arrays[name] for name in ("top_PK", "random_PK", "latent_U")}
         _check_columns(rows, len(kept["latent_U"]))

@@ -30,6 +30,7 @@ _DTYPES = {
 _LARGEST_HEADER = 16 << 20
 _LARGEST_INDEX = 32 << 20
 _WHAT, _REMEDY = "a whole safetensors file", "fetch it again"
+_WHAT_INDEX = "an index of safetensors files"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,10 @@ def open_safetensors(folder: Path) -> SafetensorsFiles:
         )
     weight_map = _weight_map(folder / INDEX)
     paths = tuple(folder / name for name in sorted(set(weight_map.values())))
-    absent = [path.name for path in paths if not path.exists()]
+    with boundary.reader(
+        folder / INDEX, _WHAT_INDEX, _REMEDY
+    ):  # a name may be longer than names can be
+        absent = [path.name for path in paths if not path.exists()]
     if absent:
         raise boundary.FileError(
             f"{folder / INDEX} names {absent[0]}, which {folder} lacks; fetch it too"
@@ -190,7 +194,7 @@ def _run(place: Place, name: str, start: int, count: int) -> np.ndarray:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    with boundary.reader(index, "an index of safetensors files", "fetch it again"):
+    with boundary.reader(index, _WHAT_INDEX, _REMEDY):
         found = boundary.read_json(index, _LARGEST_INDEX, unique=True)
         weight_map = found.get("weight_map") if isinstance(found, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:

@@ -141,7 +141,7 @@ def read_store(folder: Path) -> None:
 
 def read_latents(folder: Path) -> None:
     """All columns."""
-    found = kept.read(Place.parse(folder / "latents.safetensors"), {"sae": "x"})
+    found = kept.read(Place.parse(folder / "latents.safetensors"), {"sae": "x"}, 20)
     found.rows.dense(np.arange(len(found.latent_U)))
 
 

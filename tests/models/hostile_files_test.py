@@ -181,6 +181,7 @@ def test_safetensors_that_the_library_refuses_are_refused(tmp_path):
         *("", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 10**6),
         '{"weight_map": {"a": 3}}',
         '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}',
+        json.dumps({"weight_map": {"a": "x" * 5000 + ".safetensors"}}),  # longer than a name can be
     ):
         index.write_text(text)
         refused(index, lambda: open_safetensors(tmp_path))
