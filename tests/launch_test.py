@@ -1,5 +1,6 @@
 """The launch scripts as a person meets them: help, and errors that say what to do."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,16 +15,29 @@ SCRIPTS = sorted(path.name for path in (ROOT / "launch").glob("*.py"))
 TINY = "--config=configs/tiny.py"
 
 
-def launch(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **variables}
-    return subprocess.run(
-        [sys.executable, f"launch/{script}", *arguments],
+@pytest.fixture(scope="module")
+def launch():
+    """Runs a script by `tests/launch_runner.py`: `(script, arguments, variables) -> what came of it`.
+
+    That a script starts alone, from nothing, is what tests of signals, of kills and of README see.
+    """
+    with subprocess.Popen(
+        [sys.executable, "tests/launch_runner.py"],
         cwd=ROOT,
-        env=environment,
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=300,
-    )
+    ) as runner:
+
+        def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+            command = [f"launch/{script}", *arguments]
+            order = json.dumps({"command": command, "variables": variables})
+            print(order, file=runner.stdin, flush=True)
+            return subprocess.CompletedProcess(command, **json.loads(runner.stdout.readline()))
+
+        yield run
+        runner.stdin.close()
 
 
 def test_every_stage_has_a_script_and_a_section_of_its_name():
@@ -43,7 +57,7 @@ def test_every_stage_has_a_script_and_a_section_of_its_name():
 
 
 @pytest.mark.parametrize("script", [f"{name}.py" for name in (*STAGES, "run", "bench")])
-def test_scripts_explain_themselves(script):
+def test_scripts_explain_themselves(launch, script):
     got = launch(script, "--helpfull")
     shown = got.stdout + got.stderr
     assert f"python launch/{script} --" in shown
@@ -84,7 +98,7 @@ def test_scripts_explain_themselves(script):
         ((TINY, "--config.site=here"), r"error: a site is `embed` or `blocks\.L\.STREAM`"),
     ],
 )
-def test_a_users_error_is_one_line_that_names_the_way_out(arguments, message, tmp_path):
+def test_a_users_error_is_one_line_that_names_the_way_out(launch, arguments, message, tmp_path):
     got = launch("run.py", *arguments, *([f"--workdir={tmp_path / 'w'}"] if arguments else []))
     shown = got.stdout + got.stderr
     assert got.returncode != 0
@@ -93,7 +107,7 @@ def test_a_users_error_is_one_line_that_names_the_way_out(arguments, message, tm
     assert not (tmp_path / "w").exists()
 
 
-def test_keys_that_the_file_leaves_out_are_overridden():
+def test_keys_that_the_file_leaves_out_are_overridden(launch):
     given = (
         "--config.fit.baselines=('logistic','pca')",
         "--config.saes=()",
@@ -104,7 +118,7 @@ def test_keys_that_the_file_leaves_out_are_overridden():
 
 
 @pytest.mark.parametrize("shard", ["4/4", "first"])
-def test_a_bad_shard_is_refused_with_an_example(shard, tmp_path):
+def test_a_bad_shard_is_refused_with_an_example(launch, shard, tmp_path):
     got = launch("run.py", TINY, f"--shard={shard}", f"--workdir={tmp_path / 'w'}")
     shown = got.stdout + got.stderr
     assert got.returncode != 0
@@ -114,7 +128,7 @@ def test_a_bad_shard_is_refused_with_an_example(shard, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_launched_process_takes_its_own_shard(tmp_path):
+def test_a_launched_process_takes_its_own_shard(launch, tmp_path):
     arguments = ("run.py", TINY, "--shard=process", f"--workdir={tmp_path / 'w'}")
     alone = launch(*arguments)
     assert alone.returncode != 0
@@ -129,7 +143,7 @@ def test_a_launched_process_takes_its_own_shard(tmp_path):
     assert "a shard's number must be below their count, got '2/2'" in beyond.stderr
 
 
-def test_the_select_suite_ranks_a_small_encoder_without_a_run():
+def test_the_select_suite_ranks_a_small_encoder_without_a_run(launch):
     small = ("--select_latents=3000", "--select_rows=400", "--select_width=64", "--select_l0=20")
     got = launch("bench.py", "--suite=select", *small)
     assert got.returncode == 0, got.stderr
@@ -141,7 +155,7 @@ def test_the_select_suite_ranks_a_small_encoder_without_a_run():
     assert "beyond the weights" in got.stdout
 
 
-def test_an_override_reaches_the_job(tmp_path):
+def test_an_override_reaches_the_job(launch, tmp_path):
     folder = tmp_path / "no such wheel"
     got = launch("extract.py", TINY, f"--config.model={folder}", f"--workdir={tmp_path}")
     shown = got.stdout + got.stderr
@@ -152,7 +166,7 @@ def test_an_override_reaches_the_job(tmp_path):
     assert "Traceback" not in shown
 
 
-def test_a_stage_that_comes_too_early_says_which_one_is_first(tmp_path):
+def test_a_stage_that_comes_too_early_says_which_one_is_first(launch, tmp_path):
     got = launch("report.py", TINY, f"--workdir={tmp_path}")
     shown = got.stdout + got.stderr
     if "sae-probes" in shown:
@@ -173,7 +187,7 @@ def _tiny_published(root):
     return path
 
 
-def test_published_files_are_reported(tmp_path):
+def test_published_files_are_reported(launch, tmp_path):
     _tiny_published(tmp_path)
     asked = (
         f"--published={tmp_path}",
@@ -205,7 +219,7 @@ def test_published_files_are_reported(tmp_path):
         ),
     ],
 )
-def test_errors_about_published_files_name_the_way_out(arguments, message, tmp_path):
+def test_errors_about_published_files_name_the_way_out(launch, arguments, message, tmp_path):
     _tiny_published(tmp_path)
     given = [part.replace("DIR", str(tmp_path)) for part in arguments]
     got = launch("report.py", *given, f"--workdir={tmp_path / 'w'}")
@@ -215,7 +229,7 @@ def test_errors_about_published_files_name_the_way_out(arguments, message, tmp_p
     assert "Traceback" not in shown
 
 
-def test_a_published_file_without_a_column_is_named(tmp_path):
+def test_a_published_file_without_a_column_is_named(launch, tmp_path):
     path = _tiny_published(tmp_path)
     path.write_text(path.read_text().replace("val_auc", "validation"))
     got = launch("report.py", f"--published={tmp_path}", "--published_model=gemma-2-9b")
@@ -225,7 +239,7 @@ def test_a_published_file_without_a_column_is_named(tmp_path):
     assert "Traceback" not in shown
 
 
-def test_what_lies_in_the_way_is_one_sentence(tmp_path):
+def test_what_lies_in_the_way_is_one_sentence(launch, tmp_path):
     """The workdir's place, below a file, too long a name: each before any work."""
     (tmp_path / "file").write_text("mine")
     _tiny_published(tmp_path)

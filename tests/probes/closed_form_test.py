@@ -1,5 +1,6 @@
 """The probes in closed form against NumPy and scikit-learn, through the whole protocol."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,13 +9,11 @@ pytest.importorskip("sklearn", reason="scikit-learn is the reference")
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
-from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from jaxprobe.probes import (
     best_latents,
     closed_form,
-    grid,
     lat,
     lda,
     mean_difference,
@@ -23,6 +22,7 @@ from jaxprobe.probes import (
 from tests.probes import drawn
 
 SIZES = (2, 3, 5, 12, 40, 150)
+pytestmark = pytest.mark.usefixtures("one_program")
 X_ND, Y_N = drawn.normal()
 
 
@@ -64,7 +64,7 @@ def discriminant(value, x_ND, y_N, rows):
 
 def best_columns(value, x_ND, y_N, rows):
     z_ND = StandardScaler().fit(x_ND).transform
-    edge_D = [round(roc_auc_score(y_N[rows], column_N) - 0.5, 6) for column_N in x_ND[rows].T]
+    edge_D = np.round(drawn.auroc(y_N[rows], x_ND[rows]) - 0.5, 6)
     best_D = np.argsort(-np.abs(edge_D), kind="stable")[: int(value)]
     w_D = np.zeros(x_ND.shape[1])
     w_D[best_D] = np.sign(edge_D)[best_D]
@@ -76,28 +76,28 @@ def best_columns(value, x_ND, y_N, rows):
 def test_mean_difference_is_the_nearer_class_mean(num_train):
     split = drawn.split(num_train, Y_N)
     wanted = drawn.protocol(X_ND, split, [0], 0, nearest_mean)
-    drawn.check(grid.fit_grid(mean_difference.PROBE, X_ND, [split]), wanted)
+    drawn.check(drawn.fit(mean_difference.PROBE, X_ND, split), wanted)
 
 
 @pytest.mark.parametrize("num_train", SIZES)
 def test_lat_is_the_first_singular_vector_of_paired_differences(num_train):
     split = drawn.split(num_train, Y_N)
     wanted = drawn.protocol(X_ND, split, [0], 0, paired_direction)
-    drawn.check(grid.fit_grid(lat.PROBE, X_ND, [split]), wanted)
+    drawn.check(drawn.fit(lat.PROBE, X_ND, split), wanted)
 
 
 @pytest.mark.parametrize("num_train", SIZES)
 def test_ridge_agrees_with_scikit_learn(num_train):
     split = drawn.split(num_train, Y_N)
     wanted = drawn.protocol(X_ND, split, ridge.STRENGTHS, 1.0, regression, larger_wins=True)
-    drawn.check(grid.fit_grid(ridge.PROBE, X_ND, [split]), wanted, atol=1e-5)
+    drawn.check(drawn.fit(ridge.PROBE, X_ND, split), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_train", [12, 40, 150])
 def test_discriminant_agrees_with_scikit_learn(num_train):
     split = drawn.split(num_train, Y_N)
     wanted = drawn.protocol(X_ND, split, [0], 0, discriminant)
-    drawn.check(grid.fit_grid(lda.PROBE, X_ND, [split]), wanted)
+    drawn.check(drawn.fit(lda.PROBE, X_ND, split), wanted)
 
 
 @pytest.mark.parametrize("num_train", SIZES)
@@ -106,7 +106,7 @@ def test_best_latents_agree_with_a_loop(num_train):
     split = drawn.split(num_train, y_N)
     wanted = drawn.protocol(x_ND, split, [1, 2, 4, 8], 1, best_columns)
     del wanted["test_accuracy"]  # whole numbers often lie exactly halfway
-    drawn.check(grid.fit_grid(best_latents.PROBE, x_ND, [split]), wanted, atol=1e-6)
+    drawn.check(drawn.fit(best_latents.PROBE, x_ND, split), wanted, atol=1e-6)
 
 
 def test_shrinkage_is_ledoit_and_wolfs_in_any_basis():
@@ -115,14 +115,15 @@ def test_shrinkage_is_ledoit_and_wolfs_in_any_basis():
         r_ND = (rng.normal(size=shape) * np.logspace(0, 1, shape[1])).astype(np.float32)
         padded_ND = np.pad(r_ND, ((0, 3), (0, 0)))
         weight_N = np.pad(np.ones(len(r_ND), np.float32), (0, 3))
-        found = lda.ledoit_wolf(padded_ND, weight_N, shape[1])
+        shrunk = jax.jit(lda.ledoit_wolf)
+        found = shrunk(padded_ND, weight_N, shape[1])
         wanted_DD, wanted = ledoit_wolf(r_ND, assume_centered=True)
         np.testing.assert_allclose(found.shrinkage, wanted, atol=2e-5)
         shrunk_DD = (1 - found.shrinkage) * found.matrix_KK
         shrunk_DD += found.shrinkage * found.variance * np.eye(shape[1], dtype=np.float32)
         np.testing.assert_allclose(shrunk_DD, wanted_DD, atol=1e-3)
         basis = np.linalg.qr(rng.normal(size=(shape[1], shape[1])))[0].astype(np.float32)
-        rotated = lda.ledoit_wolf(padded_ND @ basis, weight_N, shape[1])
+        rotated = shrunk(padded_ND @ basis, weight_N, shape[1])
         np.testing.assert_allclose(rotated.shrinkage, wanted, atol=2e-5)
 
 
@@ -131,9 +132,14 @@ def test_discriminant_with_more_features_than_rows_is_the_dense_solution():
     y_N = np.arange(20) % 2
     x_ND = (rng.normal(size=(20, 60)) + 0.5 * y_N[:, None]).astype(np.float32)
     weight_N, labels_N = np.ones(20, np.float32), y_N.astype(np.float32)
-    prepared = lda.PROBE.prepare(jnp.asarray(x_ND), weight_N, 0)
-    model = lda.PROBE.fit(prepared, labels_N, weight_N, jnp.float32(0), None)
-    logit_N = lda.PROBE.finish(prepared, model)(x_ND)
+
+    @jax.jit
+    def logits(x_ND):
+        prepared = lda.PROBE.prepare(x_ND, weight_N, 0)
+        model = lda.PROBE.fit(prepared, labels_N, weight_N, jnp.float32(0), None)
+        return lda.PROBE.finish(prepared, model)(x_ND)
+
+    logit_N = logits(x_ND)
     wanted_N = discriminant(0, x_ND, y_N, np.arange(20))(x_ND)
     np.testing.assert_allclose(logit_N, wanted_N, rtol=2e-3, atol=2e-3)
 
@@ -155,8 +161,8 @@ def test_padded_columns_change_nothing():
     split = drawn.split(40, Y_N)
     columns = np.arange(12)
     for module in (lda, best_latents):
-        alone = grid.fit_grid(module.PROBE, X_ND, [split])
-        padded = grid.fit_grid(module.PROBE, X_ND, [split], columns=[columns], num_latents=(12,))
+        alone = drawn.fit(module.PROBE, X_ND, split)
+        padded = drawn.fit(module.PROBE, X_ND, split, columns=[columns], num_latents=(12,))
         for name in ("valid_auroc", "test_auroc", "test_log_loss", "best_value"):
             got, wanted = getattr(padded, name), getattr(alone, name)
             np.testing.assert_allclose(np.ravel(got), wanted, rtol=1e-6, err_msg=name)

@@ -1,9 +1,9 @@
 """Small labelled data and its splits, for the probes' tests."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from jaxprobe import base, regimes
+from jaxprobe.probes import fit_grid
 
 
 def split(num_train: int, y_N: np.ndarray, seed: int = 42) -> base.Split:
@@ -55,6 +55,17 @@ def whole_powers(most: int) -> np.ndarray:
     return np.unique(powers.astype(int))
 
 
+def fit(probe, x_ND, split: base.Split, **more):
+    """One split by `fit_grid`, with the few metrics that tests of methods look at: others are compiled too."""
+    return fit_grid(probe, x_ND, [split], metrics=("auroc", "accuracy", "log_loss"), **more)
+
+
+def auroc(y_N: np.ndarray, score_N: np.ndarray):
+    """Share of (positive, negative) pairs in the right order, ties half: of one list or of each column."""
+    pos, neg = score_N[y_N > 0][:, None], score_N[y_N == 0][None]
+    return ((pos > neg) + (pos == neg) / 2).mean(axis=(0, 1))
+
+
 def protocol(
     x_ND, split: base.Split, values, default, fitted, *, larger_wins: bool = False
 ) -> dict:
@@ -81,7 +92,7 @@ def protocol(
                 score = 0.5
             else:
                 predict = fitted(value, x_train_ND, y_N, fold.train)
-                score = roc_auc_score(y_N[fold.valid], predict(x_train_ND[fold.valid]))
+                score = auroc(y_N[fold.valid], predict(x_train_ND[fold.valid]))
             valid_H[h] += score / len(split.folds)
     valid_H = np.round(valid_H, 9)
     best = len(values) - 1 - np.argmax(valid_H[::-1]) if larger_wins else np.argmax(valid_H)
@@ -89,9 +100,9 @@ def protocol(
     predict = fitted(value, x_train_ND, y_N, everything)
     score_M = predict(x_ND[split.test_N])
     return {
-        "valid_auroc": valid_H[best] if split.folds else roc_auc_score(y_N, predict(x_train_ND)),
+        "valid_auroc": valid_H[best] if split.folds else auroc(y_N, predict(x_train_ND)),
         "best_value": value,
-        "test_auroc": roc_auc_score(split.y_test_N, score_M),
+        "test_auroc": auroc(split.y_test_N, score_M),
         "test_accuracy": np.mean((score_M > 0) == (split.y_test_N > 0)),
     }
 

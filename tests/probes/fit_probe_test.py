@@ -80,7 +80,7 @@ def test_shard_map_over_datasets():
 def test_latents_are_ranked_the_same_under_jit():
     arrays = rows(140, d_model=30)
     arrays = (np.maximum(arrays[0], 0), arrays[1], np.maximum(arrays[2], 0), arrays[3])
-    fit = functools.partial(fit_probe, "logistic", features="latents", num_latents=4)
+    fit = functools.partial(fit_probe, "ridge", features="latents", num_latents=4)
     plain, traced = fit(*arrays), jax.jit(fit)(*arrays)
     np.testing.assert_allclose(traced.test_auroc, plain.test_auroc, atol=1e-3)
     np.testing.assert_allclose(traced.best_value, plain.best_value, atol=1e-3)
@@ -100,7 +100,7 @@ def test_fit_grid_is_traceable_in_its_features():
     x_train, y_train, x_test, y_test = rows(140)
     x_ND = np.concatenate([x_train, x_test])
     split = table_of(x_train, y_train, x_test, y_test, 42)[1]
-    fit = functools.partial(fit_grid, PROBES["logistic"], splits=[split, split])
+    fit = functools.partial(fit_grid, PROBES["ridge"], splits=[split, split], metrics=("auroc",))
     plain, traced = fit(x_ND, dtype="float32"), jax.jit(lambda x_ND: fit(x_ND))(x_ND)
     assert traced.test_auroc.shape == (2,)
     np.testing.assert_allclose(traced.test_auroc, plain.test_auroc, atol=1e-3)

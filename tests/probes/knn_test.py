@@ -9,7 +9,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is the reference")
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from jaxprobe.probes import grid, knn
+from jaxprobe.probes import knn
 from tests.probes import drawn
 
 
@@ -38,20 +38,22 @@ def grid_of(split):
     return drawn.whole_powers(most)
 
 
+@pytest.mark.usefixtures("one_program")
 @pytest.mark.parametrize("num_train", [2, 3, 5, 12, 40, 150])
 def test_agrees_with_scikit_learn(num_train):
     x_ND, y_N = drawn.normal()
     split = drawn.split(num_train, y_N)
     wanted = drawn.protocol(x_ND, split, grid_of(split), 1, neighbours)
-    drawn.check(grid.fit_grid(knn.PROBE, x_ND, [split]), wanted)
+    drawn.check(drawn.fit(knn.PROBE, x_ND, split), wanted)
 
 
+@pytest.mark.usefixtures("one_program")
 @pytest.mark.parametrize("num_train", [5, 12, 40, 150])
 def test_equal_distances_tie_and_the_earlier_row_wins(num_train):
     x_ND, y_N = drawn.coarse(d_model=12)
     split = drawn.split(num_train, y_N)
     wanted = drawn.protocol(x_ND, split, grid_of(split), 1, exact_neighbours)
-    drawn.check(grid.fit_grid(knn.PROBE, x_ND, [split]), wanted)
+    drawn.check(drawn.fit(knn.PROBE, x_ND, split), wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
