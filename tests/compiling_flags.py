@@ -8,7 +8,10 @@ sums in another order, so tests that compare with a reference hold either way. W
 import os
 
 DEVICES = "--xla_force_host_platform_device_count=2"
-HASTE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+HASTE = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"  # each core has a process of its own
+)
 
 
 def as_users() -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from jaxprobe import assets, datasets
+from tests import bare
 
 # Made once with pandas 3.1.1 and scikit-learn's LabelEncoder, from the same wheel, by
 #   for name, file in [*training, *shifted]:  # in master-file order; shifted names end in _OOD
@@ -310,7 +311,9 @@ def test_a_hostile_file_ends_in_a_sentence_soon_and_in_little_memory(tmp_path):
     """In a child whose memory is limited; the clock is the processor's, for machines are busy."""
     for name, make in HOSTILE.items():
         make(tmp_path / f"{name}.csv")
-    code = """if True:
+    code = (
+        bare.PACKAGE
+        + """if True:
         import resource, sys, time, pathlib
         from jaxprobe import assets, datasets
         used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -327,6 +330,7 @@ def test_a_hostile_file_ends_in_a_sentence_soon_and_in_little_memory(tmp_path):
                 raise AssertionError(path)
             print(f"{time.process_time() - start:.1f}", path)
     """
+    )
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
     done = subprocess.run(
         [sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=120

@@ -16,6 +16,7 @@ from fuzzing.reader import Reader
 from fuzzing.readers import READERS
 
 from jaxprobe import sealed
+from tests import bare
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = judge.Limits(seconds=1.0, memory_mib=50)
@@ -133,10 +134,12 @@ def test_a_stray_file_of_native_code_is_noticed_and_the_valid_file_comes_back(tm
 
 
 # A reader that dies at one file and hangs at another; the worker imports it in place of the real ones.
-BROKEN = """
-import json, os, sys, time, zlib
+BROKEN = """{package}
+import json, os, time, zlib
 from pathlib import Path
-from fuzzing import fleet, reader, readers, worker
+readers = sys.modules["fuzzing.readers"] = types.ModuleType("fuzzing.readers")
+readers.READERS = {{}}
+from fuzzing import fleet, reader, worker
 
 def read(folder):
     found = zlib.crc32((folder / "file").read_bytes())
@@ -165,7 +168,9 @@ def test_a_reader_that_dies_or_hangs_is_found_and_the_other_files_are_still_read
     contents = [worker.mutated(reader, "broken", number, 3, cases)[1] for number in (11, 23)]
     dies, hangs = map(zlib.crc32, contents)
     script = tmp_path / "broken.py"
-    script.write_text(BROKEN.format(dies=dies, hangs=hangs, found=str(tmp_path / "found")))
+    script.write_text(
+        BROKEN.format(package=bare.PACKAGE, dies=dies, hangs=hangs, found=str(tmp_path / "found"))
+    )
     paths = os.pathsep.join((str(ROOT), str(ROOT / "launch")))
     got = subprocess.run(
         [sys.executable, str(script)],

@@ -17,6 +17,7 @@ import tensorstore as ts
 from jaxprobe import boundary, place
 from jaxprobe.place import ObstacleError, Place, keys
 from jaxprobe.place import files as local_files
+from tests import bare
 
 COUNT = itertools.count()
 
@@ -382,11 +383,7 @@ def test_a_pipe_or_folder_is_not_read(tmp_path):
         (root / "file/below").replace(b"1")
 
 
-CHILD = """
-import sys, types
-package = types.ModuleType("jaxprobe")  # the whole of it takes seconds to import
-package.__path__ = ["jaxprobe"]
-sys.modules["jaxprobe"] = package
+CHILD = f"""{bare.PACKAGE}
 from jaxprobe.place import Place
 work, name, way = sys.argv[1:]
 place = Place.parse(work) / "a"

@@ -24,7 +24,10 @@ COLUMNS = (
 QUIVER = "regime,tie_rule,n,base,with_sae,delta,se,sae_chosen,wins,ties,losses"
 KILLS = 3
 # A copy of configs/tiny.py with less to compute: the same stages on the same model and dataset.
-SHORT = ("--config.train_sae.num_tokens=8192", "--config.encode.protocols=('paper',)")
+SHORT = (
+    *("--config.train_sae.num_tokens=8192", "--config.encode.protocols=('paper',)"),
+    "--config.site=blocks.1.resid_post",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,7 +89,7 @@ def test_the_job_writes_what_the_design_says(finished):
     assert all(row["converged"] for row in found)
     assert all(0 <= row["test_auroc"] <= 1 for row in found)
     probes = {(row["features"], row["method"], row["num_latents"]) for row in found}
-    sae = "jump_relu/blocks.5.resid_post/width_512/l0_16"
+    sae = "jump_relu/blocks.1.resid_post/width_512/l0_16"
     assert {("activations", "logistic", 0), (sae, "logistic_l1", 4)} <= probes
     assert ("random_sae", "logistic_l1", 16) in probes
     (baseline,) = (row for row in found if row["method"] == "logistic")

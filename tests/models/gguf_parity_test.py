@@ -36,6 +36,7 @@ CASES = [
     ("llama", "llama_yarn", "F32"),
     ("gemma3", "gemma3_yarn", "F32"),
 ]
+FIRST_OF_KIND = list({kind: (name, case, kind) for name, case, kind in reversed(CASES)}.values())
 NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -175,6 +176,8 @@ def test_every_block_equals_transformers(tmp_path, architecture, case, kind):
         gap = np.linalg.norm(got[site] - wanted.numpy(), axis=-1)
         error = (gap / np.linalg.norm(wanted.numpy(), axis=-1)).max()
         assert error < 1e-4, (str(site), error)
+    if (architecture, case, kind) not in FIRST_OF_KIND:
+        return
     rounded = load_model(path, "bfloat16")  # every storage type also loads in mixed precision
     near = make_forward(rounded, sites[-1:], "tokens")(tokens_BT, np.array([30, 30], np.int32))
     wanted = seen[-1].numpy()

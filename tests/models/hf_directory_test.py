@@ -40,13 +40,20 @@ def values(folder, dtype="float32"):
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    return values(folder)
+    return load_model(folder, "float32")
+
+
+def assert_same(ours, other):
+    """The same model to the last bit, so the same activations everywhere."""
+    assert ours.config == other.config
+    assert jax.tree.structure(ours.parameters) == jax.tree.structure(other.parameters)
+    jax.tree.map(np.testing.assert_array_equal, ours.parameters, other.parameters)
 
 
 def test_shards_give_the_same_numbers(gemma, tmp_path, whole):
     gemma.save_pretrained(tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 3
-    np.testing.assert_array_equal(values(tmp_path)[1], whole[1])
+    assert_same(load_model(tmp_path, "float32"), whole)
     next(iter(sorted(tmp_path.glob("*.safetensors")))).unlink()
     with pytest.raises(ValueError, match=r"which .* lacks"):
         load_model(tmp_path)
@@ -59,7 +66,7 @@ def test_half_formats_are_widened_exactly(gemma, tmp_path, kind):
     half = copy.deepcopy(gemma).to(getattr(torch, kind))
     half.save_pretrained(tmp_path / "half")
     half.float().save_pretrained(tmp_path / "wide")
-    np.testing.assert_array_equal(values(tmp_path / "half")[1], values(tmp_path / "wide")[1])
+    assert_same(*(load_model(tmp_path / name, "float32") for name in ("half", "wide")))
     model, mixed = values(tmp_path / "half", "bfloat16")
     _, same = values(tmp_path / "wide", "bfloat16")
     np.testing.assert_array_equal(mixed, same)  # the first blocks are exact in both
@@ -73,16 +80,22 @@ def test_untied_and_tied_embeddings_give_the_same_activations(gemma, tmp_path, f
     names["lm_head.weight"] = np.zeros((96, 48), np.float32)
     save_file(names, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    np.testing.assert_array_equal(values(tmp_path)[1], whole[1])
+    assert_same(load_model(tmp_path, "float32"), whole)
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory):
+    """A saved Gemma 3 of text alone."""
+    path = tmp_path_factory.mktemp("hf") / "text"
+    families.make("gemma3").save_pretrained(path)
+    return path, load_model(path, "float32")
 
 
 @pytest.mark.parametrize("root", ["language_model.model.", "model.language_model.", ""])
-def test_other_roots_of_names(tmp_path, root):
-    model = families.make("gemma3")
-    model.save_pretrained(tmp_path / "text")
-    _, wanted = values(tmp_path / "text")
-    tensors = load_file(tmp_path / "text" / "model.safetensors")
-    config = json.loads((tmp_path / "text" / "config.json").read_text())
+def test_other_roots_of_names(tmp_path, root, text_model):
+    text, wanted = text_model
+    tensors = load_file(text / "model.safetensors")
+    config = json.loads((text / "config.json").read_text())
     moved = {root + name.removeprefix("model."): value for name, value in tensors.items()}
     if root:
         moved["vision_tower.vision_model.layers.0.weight"] = np.zeros(3, np.float32)
@@ -91,7 +104,7 @@ def test_other_roots_of_names(tmp_path, root):
     (tmp_path / "moved").mkdir()
     save_file(moved, tmp_path / "moved" / "model.safetensors")
     (tmp_path / "moved" / "config.json").write_text(json.dumps(config))
-    np.testing.assert_array_equal(values(tmp_path / "moved")[1], wanted)
+    assert_same(load_model(tmp_path / "moved", "float32"), wanted)
 
 
 def test_fields_of_older_files_mean_the_same(tmp_path):
@@ -101,7 +114,7 @@ def test_fields_of_older_files_mean_the_same(tmp_path):
         model.save_pretrained(tmp_path / name)
         path = tmp_path / name / "config.json"
         config = json.loads(path.read_text())
-        new, _ = values(tmp_path / name)
+        new = load_model(tmp_path / name, "float32")
         rope = config.pop("rope_parameters")
         if name == "gemma3":
             near, far = rope["sliding_attention"], rope["full_attention"]
@@ -165,7 +178,7 @@ def test_damaged_and_unsafe_files_are_refused(tmp_path, folder):
 
 
 def test_identity_is_that_of_the_loaded_model(folder, whole):
-    model = whole[0]
+    model = whole
     found = identify(folder, "float32")
     assert (found.name, found.fingerprint) == (
         model.name,
@@ -179,7 +192,7 @@ def test_identity_is_that_of_the_loaded_model(folder, whole):
 
 def test_what_modules_put_out_has_the_name_of_the_same_tensor(folder, whole, tmp_path):
     module = Site(block=1, stream="mlp_module_out")
-    assert identify(folder, "float32").stored(module) == whole[0].stored(module) == module
+    assert identify(folder, "float32").stored(module) == whole.stored(module) == module
     families.make("llama2").save_pretrained(tmp_path)
     added = Site(block=1, stream="mlp_out")  # no post norm stands between
     assert identify(tmp_path, "float32").stored(module) == added

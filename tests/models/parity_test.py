@@ -145,7 +145,9 @@ def demo_vectors(demo_reference, prompts):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_demo_model(demo_path, demo_vectors, prompts, dtype, tolerance):
-    assert sum(len(row) > 512 for row in prompts) == 1
-    got = our_vectors(load_model(demo_path, dtype), BLOCKS, prompts, (32, 544), 544)
-    error = relative_error(got, demo_vectors)
+    assert [len(row) > 512 for row in prompts] == [False] * 11 + [True]
+    # Short prompts, of another shape, in float32 alone: the tiny model has them in both formats.
+    part = slice(None) if dtype == "float32" else slice(-1, None)
+    got = our_vectors(load_model(demo_path, dtype), BLOCKS, prompts[part], (32, 544), 544)
+    error = relative_error(got, demo_vectors[part])
     assert error.max() <= tolerance, error.round(6)

@@ -10,8 +10,7 @@ from jaxprobe.sites import site_named
 from tests.models import families, lens
 
 torch = pytest.importorskip("torch", reason="torch is missing: install the `parity` extra")
-for library in ("transformers", "transformer_lens"):
-    pytest.importorskip(library, reason=f"{library} is missing: install the `parity` extra")
+pytest.importorskip("transformers", reason="transformers is missing: install the `parity` extra")
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 
 _ROPE = {"rope_type": "default", "rope_theta": 300.0}
@@ -112,6 +111,8 @@ def of_hooks(model, ids):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_name_is_what_its_hook_gives_or_is_refused(family, tmp_path):
+    # Not above: it takes seconds to import, in every process that collects this test.
+    pytest.importorskip("transformer_lens", reason="install the `parity` extra")
     case, changes = FAMILIES[family]
     theirs = families.make(case, **{"num_hidden_layers": BLOCK + 1, **changes})
     theirs.save_pretrained(tmp_path)

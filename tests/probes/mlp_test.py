@@ -95,7 +95,7 @@ def test_minibatches_hold_every_row_once_and_differ_by_epoch():
 
 def test_aurocs_are_no_worse_than_scikit_learns():
     found, wanted = [], []
-    for num_train, seeds in ((3, range(3)), (40, range(4)), (250, range(3))):
+    for num_train, seeds in ((3, range(2)), (40, range(3)), (250, range(2))):
         for seed in seeds:
             x_ND, y_N = drawn.normal(seed=seed, shift=0.3)
             x_ND[:, 0] = np.abs(x_ND[:, 0]) * (2 * y_N - 1) * np.sign(x_ND[:, 2])  # not linear
