@@ -22,7 +22,7 @@ COLUMNS = (
     " pooling, control, test_set, selection, kind"
 ).split(", ")
 QUIVER = "regime,tie_rule,n,base,with_sae,delta,se,sae_chosen,wins,ties,losses"
-KILLS = 3
+KILLS = 2
 # A copy of configs/tiny.py with less to compute: the same stages on the same model and dataset.
 SHORT = (
     *("--config.train_sae.num_tokens=8192", "--config.encode.protocols=('paper',)"),
