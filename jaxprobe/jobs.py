@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxprobe.base import Arrow, Prediction, Site, Split, TextDataset
 from jaxprobe.features.ranked import Ranking
+from jaxprobe.features.read import Features
 from jaxprobe.probes import FittedProbe
 from jaxprobe.probes.scores import metrics_of
 from jaxprobe.store import Tap, sha256_of
@@ -46,6 +47,8 @@ class Job:
         latents: All splits of the dataset whose latents are ranked together; `splits` are among them.
             Empty where no latents are read.
         ranking: How these latents are ranked.
+        features: What its probes read, where that is neither the activations at `site`, pooled as the
+            arrows say, nor ranked latents.
     """
 
     dataset: TextDataset
@@ -56,6 +59,7 @@ class Job:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     latents: tuple[Split, ...] = ()
     ranking: Ranking | None = None
+    features: tuple[Features, ...] = ()
 
     def reads(self) -> tuple[TextDataset, str, Site, tuple[Split, ...], Ranking]:
         """Which latents it reads, as `Workspace.latents` asks.

@@ -12,9 +12,10 @@ import numpy as np
 from jaxprobe import base, boundary, checkpoints, datasets, sealed
 from jaxprobe.base import Site, Split, TextDataset
 from jaxprobe.checkpoints import LoadedSae
-from jaxprobe.features import kept, ranked, twins
+from jaxprobe.features import kept, ranked, read, twins
 from jaxprobe.features.kept import DatasetLatents
 from jaxprobe.features.ranked import Ranking
+from jaxprobe.features.read import Features
 from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.probes import grid
@@ -130,6 +131,57 @@ class Workspace:
     @functools.lru_cache(maxsize=_MATRICES)  # noqa: B019 (a workspace lives as long as its run)
     def _matrix(self, dataset: TextDataset, site: Site, pooling: str) -> np.ndarray:
         return self.store.read(site, dataset.texts, pooling=pooling, hashes=dataset.sha256_N)
+
+    def tokens(
+        self, dataset: TextDataset, site: Site, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Activations of the single tokens of a dataset's rows, without BOS.
+
+        Args:
+            dataset: The dataset.
+            site: Where they were read.
+            rows: int [N] row numbers; all rows unless given.
+
+        Returns:
+            float32 x_TD of all their tokens, row after row, and int64 start_N1: row n has the tokens from
+            `start_N1[n]` to before `start_N1[n + 1]`.
+
+        Raises:
+            StoreError: The store lacks some of them.
+        """
+        row_N = np.arange(len(dataset.texts)) if rows is None else np.asarray(rows)
+        texts = [dataset.texts[n] for n in row_N]
+        hashes = [dataset.sha256_N[n] for n in row_N]
+        first_N, count_N = self.store.token_spans(site, texts, hashes)
+        start_N1 = np.concatenate([[0], np.cumsum(count_N)])
+        row_T = np.arange(start_N1[-1]) + np.repeat(first_N - start_N1[:-1], count_N)
+        return self.store.read_tokens(site, row_T), start_N1
+
+    def features(self, dataset: TextDataset, features: Features | Sequence[Features]) -> np.ndarray:
+        """float32 [N, K] features of a dataset's rows; several stand side by side, in their order.
+
+        Raises:
+            StoreError: The store lacks some of the activations.
+            ValueError: Latents that would fill the memory, or a prompt without tokens where they are pooled.
+        """
+        several = (features,) if isinstance(features, Features) else tuple(features)
+        return np.concatenate([self._read(dataset, one) for one in several], axis=1)
+
+    def _read(self, dataset: TextDataset, wanted: Features) -> np.ndarray:
+        if wanted.part == base.ACTIVATIONS:
+            return self.activations(dataset, wanted.site, wanted.pooling)
+        sae = self.sae(wanted.sae, wanted.site)
+        read.check_size(sae, len(dataset.texts), wanted.part)
+        if not wanted.of_tokens:
+            return read.part_of(sae, self.activations(dataset, wanted.site), wanted.part)
+        x_TD, start_N1 = self.tokens(dataset, wanted.site)
+        empty_N = np.flatnonzero(np.diff(start_N1) == 0)
+        if len(empty_N):
+            raise ValueError(
+                f"the row {empty_N[0]} of {dataset.name} has no tokens beside BOS, so there is nothing to"
+                f" pool ({len(empty_N)} such rows); leave it out"
+            )
+        return read.pooled_part(sae, x_TD, start_N1, wanted.part, wanted.pooling)
 
     # --- SAEs
 

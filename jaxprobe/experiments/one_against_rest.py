@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxprobe import datasets, regimes
-from jaxprobe.experiments.config import sites_of
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.experiments.probing import jobs as probing
 from jaxprobe.experiments.probing.checking import check, with_installed
@@ -38,10 +37,9 @@ def names(config: Config) -> tuple[str, ...]:
 
 
 def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterator[Need]:
-    """The last token of every prompt at every site that a probe reads."""
-    sites = dict.fromkeys((*sites_of(config), *workspace.sae_sites.values()))
+    """Every prompt at every site that a probe reads."""
+    taps = probing.taps_of(config, workspace)
     for name in chosen:
-        taps = tuple((site, "last") for site in sites)
         yield Need(texts=workspace.dataset(name).texts, taps=taps)
 
 

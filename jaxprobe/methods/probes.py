@@ -89,6 +89,8 @@ def _features(
 ) -> tuple[np.ndarray, list[np.ndarray] | None, np.ndarray]:
     """Features of the dataset's rows; where latents are read the columns of each split, and of the matrix."""
     arrow = job.arrow
+    if job.features:
+        return workspace.features(job.dataset, job.features), None, np.zeros(0, int)
     if arrow.features == base.ACTIVATIONS:
         return workspace.activations(job.dataset, job.site, arrow.pooling), None, np.zeros(0, int)
     latents = _latents(job, workspace)

@@ -100,17 +100,7 @@ class ActivationStore:
         Raises:
             StoreError: Prompts that the store lacks: how many and the first one.
         """
-        rows = self._rows((site, pooling))
-        found = [rows.get(key, -1) for key in hashes or layout.sha256_of(texts)]
-        row_N = np.array(found, np.int64)
-        missing_N = np.flatnonzero(row_N < 0)
-        if len(missing_N):
-            example = texts[int(missing_N[0])]
-            raise StoreError(
-                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site} ({pooling}), the"
-                f" first is {example[:80]!r}; run the extract stage with their dataset and this site"
-            )
-        return self._gather((site, pooling), row_N)
+        return self._gather((site, pooling), self._found((site, pooling), texts, hashes))
 
     def num_tokens(self, site: Site) -> int:
         """Rows of the site's `tokens` array; 0 where it has none."""
@@ -168,6 +158,28 @@ class ActivationStore:
         prompts = [self._prompts[key] for part in parts for key in _keys(part)]
         counts = [part.tokens_N for part in parts] or [np.zeros(0, np.int32)]
         return np.repeat(np.array(prompts, np.int64), np.concatenate(counts))
+
+    def token_spans(
+        self, site: Site, texts: Sequence[str], hashes: Sequence[bytes] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens of each prompt lie in the site's `tokens` array.
+
+        Args:
+            site: Whose array.
+            texts: N prompts, in any order and with repeats.
+            hashes: The SHA-256 of each prompt, where it is known.
+
+        Returns:
+            int64 start_N and count_N: prompt n has the rows from start to before start + count.
+
+        Raises:
+            StoreError: Prompts that the array lacks: how many and the first one.
+        """
+        row_N = self._found((site, "tokens"), texts, hashes)
+        counts = [part.tokens_N for part in self._parts((site, "tokens"))] or [row_N]
+        count_P = np.concatenate(counts).astype(np.int64)
+        end_P = np.cumsum(count_P)
+        return (end_P - count_P)[row_N], count_P[row_N]
 
     def read_rows(self, tap: Tap, rows: slice | np.ndarray) -> np.ndarray:
         """Rows of an array as they lie on the disk, each compared with its checksum.
@@ -246,6 +258,20 @@ class ActivationStore:
         if tap not in self._arrays:
             self._arrays[tap] = arrays.open_array(self.root, tap, self.fingerprint)
         return self._arrays[tap]
+
+    def _found(self, tap: Tap, texts: Sequence[str], hashes: Sequence[bytes] | None) -> np.ndarray:
+        """The number of each prompt among those that an array holds."""
+        rows, (site, pooling) = self._rows(tap), tap
+        found = [rows.get(key, -1) for key in hashes or layout.sha256_of(texts)]
+        row_N = np.array(found, np.int64)
+        missing_N = np.flatnonzero(row_N < 0)
+        if len(missing_N):
+            example = texts[int(missing_N[0])]
+            raise StoreError(
+                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site} ({pooling}), the"
+                f" first is {example[:80]!r}; run the extract stage with their dataset and this site"
+            )
+        return row_N
 
     def _gather(self, tap: Tap, row_N: np.ndarray) -> np.ndarray:
         if not len(row_N):

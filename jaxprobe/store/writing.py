@@ -17,6 +17,7 @@ import numpy as np
 import tensorstore as ts
 
 from jaxprobe import stopping
+from jaxprobe.base import POOLINGS
 from jaxprobe.checks import check_shape
 from jaxprobe.place import Place
 from jaxprobe.store import arrays, checksums, layout
@@ -133,7 +134,8 @@ class StoreWriter:
         """
         segment = self._progress.segments[-1]
         lo, hi = np.searchsorted(segment.batch_N, [self._appended, self._appended + 1])
-        counts = {"last": int(hi - lo), "tokens": int(segment.tokens_N[lo:hi].sum())}
+        counts = dict.fromkeys(POOLINGS, int(hi - lo))
+        counts["tokens"] = int(segment.tokens_N[lo:hi].sum())
         before = segment.first(self._appended)
         for tap in segment.taps:
             wanted = (counts[tap[1]], layout.width_of(tap, self.fingerprint))

@@ -11,6 +11,8 @@ from jaxprobe.experiments.probing.config import Config
 from jaxprobe.methods.probes import KEPT
 from jaxprobe.probes import PROBES
 
+_POOLINGS = base.POOLINGS[:3]  # one row a prompt
+
 
 def check(config: Config, d_sae: Mapping[str, int]) -> None:
     """Raises ValueError for a choice that does not exist, or more latents than there are.
@@ -41,6 +43,10 @@ def _check_fit(config: Config) -> None:
     checks.check_positive("memory_gib", fit.memory_gib)
     for kind in fit.keep:
         checks.check_choice("kind of config.fit.keep", kind, KEPT)
+    if not fit.poolings:
+        raise ValueError(f"`config.fit.poolings` must name at least one of {', '.join(_POOLINGS)}")
+    for pooling in fit.poolings:
+        checks.check_choice("pooling of config.fit.poolings", pooling, _POOLINGS)
     for penalty in fit.penalties:
         checks.check_choice("penalty", penalty, ("l1", "l2"))
     for method in (*fit.baselines, *fit.standard_only, *fit.latent_methods):

@@ -45,6 +45,8 @@ class Fit:
         controls: Whether to fit shuffled labels, random latents and the random SAE.
         solver: Solver of L1 probes: `converged`, or `saga`: scikit-learn's as published, stopped
             early.
+        poolings: How the tokens of a prompt become what baselines read: `last`, `mean` or `max`.
+            SAE probes and controls read the last token.
         dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
         memory_gib: Most memory in GiB that the probes of one compiled program take together on a
             device.
@@ -61,6 +63,7 @@ class Fit:
     latent_methods: tuple[str, ...] = ()
     controls: bool = True
     solver: str = "converged"
+    poolings: tuple[str, ...] = ("last",)
     dtype: str = "auto"
     memory_gib: config.Gib = grid.MEMORY_GIB
     workers: Count = 1

@@ -13,6 +13,7 @@ from jaxprobe.experiments.probing.config import Config
 from jaxprobe.features.ranked import Ranking
 from jaxprobe.jobs import Job, Need
 from jaxprobe.methods.probes import Engine
+from jaxprobe.store import Tap
 from jaxprobe.workspace import Workspace
 
 SPLITS_AT_ONCE = 16  # splits of a job: few enough that progress moves and little is lost at a kill
@@ -25,13 +26,21 @@ def names(config: Config) -> tuple[str, ...]:
 
 
 def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterator[Need]:
-    """The last token of every prompt at every site that a probe reads."""
-    sites = dict.fromkeys((*sites_of(config), *workspace.sae_sites.values()))
-    taps = tuple((site, "last") for site in sites)
+    """Every prompt at every site that a probe reads."""
+    taps = taps_of(config, workspace)
     for name in chosen:
         yield Need(texts=workspace.dataset(name).texts, taps=taps)
     for name in chosen if "covariate_shift" in config.encode.regimes else ():
         yield Need(texts=workspace.with_shifted(name).texts, taps=taps)
+
+
+def taps_of(config: Config, workspace: Workspace) -> tuple[Tap, ...]:
+    """The arrays that probes read: baselines' sites in every pooling, SAEs' at the last token."""
+    own = [(site, pooling) for pooling in config.fit.poolings for site in sites_of(config)]
+    last = list(workspace.sae_sites.values())
+    if config.fit.controls:  # of shuffled labels
+        last += sites_of(config)
+    return tuple(dict.fromkeys((*own, *((site, "last") for site in last))))
 
 
 def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:

@@ -7,9 +7,13 @@ Group = tuple[Arrow, ...]  # arrows that differ in k alone
 
 
 def baselines(config: Fit, standard: bool) -> list[Group]:
-    """Methods on activations, and the control of shuffled labels."""
+    """Methods on activations of every pooling, and the control of shuffled labels."""
     names = [name for name in config.baselines if standard or name not in config.standard_only]
-    found: list[Group] = [(Arrow(features=ACTIVATIONS, method=name),) for name in names]
+    found: list[Group] = [
+        (Arrow(features=ACTIVATIONS, method=name, pooling=pooling),)
+        for pooling in config.poolings
+        for name in names
+    ]
     if config.controls:
         found.append((_control(ACTIVATIONS, "logistic", 0, "shuffled_labels"),))
     return found
