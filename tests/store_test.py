@@ -258,6 +258,18 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         ActivationStore.open(tmp_path / "s")
 
 
+@pytest.mark.parametrize("size", [100_000, 30_000])
+def test_a_header_that_would_crash_tensorstores_parser_is_refused(root, size):
+    texts = names("a", 30)
+    fill(root, texts, [1] * 30)
+    (root / "blocks.12.resid_post" / "last" / "zarr.json").replace(b"[" * size + b"]" * size)
+    with pytest.raises(StoreError, match=r"zarr\.json .*(at most 65,536 bytes|nested too deep)"):
+        ActivationStore.open(root).read(SITE, texts)
+    segment = segment_for(names("b", 4), [1] * 4)
+    with pytest.raises(StoreError, match=r"zarr\.json"), StoreWriter(root, FINGERPRINT) as writer:
+        writer.begin(segment)
+
+
 @pytest.mark.parametrize("place", ["zarr.json", "c/0/0", "c/0", "c"])
 def test_a_pipe_in_place_of_an_arrays_file_is_refused_not_waited_for(tmp_path, place):
     root, texts = tmp_path / "s", names("a", 30)

@@ -5,6 +5,7 @@ cost what they weigh wherever they lie. Nothing is compressed: float activations
 do not depend on a compressor's version.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -23,6 +24,8 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 # Zeros are stored as they are, so that what is not there cannot pass for them.
 _STRICT = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
+_HEADER, _HEADER_BYTES = "zarr.json", 64 << 10
+_REMEDY = "restore it from a copy, or delete {root} to extract again"
 _DEPTH = 2  # folders below an array's own: c/ROWS/COLUMNS
 _CHECKED = [_LITTLE_ENDIAN, {"name": "crc32c"}]
 
@@ -39,14 +42,15 @@ def open_array(root: Place, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
         StoreError: It is missing, damaged, or another than the store's.
     """
     _check_files(root, tap)
+    _check_header(root, tap)
     metadata = _metadata(tap, fingerprint)
     del metadata["chunk_grid"]  # an earlier version's files may have been larger
     try:
         return _open(root, tap, metadata)
     except (ValueError, OSError) as error:
         raise StoreError(
-            f"the array {root / tap_name(tap)} is missing or damaged ({error}); restore it from a copy,"
-            f" or delete {root} to extract again"
+            f"the array {root / tap_name(tap)} is missing or damaged ({error});"
+            f" {_REMEDY.format(root=root)}"
         ) from error
 
 
@@ -56,7 +60,7 @@ def sized_array(root: Place, tap: Tap, num_rows: int, fingerprint: Mapping) -> t
     Rows that are cut off are zeroed first: those that share a file with kept rows would stay in it.
     """
     (root / tap_name(tap)).check_folders(_DEPTH)  # TensorStore would write through links
-    if not (root / tap_name(tap) / "zarr.json").exists():
+    if not (root / tap_name(tap) / _HEADER).exists():
         _check_files(root, tap)
         metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, width_of(tap, fingerprint)]}
         return _open(root, tap, metadata, create=True)
@@ -86,7 +90,7 @@ def sweep(root: Place, taps: Iterable[Tap]) -> None:
         _check_files(root, tap)
         folder.check_folders(_DEPTH)
         rows = [folder / "c" / name for name in (folder / "c").children() if name.isdecimal()]
-        for above, name in ((folder, "zarr.json"), *((row, "0") for row in rows)):
+        for above, name in ((folder, _HEADER), *((row, "0") for row in rows)):
             for left in above.children():
                 if re.fullmatch(rf"{re.escape(name)}_[0-9a-f]{{1,16}}\.__lock", left):
                     (above / left).delete()
@@ -98,6 +102,16 @@ def _open(root: Place, tap: Tap, metadata: dict, *, create: bool = False) -> ts.
     return ts.open(spec, open=not create, create=create, context=place.context()).result()
 
 
+def _check_header(root: Place, tap: Tap) -> None:
+    """Refuses a header that is no short JSON: TensorStore's parser crashes on one that is nested too deep."""
+    header = root / tap_name(tap) / _HEADER
+    try:
+        with boundary.reader(str(header), "a zarr array's header", _REMEDY.format(root=root)):
+            json.loads(header.read(limit=_HEADER_BYTES))
+    except boundary.FileError as error:
+        raise StoreError(str(error)) from error
+
+
 def _check_files(root: Place, tap: Tap) -> None:
     """Refuses what TensorStore would wait on for ever: a pipe in place of a file."""
     folder = root / tap_name(tap)
@@ -106,9 +120,7 @@ def _check_files(root: Place, tap: Tap) -> None:
     try:
         boundary.check_regular_below(folder.local, _DEPTH)
     except boundary.FileError as error:
-        raise StoreError(
-            f"{error}; restore it from a copy, or delete {root} to extract again"
-        ) from error
+        raise StoreError(f"{error}; {_REMEDY.format(root=root)}") from error
 
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:
