@@ -169,7 +169,7 @@ def verdict(effect: Effect, subject: str = "adding SAE probes to the baselines")
             return f"{start} lowers the mean test AUROC: {mean} ({interval}, p {shown_p})."
     if effect.low == effect.high == 0:
         return f"{start} changes the test AUROC of none of them."
-    reason = "the difference cannot be distinguished from chance"
+    reason = "no difference can be told apart from chance"
     if effect.low > 0 or effect.high < 0:
         reason = (
             f"the sign-flip test does not confirm it (p {shown_p}), so no difference is claimed"
