@@ -100,5 +100,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """What completion shows: the public names, not the rooms behind them."""
+    """What completion shows: the public names, not the packages that define them."""
     return sorted(__all__)

@@ -1,7 +1,7 @@
 """Data regimes: which rows of a dataset train, validate and test a probe.
 
-Rows and labels only; no activations. Protocol `paper` draws exactly the rows of the published
-code; protocol `dedup` applies the same draw to distinct prompts, so no text stands on two sides.
+Rows and labels only; no activations. Protocol `paper` draws exactly the rows of the published code;
+protocol `dedup` applies the same draw to distinct prompts, so no text is in both training and test rows.
 """
 
 import itertools
@@ -19,13 +19,15 @@ MIN_TEST = 100
 SHIFT_POOL = 1500  # covariate shift trains on rows below this one
 NUM_FOLDS = 6
 TEST, SHIFTED = "test", "shifted"  # names of test sets
-# Two mean validation AUROCs that are nearer than this are equal, and a rule decides between them. A mean
-# over a split's folds is a fraction: of F folds with P_f positives and N_f negatives, its denominator
-# divides F times the least common multiple of all 2 P_f N_f. So by `validation_folds` different ones lie
-# at least 7e-6 apart (hold-outs of 100 rows: 2e-4), and sums in another order, in float32 too, at most 1e-6.
+# Two mean validation AUROCs that differ by less than this are equal, and a rule breaks the tie. A mean over
+# a split's folds is a fraction: with F folds of P_f positives and N_f negatives, its denominator divides F
+# times the least common multiple of all 2 P_f N_f. So with the folds of `validation_folds`, different means
+# are at least 7e-6 apart (hold-outs of 100 rows: 2e-4); summing in another order changes a mean by at most
+# 1e-6, also in float32.
 SAME_AUROC = 2e-6
-# 2^(1 + 9i/19), rounded: no power of the processor's decides. Sums and products of doubles are the same
-# on all, so the other two are NumPy's, to the last digit, on which rounding a count up can hang.
+# 2^(1 + 9i/19), rounded; written out, because the result of a power function depends on the processor. Sums
+# and products of doubles do not, so the other two are computed as in NumPy, exact to the last digit, on which
+# rounding a count up can depend.
 SCARCITY_SIZES = (
     *(2, 3, 4, 5, 7, 10, 14, 20, 28, 38, 53, 74, 103, 143, 198, 275, 382, 531, 737, 1024),
 )
@@ -34,7 +36,7 @@ NOISE_FRACTIONS = tuple(float(fraction) for fraction in np.linspace(0.0, 0.5, 11
 
 
 def normalised(text: str) -> str:
-    """A text as `dedup_by="normalised"` compares it: composed (NFC), without blanks at its ends."""
+    """A text as `dedup_by="normalised"` compares it: composed (NFC) and stripped."""
     return unicodedata.normalize("NFC", text).strip()
 
 
@@ -50,27 +52,28 @@ def splits(
     shifted: base.TextDataset | None = None,
     dedup_by: str = "exact",
 ) -> tuple[base.Split, ...]:
-    """All train/test draws of one dataset in one regime, a draw per level.
+    """All train/test draws of one dataset in one regime, one draw per level.
 
     Args:
         dataset: Labelled prompts.
         regime: One of `base.REGIMES`.
-        protocol: `paper`, or `dedup`: one row stands for all rows with its text, and texts that
-            occur under both labels are left out.
+        protocol: `paper`, or `dedup`: one row per distinct text, without texts that occur under both
+            labels.
         seed: Seed of every draw.
-        shifted: The shifted test set; needed by, and only by, `covariate_shift`, whose splits number
-            the rows of `base.joined(dataset, shifted)`: the dataset's N rows, then the shifted set's.
-        dedup_by: What makes two prompts of `dedup` one: `exact`, every character, or `normalised`, the
-            same text after Unicode's composition (NFC) and without blanks at its ends. Other protocols
-            take the default only.
+        shifted: The shifted test set; required for `covariate_shift`, whose splits number the rows of
+            `base.joined(dataset, shifted)` (the dataset's N rows, then the shifted set's), and refused
+            for other regimes.
+        dedup_by: When `dedup` treats two prompts as the same: `exact`, equal in every character, or
+            `normalised`, equal after Unicode composition (NFC) and stripping. Must be left out for
+            other protocols.
 
     Returns:
-        Splits by rising level. Levels that the dataset is too small for are left out, so the
-        tuple can be empty; asked for an entry, it then says why there is none.
+        Splits by increasing level. Levels that the dataset is too small for are left out, so the tuple
+        can be empty; indexing it then raises an error that says why.
 
     Raises:
-        ValueError: An unknown regime or protocol, a missing shifted set, something else than datasets
-            and a whole number, or `dedup_by` without an effect.
+        ValueError: An unknown regime or protocol, a missing shifted set, arguments of other types, or
+            `dedup_by` without effect.
     """
     for name, data in (("dataset", dataset), ("shifted", shifted)):
         if not isinstance(data, base.TextDataset) and (data is not None or name == "dataset"):
@@ -86,7 +89,7 @@ def splits(
         )
     if (regime == "covariate_shift") != (shifted is not None):
         raise ValueError(
-            "`shifted` is the test set of regime covariate_shift and of no other, got"
+            "`shifted` must be given for regime covariate_shift and for no other, got"
             f" regime {regime!r} with shifted={None if shifted is None else shifted.name!r}"
         )
     dedup = protocol == "dedup"
@@ -97,7 +100,7 @@ def splits(
         tests, draws = _covariate_shift(dataset, shifted, rows_N, dedup_by if dedup else None, seed)
     else:
         y_N = np.asarray(dataset.y_N)[rows_N]
-        # In a small set an extreme ratio, or its noise, can leave one class to train on: no probe.
+        # In a small set, an extreme ratio or label noise can leave one class to train on: left out.
         draws = [draw for draw in _DRAWS[regime](y_N, seed) if 0 < draw.y_train_N.mean() < 1]
         tests = [base.TestSet(name=TEST, row_M=rows_N[d.test_N], y_M=y_N[d.test_N]) for d in draws]
     found = [
@@ -119,7 +122,7 @@ def splits(
 
 
 class Splits(tuple):
-    """A tuple of splits that, where it is empty, says why when it is asked for one."""
+    """A tuple of splits that, if empty, raises an error with the reason when it is indexed."""
 
     reason: str
 
@@ -139,14 +142,14 @@ class Splits(tuple):
         return tuple, (list(self),)
 
     def __getitem__(self, index):
-        """A split, or a plain tuple of them."""
+        """A split, or for a slice a plain tuple of splits."""
         if not self and not isinstance(index, slice):
             raise IndexError(self.reason)
         return super().__getitem__(index)
 
 
 def num_levels(regime: str) -> int:
-    """Splits that a regime draws from a dataset that is large enough."""
+    """Number of splits that a regime draws from a dataset that is large enough."""
     levels = {"scarcity": SCARCITY_SIZES, "imbalance": IMBALANCE_RATIOS}
     return len((levels | {"label_noise": NOISE_FRACTIONS}).get(regime, (math.nan,)))
 
@@ -162,10 +165,10 @@ def distinct_rows(texts: tuple[str, ...], y_N: np.ndarray, dedup_by: str = "exac
 
 
 def leak_rate(texts: tuple[str, ...], split: base.Split) -> float:
-    """Fraction of a split's (first) test rows whose text also stands among its training rows.
+    """Fraction of a split's (first) test rows whose text is also among its training rows.
 
     Args:
-        texts: Of the table whose rows the split numbers.
+        texts: Texts of the table whose rows the split numbers.
         split: The split.
     """
     seen = {texts[row] for row in split.train_N}
@@ -177,7 +180,7 @@ def draw_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws training and test rows with `ceil(ratio * size)` positives each.
 
-    The generator's calls and their order are those of the published code, so the rows are too.
+    The random generator is called as in the published code and in the same order, so the rows are the same.
 
     Args:
         y_N: Labels in {0, 1}.
@@ -204,7 +207,7 @@ def draw_rows(
         for label, count in ((0, num_pos), (1, size - num_pos)):
             if count > len(pools[label]):
                 raise ValueError(
-                    f"a draw of {size} rows at ratio {ratio:g} wants {count} rows of one class,"
+                    f"a draw of {size} rows at ratio {ratio:g} needs {count} rows of one class, but"
                     f" only {len(pools[label])} are left; use a smaller size"
                 )
             parts.append(rng.choice(pools[label], size=count, replace=False))
@@ -214,7 +217,7 @@ def draw_rows(
 
 
 def _without(pool: np.ndarray, part: np.ndarray, num_rows: int) -> np.ndarray:
-    """What `np.setdiff1d` gives for sorted rows, without its sorting."""
+    """As `np.setdiff1d` for sorted rows, without sorting."""
     kept = np.ones(num_rows, bool)
     kept[part] = False
     return pool[kept[pool]]
@@ -230,16 +233,16 @@ def flip_labels(y_N: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
 
 def validation_folds(y_N: np.ndarray, seed: int) -> tuple[base.Fold, ...]:
-    """Validation folds by training size, as PROTOCOL section 4 lays them down.
+    """Validation folds by training size, as defined in PROTOCOL section 4.
 
     Args:
         y_N: Training labels in {0, 1}, in training order.
         seed: Seed of the stratified shuffle.
 
     Returns:
-        Up to 3 rows: none. Up to 12: every pair left out, where the pair holds both classes. Below
-        128: six stratified folds, less those whose validation part has one class. From 128: the
-        last `min(N // 5, 100)` rows.
+        Up to 3 rows: no folds. Up to 12: every pair of rows that holds both classes is left out once.
+        Below 128: six stratified folds, without those whose validation part has one class. From 128:
+        the last `min(N // 5, 100)` rows.
     """
     num = len(y_N)
     everything = np.arange(num)
@@ -263,7 +266,7 @@ def validation_folds(y_N: np.ndarray, seed: int) -> tuple[base.Fold, ...]:
 def _stratified_fold_numbers(y_N: np.ndarray, seed: int) -> np.ndarray:
     """Fold of each row, equal to scikit-learn's `StratifiedKFold(6, shuffle=True)`."""
     rng = np.random.RandomState(seed)
-    # Classes are numbered by first appearance; the allocation deals the sorted labels round.
+    # Classes are numbered by first appearance; the sorted labels are dealt to the folds in turn.
     class_N = (y_N != y_N[0]).astype(int)
     sorted_N = np.sort(class_N)
     dealt = [np.bincount(sorted_N[f::NUM_FOLDS], minlength=2) for f in range(NUM_FOLDS)]
@@ -276,7 +279,7 @@ def _stratified_fold_numbers(y_N: np.ndarray, seed: int) -> np.ndarray:
 
 
 class _Draw(NamedTuple):
-    """A draw among the usable rows: positions to train and to test on, and training labels."""
+    """A draw from the usable rows: positions to train and to test on, and training labels."""
 
     train_N: np.ndarray
     y_train_N: np.ndarray
@@ -304,7 +307,7 @@ def _imbalance(y_N: np.ndarray, seed: int) -> list[_Draw]:
     num_test = max(MIN_TEST, total - num_train - 1)
     if num_train < 2:
         return []
-    # Rounding up at both sizes can ask for a row more than an odd class holds; test gives it up.
+    # Rounding both sizes up can need one row more than a class of odd size has; the test set gives it up.
     while not all(_fits(y_N, num_train, num_test, ratio) for ratio in IMBALANCE_RATIOS):
         num_test -= 1
     draws = []
@@ -342,7 +345,7 @@ def _covariate_shift(
     dedup_by: str | None,
     seed: int,
 ) -> tuple[list[base.TestSet], list[_Draw]]:
-    """The shifted test set, and positions in `rows_N` to train on; nothing where those are too few."""
+    """The shifted test set, and positions in `rows_N` to train on; no draw where those are too few."""
     pooled_N = rows_N < SHIFT_POOL
     test_N = np.arange(len(shifted.texts))
     if dedup_by is not None:
@@ -358,7 +361,7 @@ def _covariate_shift(
     if num_train < 4:
         return [], []
     train_N, _ = draw_rows(y_N, num_train, 0, 0.5, seed)
-    # In the joined table the shifted set's rows stand behind the dataset's.
+    # In the joined table, the shifted set's rows follow the dataset's.
     row_M = len(dataset.texts) + test_N
     test = base.TestSet(name=SHIFTED, row_M=row_M, y_M=np.asarray(shifted.y_N)[test_N])
     return [test], [_Draw(pool_N[train_N], y_N[train_N], test_N)]

@@ -68,13 +68,13 @@ def test_label_names_say_which_text_is_one():
         ({"y_N": [0, 1j, 1]}, "`y_N` must hold labels, got complex numbers"),
         ({"texts": [], "y_N": []}, "`y_N` must hold both classes"),
         ({"texts": None}, "`texts` must be several texts, got None"),
-        ({"label_names": ("a", "a")}, "`label_names` must be two texts that differ"),
-        ({"label_names": "ab"}, "`label_names` must be two texts that differ, got 'ab'"),
-        ({"label_names": None}, "`label_names` must be two texts that differ, got None"),
+        ({"label_names": ("a", "a")}, "`label_names` must be two distinct texts"),
+        ({"label_names": "ab"}, "`label_names` must be two distinct texts, got 'ab'"),
+        ({"label_names": None}, "`label_names` must be two distinct texts, got None"),
         ({"texts": "abc"}, r"must be several texts, got one, 'abc'; write \[text\]"),
         ({"texts": ["a", b"b", "c"]}, "must be texts, got b'b' in row 1"),
         ({"texts": ["a", "b", float("nan")]}, "must be texts, got nan in row 2"),
-        ({"label_names": ("a",)}, "`label_names` must be two texts"),
+        ({"label_names": ("a",)}, "`label_names` must be two distinct texts"),
     ],
 )
 def test_a_dataset_that_cannot_be_meant_is_refused(changes, message):
@@ -151,5 +151,5 @@ def test_a_joined_table_hashes_no_text_again(monkeypatch):
     assert table.columns["more"].code_N.tolist() == [-1] * 4 + [0, 0, 1]
     assert table.columns["part"].code_N.tolist() == [0] * 4 + [1] * 3
     swapped = dataset(y_N=["no", "yes", "no"], label_names=("yes", "no"))
-    with pytest.raises(ValueError, match="0 and 1 are the other way round"):
+    with pytest.raises(ValueError, match="0 and 1 are swapped"):
         base.joined(dataset(y_N=["no", "yes", "no"]), swapped)

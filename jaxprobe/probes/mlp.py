@@ -3,12 +3,12 @@
     minimise over each minibatch B:   mean over B of log(1 + exp(-s f(x))) + alpha / (2 |B|) * |W|^2
 
 f has ReLU layers; weights and biases start uniform within sqrt(6 / (fan_in + fan_out)) (Glorot); Adam
-takes minibatches of min(200, N) rows, shuffled every epoch; training stops when the epoch's loss, taken
-as it goes along, has not improved by 1e-4 for more than ten epochs, or after 1,000. Features are
-standardised on all training rows. The published search has one draw, so the published seed fixes the
-hyperparameters below; with too few rows to validate they are scikit-learn's defaults and one layer.
+takes minibatches of min(200, N) rows, shuffled every epoch; training stops when the epoch's loss, averaged
+over its minibatches during training, has not improved by 1e-4 for more than ten epochs, or after 1,000. Features
+are standardised on all training rows. The published search has one draw, so the published seed fixes the
+hyperparameters below; with too few rows to validate they are scikit-learn's defaults, with one small layer.
 
-Arithmetic is float32. `converged` says that training stopped by itself.
+Arithmetic is float32. `converged` says whether training stopped before the limit.
 
 References:
     Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.
@@ -44,8 +44,8 @@ class Settings(NamedTuple):
 
 
 PUBLISHED = Settings((16, 16, 16), 10**-2.5, 1e-2)
-TINY = Settings((32,), 1e-3, 1e-4)  # where nothing validates
-# Values of the hyperparameter, which names the settings.
+TINY = Settings((32,), 1e-3, 1e-4)  # where there are no folds
+# Values of the hyperparameter: which settings are used.
 USES_PUBLISHED, USES_TINY = 0.0, 1.0
 
 
@@ -73,10 +73,10 @@ class Trained(NamedTuple):
     """Parameters and how training ended.
 
     Attributes:
-        params: Of a `Network`.
-        residual: 0 where training stopped by itself, else the last epoch's relative improvement.
-        converged: Whether it stopped by itself.
-        epochs: How many it took.
+        params: Parameters of a `Network`.
+        residual: 0 where training stopped before the limit, else the last epoch's relative improvement.
+        converged: Whether it stopped before the limit.
+        epochs: Number of epochs.
     """
 
     params: Any
@@ -104,7 +104,7 @@ def train(
         x_ND: Standardised features.
         y_N: Labels in {0, 1}.
         weight_N: Non-negative weights; 0 leaves a row out.
-        key: Of the initial weights and of the order of rows.
+        key: Random key of the initial weights and of the order of rows.
         settings: Hyperparameters.
     """
     x_ND, y_N, weight_N = (array.astype(jnp.float32) for array in (x_ND, y_N, weight_N))
@@ -159,7 +159,7 @@ def _step(network: Network, adam, alpha: float):
         with jax.numpy_dtype_promotion("standard"):  # optax counts steps in integers
             updates, next_moments = adam.update(gradient, moments)
         moved = optax.apply_updates(params, updates), next_moments
-        # A minibatch of padding only is no step.
+        # A minibatch of padding only takes no step.
         rows = jnp.sum(batch[-1])
         kept = jax.tree.map(lambda new, old: jnp.where(rows > 0, new, old), moved, carry)
         return kept, value * rows
@@ -188,11 +188,11 @@ class _Rows(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkModel:
-    """A trained network, of one of two shapes.
+    """A trained network, in one of two settings.
 
     Attributes:
-        published, tiny: Parameters of the two settings' networks; None where a network cannot be the one.
-        uses_tiny: Which of them, where both are there.
+        published, tiny: Parameters of the two settings' networks; None for one that cannot be in use.
+        uses_tiny: Which one is in use, where both are given.
         mean_D, scale_D: What is subtracted from an example's features, and then divided by.
     """
 
@@ -219,7 +219,7 @@ class NetworkModel:
         return dataclasses.replace(self, mean_D=mean_D, scale_D=scale_D)
 
     def trimmed(self, num_rows: int, num_columns: int) -> "NetworkModel":
-        """Without the padding of features, and without the network that is not used."""
+        """The model without the padding of features and without the network that is not used."""
         del num_rows
 
         def narrow(params):
@@ -243,9 +243,9 @@ def _prepare(x_ND, weight_N, seed) -> _Rows:
 
 
 def _key(seed, y_N, weight_N):
-    """Named by the rows and labels it serves, so no other fold or split changes it."""
+    """A random key derived from the rows and labels, so that no other fold or split changes it."""
     place_N = 2 * jnp.arange(weight_N.shape[0], dtype=jnp.uint32) + y_N.astype(jnp.uint32)
-    # MurmurHash3's last steps: linear marks would collide where labels trade places.
+    # MurmurHash3's last steps: with a linear hash, sums would collide where two labels are swapped.
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         place_N = (place_N ^ (place_N >> jnp.uint32(shift))) * jnp.uint32(factor)
     content = jnp.sum(jnp.where(weight_N > 0, place_N, 0), dtype=jnp.uint32)
@@ -265,7 +265,7 @@ def _path(prepared: _Rows, y_N, weight_N, value_H):
 
 
 class _Fit(NamedTuple):
-    """Parameters of both settings' networks, zeros for the one that was not trained (or none at all)."""
+    """Parameters of both settings' networks; zeros, or None, for the one that was not trained."""
 
     published: Any
     tiny: Any
@@ -293,7 +293,7 @@ def _fit(prepared: _Rows, y_N, weight_N, value, models_FH) -> _Fit:
         shapes = jax.eval_shape(Network(settings.hidden).init, key, x_ND[:1].astype(jnp.float32))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    if x_ND.shape[0] > BATCH:  # never so few rows that nothing validates
+    if x_ND.shape[0] > BATCH:  # so many rows always have validation folds
         return published()._replace(tiny=None)
     return jax.lax.cond(uses_tiny, tiny, published)
 
