@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from jaxprobe import checks
 
@@ -91,6 +90,8 @@ def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Eff
 
 def percentile_tail(units: int) -> float:
     """The quantile at which a bootstrap interval ends: 0.025 for many units, less for few."""
+    from scipy import special  # takes a third of a second to import, and only reports need it
+
     quantile = special.stdtrit(units - 1, (1 - LEVEL) / 2)
     return float(special.ndtr(math.sqrt(units / (units - 1)) * quantile))
 

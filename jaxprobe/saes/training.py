@@ -17,15 +17,17 @@ References:
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxprobe.saes import straight_through
 from jaxprobe.saes.rules import FOLLOWED_STEPS, RULES, THRESHOLD_RATE
+
+if TYPE_CHECKING:  # takes long to import, and only training needs it
+    import optax
 
 SMALLEST_EIGENVALUE = (
     1e-2  # as a share of the mean one; limits how far whitening stretches a direction
@@ -101,7 +103,7 @@ class TrainState:
     """Everything that a step changes."""
 
     parameters: Parameters
-    adam: optax.OptState
+    adam: Any  # optax's state
     log_shift: jax.Array
     idle_S: jax.Array  # int32 tokens since each latent was last active
     step: jax.Array
@@ -213,8 +215,10 @@ def _first_parameters(first: dict[str, jax.Array], recipe: Recipe) -> tuple[Any,
     return Parameters(**first), jnp.log(level)
 
 
-def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+def make_optimizer(recipe: Recipe) -> "optax.GradientTransformation":
     """Adam whose rate rises for a share `warm_up` of the steps, then falls linearly to 0."""
+    import optax
+
     peak = max(1, round(recipe.warm_up * recipe.num_steps))
     schedule = optax.schedules.join_schedules(
         [
@@ -242,6 +246,8 @@ def train_step(
     Returns:
         State after, and the step's measurements.
     """
+    import optax
+
     x_BD = normalise(scaling, x_BD)
     measure = functools.partial(objective, recipe=recipe)
     (_, found), gradient = jax.value_and_grad(measure, has_aux=True)(
