@@ -47,6 +47,8 @@ class Job:
         latents: All splits of the dataset whose latents are ranked together, which include `splits`.
             Empty where no latents are read.
         ranking: How these latents are ranked.
+        metrics: Metrics that are recorded beside the columns of a row; the fit stage puts the experiment's
+            here.
         features: What its probes read, where that is neither the activations at `site`, pooled as the
             arrows say, nor ranked latents.
     """
@@ -59,6 +61,7 @@ class Job:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     latents: tuple[Split, ...] = ()
     ranking: Ranking | None = None
+    metrics: tuple[str, ...] = ()
     features: tuple[Features, ...] = ()
 
     def reads(self) -> tuple[TextDataset, str, Site, tuple[Split, ...], Ranking]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jaxprobe import datasets
 from jaxprobe.base import Arrow, Site, Split, TextDataset
 from jaxprobe.evidence import Results
+from jaxprobe.experiments.config import sites_of
 from jaxprobe.jobs import Evaluation, Job, Need
 from jaxprobe.rendering import Report, Table
 from jaxprobe.workspace import Workspace
@@ -28,22 +29,35 @@ class Pages(NamedTuple):
     """
 
     report: Report
-    beside: Mapping[str, Table]
-    inside: Mapping[str, Table]
+    beside: Mapping[str, Table] = {}
+    inside: Mapping[str, Table] = {}
     names: tuple[str, ...] = ()
 
 
+def configured_names(config: Any) -> tuple[str, ...]:
+    """The datasets that a config names, or else all of its source."""
+    return config.datasets or datasets.names(config.source)
+
+
+def last_tokens(config: Any, workspace: Workspace, names: Sequence[str]) -> Iterator[Need]:
+    """The last token of every prompt, at every site of the config and of its SAEs."""
+    sites = dict.fromkeys((*sites_of(config), *workspace.sae_sites.values()))
+    for name in names:
+        taps = tuple((site, "last") for site in sites)
+        yield Need(texts=workspace.dataset(name).texts, taps=taps)
+
+
 class Experiment(NamedTuple):
-    """An experiment, as functions of its config.
+    """An experiment, as functions of its config. The first four are its own; the others have defaults.
 
     Attributes:
-        config: A frozen dataclass: the keys of a config file with their defaults.
-        names: `config -> names of the datasets`.
-        needs: `(config, workspace, names) -> what to extract` for these datasets.
+        config: A frozen dataclass below `config.Common`: the keys of a config file with their defaults.
         jobs: `(config, workspace, name of a dataset) -> what to predict`.
-        metrics: Names of `metrics.METRICS` that are recorded beside the columns of a row.
         report: `(config, results of one or several runs) -> pages`.
         version: Raised when a change to the code changes results; part of every fingerprint.
+        metrics: Names of `metrics.METRICS` that are recorded beside the columns of a row.
+        names: `config -> names of the datasets`.
+        needs: `(config, workspace, names) -> what to extract` for these datasets.
         load: `(name, source) -> dataset`: how its datasets are read.
         check: `(config, d_sae by SAE id) -> None`: raises ValueError for what cannot work, before any work.
         installed: `config -> config`: without what this machine lacks, with a warning.
@@ -52,12 +66,12 @@ class Experiment(NamedTuple):
     """
 
     config: type
-    names: Callable[[Any], tuple[str, ...]]
-    needs: Callable[[Any, Workspace, Sequence[str]], Iterable[Need]]
     jobs: Callable[[Any, Workspace, str], Iterable[Job]]
-    metrics: tuple[str, ...]
     report: Callable[[Any, Sequence[Results]], Pages]
     version: int
+    metrics: tuple[str, ...] = ()
+    names: Callable[[Any], tuple[str, ...]] = configured_names
+    needs: Callable[[Any, Workspace, Sequence[str]], Iterable[Need]] = last_tokens
     load: Callable[[str, str], TextDataset] = datasets.load
     check: Callable[[Any, Mapping[str, int]], None] = lambda config, d_sae: None
     installed: Callable[[Any], Any] = lambda config: config

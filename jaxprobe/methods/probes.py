@@ -25,15 +25,13 @@ class Engine:
     """How the probe engine runs a job; call it as a job's `predict`.
 
     Attributes:
-        dtype: Arithmetic of fits: `float64` or `float32`.
+        dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
         memory_gib: GiB that the probes of one compiled program may take together on a device.
-        metrics: Names of metrics beyond the columns of a row.
         keep: Some of `KEPT`.
     """
 
-    dtype: str
+    dtype: str = "auto"
     memory_gib: float = grid.MEMORY_GIB
-    metrics: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
 
     def __call__(self, job: Job, workspace: Workspace) -> list[Evaluation]:
@@ -48,19 +46,19 @@ class Engine:
             splits,
             columns=columns,
             num_latents=() if columns is None else counts,
-            metrics=(*COLUMN_METRICS, *self.metrics),
+            metrics=(*COLUMN_METRICS, *job.metrics),
             keep_scores="scores" in self.keep,
             keep_probes="probes" in self.keep or chosen.wanted(job),
             # A host library decides about its own arithmetic and memory.
-            **({} if PROBES[method].on_host else self._settings()),
+            **({} if PROBES[method].on_host else self._settings(workspace)),
         )
         if scores.probes is not None and columns is not None:
             scores = _of_the_sae(scores, job, workspace, union_U)
         found = _evaluations(method, scores, splits, len(counts), self.keep)
         return _with_chosen(found, job, workspace, scores) if chosen.wanted(job) else found
 
-    def _settings(self) -> dict:
-        return {"dtype": self.dtype, "memory_gib": self.memory_gib}
+    def _settings(self, workspace: Workspace) -> dict:
+        return {"dtype": workspace.fit_dtype(self.dtype), "memory_gib": self.memory_gib}
 
 
 def probe_key(method: str) -> str:

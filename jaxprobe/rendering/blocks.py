@@ -172,20 +172,20 @@ class Report:
 
     Attributes:
         title: Title of the browser's window.
-        kicker: What kind of document it is.
         question: What it asks.
+        sections: In order; the first one holds the answer.
+        kicker: What kind of document it is.
         lede: A sentence that explains the question.
         facts: What it is about, by name.
-        sections: In order; the first one holds the answer.
         footer: The last line.
     """
 
     title: str
-    kicker: str
     question: str
-    lede: str
-    facts: Mapping[str, str]
     sections: Sequence[Section]
+    kicker: str = ""
+    lede: str = ""
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     footer: str = ""
 
 

@@ -106,6 +106,7 @@ def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str
         }
         key = digest(decides | own)[:16]
         place = workspace.work.jobs / f"{file_name(job.dataset.name)}-{key}.parquet"
+        job = dataclasses.replace(job, metrics=experiment.metrics)
         planned.append(Planned(job=job, place=place, fingerprint=digest(decides)[:12]))
     return planned
 

@@ -7,11 +7,11 @@ import pytest
 
 from jaxprobe import checkpoints, results
 from jaxprobe.base import Arrow, Site
-from jaxprobe.experiments import EXPERIMENTS
+from jaxprobe.experiments import EXPERIMENTS, experiment
 from jaxprobe.experiments.config import sites_of
 from jaxprobe.experiments.probing import jobs as probing
 from jaxprobe.features.read import Features
-from jaxprobe.jobs import Job, Need
+from jaxprobe.jobs import Job
 from jaxprobe.methods.probes import Engine
 from jaxprobe.place import Place
 from jaxprobe.stages import run as stage
@@ -86,7 +86,7 @@ def test_unknown_poolings_are_refused(tmp_path):
 def jobs(config, workspace, name):
     """Two sites side by side, and what the SAE makes of the second."""
     table, splits = probing.draws(config, workspace, name)
-    engine = Engine(dtype="float64", metrics=probing.METRICS)
+    engine = Engine(dtype="float64")
     first, second = sites_of(config)
     (sae,) = workspace.sae_sites
     error = Features(site=second, part="error", sae=sae)
@@ -100,16 +100,10 @@ def jobs(config, workspace, name):
         )  # fmt: skip
 
 
-def needs(config, workspace, names):
-    for name in names:
-        taps = tuple((site, "last") for site in sites_of(config))
-        yield Need(texts=workspace.dataset(name).texts, taps=taps)
-
-
 def test_an_experiments_own_features(tmp_path, monkeypatch):
     """Probed as any others, and their results are known by the SAE's weights, not by its name."""
     fakes.stand_in(monkeypatch)
-    own = EXPERIMENTS["probing"]._replace(jobs=jobs, needs=needs)
+    own = EXPERIMENTS["probing"]._replace(jobs=jobs, needs=experiment.last_tokens)
     monkeypatch.setitem(EXPERIMENTS, "probing", own)
     sites = ("blocks.0.resid_post", "blocks.1.resid_post")
     found = {}

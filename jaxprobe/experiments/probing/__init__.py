@@ -12,7 +12,6 @@ from jaxprobe.experiments.probing.report import pages
 
 EXPERIMENT = Experiment(
     config=Config,
-    names=jobs.names,
     needs=jobs.needs,
     jobs=jobs.jobs,
     metrics=jobs.METRICS,

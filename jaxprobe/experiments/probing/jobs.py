@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxprobe import datasets, regimes
+from jaxprobe import regimes
 from jaxprobe.base import Site, Split, TextDataset
 from jaxprobe.experiments.config import sites_of
 from jaxprobe.experiments.experiment import batched, product
@@ -18,11 +18,6 @@ from jaxprobe.workspace import Workspace
 
 SPLITS_AT_ONCE = 16  # splits of a job: few enough that progress moves and little is lost at a kill
 METRICS = ("average_precision", "log_loss", "calibration_error", "recall_at_fpr_05")
-
-
-def names(config: Config) -> tuple[str, ...]:
-    """The datasets of a job, as its config names them."""
-    return config.datasets or datasets.names(config.source)
 
 
 def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterator[Need]:
@@ -53,9 +48,8 @@ def jobs_of(
 ) -> Iterator[Job]:
     """The jobs of any splits of a table."""
     engine = Engine(
-        dtype=workspace.fit_dtype(config.fit.dtype),
+        dtype=config.fit.dtype,
         memory_gib=config.fit.memory_gib,
-        metrics=METRICS,
         keep=config.fit.keep,
     )
     settings: dict[str, Any] = {"dtype": config.fit.dtype}
