@@ -240,7 +240,7 @@ def test_page_of_all_regimes(tmp_path):
     for wanted in (
         *("Covariate shift", "Fraction of flipped training labels", "Training rows"),
         *("extended baseline", "other SAE probe", "mean_difference", "best_latents"),
-        *("random SAE (control)", "SAE probes (all baselines)", "How far it moves with"),
+        *("random SAE (control)", "SAE probes (all baselines)", "Change with"),
     ):
         assert wanted in document.text
     ids = [attrs["id"] for _, attrs in document.elements if "id" in attrs]
