@@ -133,7 +133,7 @@ def test_features_of_another_number_of_rows_are_refused(num_rows):
         ({}, {"x_ND": np.full((240, 4), np.nan)}, "`x_ND` must be finite"),
         ({}, {"num_latents": (4,)}, "`num_latents` has no effect without `columns`"),
         ({}, {"columns": [[0]]}, "`num_latents` must hold at least one number of columns"),
-        ({}, {"columns": [[0], [1]], "num_latents": (1,)}, "one list of columns a split, got 2"),
+        ({}, {"columns": [[0], [1]], "num_latents": (1,)}, "one list of columns per split, got 2"),
         ({}, {"columns": [[0, 4]], "num_latents": (1,)}, "`columns` must lie between 0 and 3"),
         ({}, {"columns": [[0]], "num_latents": (0,)}, "`num_latents` must be a whole number"),
         ({}, {"splits": []}, "`splits` must hold at least one split"),
