@@ -63,7 +63,10 @@ def test_labels_and_features_of_every_kind_give_the_same_probe():
         ({"y_test": lambda y: 2 * y}, "`y_test` must hold the labels 0 and 1 only, got 2"),
         ({"x_test": lambda x: x[:, :3]}, "train and test must agree"),
         ({"x_test": lambda x: x * np.nan}, "`x_test` must be finite"),
-        ({"x_train": lambda x: x.astype(float) * 1e300}, "`x_train` must lie within float32"),
+        (
+            {"x_train": lambda x: x.astype(float) * 1e300},
+            "`x_train` must be in the range of float32",
+        ),
         ({"seed": lambda _: -1}, "`seed` must be a whole number"),
     ],
 )

@@ -10,7 +10,7 @@ from jaxprobe import quiver
 from jaxprobe.rendering import svg
 from jaxprobe.rendering.svg import Drawing
 
-EDGE = 16  # pixels beside drawings without a vertical axis
+EDGE = 16  # pixels left and right of drawings without a vertical axis
 
 
 class Series(NamedTuple):

@@ -159,7 +159,7 @@ def test_runs_stand_beside_each_other_by_name():
     assert [str(one.setting) for one in found] == [
         f"{fake_results.MODEL} at {fake_results.SITE} ({name})" for name in "AB"
     ]
-    with pytest.raises(ValueError, match="names of their own, got 'A', 'A'"):
+    with pytest.raises(ValueError, match="distinct names, got 'A', 'A'"):
         findings.find([runs[0], dataclasses.replace(runs[1], name="A")])
 
 

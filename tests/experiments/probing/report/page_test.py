@@ -290,7 +290,7 @@ def test_saes_have_short_names(ids, short):
 
 def test_leaks_are_counted(document):
     flat = " ".join(document.text.split())
-    assert "In 9 of 10 datasets some test prompts also stand among the training rows" in flat
+    assert "In 9 of 10 datasets some test prompts are also among the training rows" in flat
     assert "6 of 10 datasets hold one prompt under both labels (9 prompts in all)" in flat
     heads = [cell for cell in ("Leak rate", "Prompts under both labels") if cell in flat]
     assert len(heads) == 2
