@@ -1,11 +1,19 @@
 """The types that every other module uses: sites, datasets, batches, splits, rows; and the axis letters.
 
-Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
+Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`); a digit is an axis of that size. A letter
+has one meaning per module, one of these; a module that uses it for another axis says so.
 
-    N examples       M tested rows    B batch         T tokens
-    D d_model        S d_sae          K kept latents, or columns that a probe reads
-    F folds          H candidates of a hyperparameter (R where they are strengths)
-    P probes         G datasets       L layers        U latents that some split kept
+    N examples                        A arrows, arrays of a store, or weights that may move
+    M test rows                       B batch, block of latents, or bootstrap resamples
+    V validation rows                 C columns
+    D d_model                         E d_model of a decoder's output, or entries of a sparse matrix
+    S d_sae                           G datasets, their cases, or groups of rows
+    F folds                           K kept latents, or columns that a probe reads
+    H candidates of a hyperparameter  I inputs, O outputs of a matrix product
+    R regularisation strengths        L layers, or lanes
+    P probes                          T tokens, test sets, or trial steps
+    W words of a row's bytes          U latents that some split kept, or datasets as units
+    Q queried positions
 """
 
 import dataclasses

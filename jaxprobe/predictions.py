@@ -12,7 +12,7 @@ from jaxprobe.jobs import Evaluation, Job
 from jaxprobe.place import Place
 from jaxprobe.workdir import Workdir
 
-ABOUT = "about.json"  # beside a job's probes
+ABOUT = "about.json"  # in the folder of a job's probes
 _ENTRY = "predictions"
 _AGAIN = "delete the job's object below results/ and run the fit stage again"
 

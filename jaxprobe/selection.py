@@ -4,6 +4,8 @@ The ranking is defined in float64 (`score`), with ties going to the lower latent
 a dense [N, d_sae] array: for each block of latents, a few float32 products give every split an upper bound on
 every score, and only latents whose bound beats the split's K-th best so far are scored in float64. The bound
 includes rounding errors, so no latent is missed.
+
+Axes: P splits, T sets of training rows, R rows of both stacked, C candidates to be kept.
 """
 
 import functools

@@ -88,7 +88,7 @@ class Column:
         """
         if name not in self.names:
             known = ", ".join(map(repr, self.names[:8]))
-            raise ValueError(f"`name` must be one of the column's names, {known}, got {name!r}")
+            raise ValueError(f"`name` must be one of the column's names, {known}; got {name!r}")
         return self.names.index(name)
 
     def __repr__(self) -> str:
@@ -174,7 +174,7 @@ class TextDataset:
             return Column(code_N=self.y_N, names=self.label_names)
         if name not in self.columns:
             known = ", ".join((TARGET, *self.columns))
-            raise ValueError(f"`column` of {self.name} must be one of {known}, got {name!r}")
+            raise ValueError(f"`column` of {self.name} must be one of {known}; got {name!r}")
         return self.columns[name]
 
     def one_against_rest(self, column: str, name: str) -> "TextDataset":

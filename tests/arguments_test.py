@@ -61,7 +61,7 @@ def test_sparse_matrices_are_refused():
         (np.zeros((2, 2), "M8[s]"), "must hold real numbers, got datetime64"),
         (np.array([[1.0, np.nan]]), r"must be finite, got nan at index \(0, 1\)"),
         (jnp.array([[1.0, -np.inf]]), r"must be finite, got -inf at index \(0, 1\)"),
-        (np.array([[1.0, 1e39]]), r"must lie within float32, got numbers up to 1e\+39"),
+        (np.array([[1.0, 1e39]]), r"must be in the range of float32, got numbers up to 1e\+39"),
         (np.zeros((0, 3)), "must have at least one row and column"),
         (np.zeros(3), r"must have shape \(\*, \*\)"),
         ({1.0, 2.0}, "Python objects"),

@@ -395,7 +395,7 @@ def test_rows_that_take_no_bytes_are_not_believed(tmp_path):
     place, whole = Place.parse(tmp_path / "a"), some_latents()
     rows = dataclasses.replace(whole.rows, num_rows=1 << 40)
     kept.write(place, IDENTITY, dataclasses.replace(whole, rows=rows))
-    with pytest.raises(ValueError, match="1099511627776 rows, its dataset 9"):
+    with pytest.raises(ValueError, match="1099511627776 rows, but its dataset 9"):
         kept.read(place, IDENTITY, NUM_ROWS)
 
 

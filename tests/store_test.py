@@ -176,7 +176,7 @@ def test_rows_that_do_not_fit_the_plan_are_refused(root):
         with pytest.raises(ValueError, match=r"rows of blocks.12.resid_post/last.*\(7, 24\)"):
             writer.append({**batches[0], LAST: batches[0][LAST][:3]})
         writer.append(batches[0])
-        with pytest.raises(ValueError, match="the segment has 2 batches, got 1"):
+        with pytest.raises(ValueError, match="the segment has 2 batches, `append` got 1"):
             writer.finish()
 
 

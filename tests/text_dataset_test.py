@@ -128,7 +128,9 @@ def test_one_class_against_the_rest_shares_the_texts_and_their_hashes():
     assert view.y_N.tolist() == [1, 0, 0, 1] and view.label_names == ("not x", "x")
     assert view.texts is data.texts and view.sha256_N is data.sha256_N
     assert view.name == "x[kind=x]"
-    with pytest.raises(ValueError, match="must be one of the column's, 'x', 'y', 'z'; got 'w'"):
+    with pytest.raises(
+        ValueError, match="must be one of the column's names, 'x', 'y', 'z'; got 'w'"
+    ):
         data.one_against_rest("kind", "w")
     gaps = dataset(columns={"kind": ["x", None, "y"]})
     with pytest.raises(ValueError, match=r"in every row, got 1 rows without.*`rows`"):

@@ -1,7 +1,7 @@
-"""What an experiment is: which predictions to make, and which questions to ask of them.
+"""What an experiment is: which predictions to make, and which questions they answer.
 
-An experiment is one file: a config, the prompts and places that it needs, its jobs, its metrics and its
-report. Stages, tables and renderers do not know it.
+An experiment is one file: a config, the prompts and sites that it needs, its jobs, its metrics and its report.
+Stages, tables and renderers do not depend on it.
 """
 
 import itertools
@@ -21,11 +21,11 @@ class Pages(NamedTuple):
     """A report, and the tables of its CSV files.
 
     Attributes:
-        report: Its blocks.
-        beside: Tables of the files in the work directory, by name: `quiver.csv`.
-        inside: Tables of the files in `report/`, by name, which the page carries as well.
-        names: Every file's name that the experiment's reports can have; of those not made now, what an
-            earlier report left is taken away.
+        report: The report's blocks.
+        beside: Tables of the files in the work directory, by name, such as `quiver.csv`.
+        inside: Tables of the files in `report/`, by name, which the page contains as well.
+        names: Names of all files that the experiment's reports can have; files of an earlier report that
+            this one does not write are removed.
     """
 
     report: Report
@@ -55,14 +55,14 @@ class Experiment(NamedTuple):
         jobs: `(config, workspace, name of a dataset) -> what to predict`.
         report: `(config, results of one or several runs) -> pages`.
         version: Raised when a change to the code changes results; part of every fingerprint.
-        metrics: Names of `metrics.METRICS` that are recorded beside the columns of a row.
+        metrics: Names from `metrics.METRICS` that are recorded in addition to the columns of a row.
         names: `config -> names of the datasets`.
         needs: `(config, workspace, names) -> what to extract` for these datasets.
         load: `(name, source) -> dataset`: how its datasets are read.
-        check: `(config, d_sae by SAE id) -> None`: raises ValueError for what cannot work, before any work.
-        installed: `config -> config`: without what this machine lacks, with a warning.
-        facts: `(config, workspace, names) -> JSON types`: what the report tells of the datasets, which it
-            does not read itself.
+        check: `(config, d_sae by SAE id) -> None`: raises ValueError for a config that cannot work.
+        installed: `config -> config`: removes what needs packages that are not installed, with a warning.
+        facts: `(config, workspace, names) -> JSON types`: facts about the datasets for the report, which
+            does not read them itself.
     """
 
     config: type
@@ -88,14 +88,14 @@ def product(
     predict: Callable[[Job, Workspace], Sequence[Evaluation]],
     **more: Any,
 ) -> Iterator[Job]:
-    """The ordinary jobs: every group of arrows on all of these splits, in one call each.
+    """The usual jobs: every group of arrows on all of these splits, in one call each.
 
     Args:
-        dataset: Whose rows the splits number.
-        splits: What is fitted.
-        arrows: Groups of arrows that differ in k alone.
+        dataset: The dataset whose rows the splits number.
+        splits: The splits to fit.
+        arrows: Groups of arrows that differ only in k.
         site: Where activations are read.
-        predict: As of a job.
+        predict: As in `Job`.
         **more: Further fields of the jobs.
     """
     splits = tuple(splits)

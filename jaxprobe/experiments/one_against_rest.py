@@ -1,6 +1,6 @@
-"""The published sets of several classes, each class against the rest, through the main grid's probes.
+"""The published datasets of several classes, each class against the rest, with the main grid's probes.
 
-A class is a binary view of one table: texts, hashes and activations are shared.
+Each class is a binary view of the same table: texts, hashes and activations are shared.
 
 References:
     Kantamneni et al., Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681.
@@ -22,7 +22,7 @@ from jaxprobe.workspace import Workspace
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ProbingConfig):
-    """The config of the main grid; `datasets` are sets of several classes, () all of the source's.
+    """The config of the main grid; `datasets` name datasets of several classes, () all of the source's.
 
     Attributes:
         experiment: `one_against_rest`.

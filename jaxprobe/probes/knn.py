@@ -8,6 +8,8 @@ smallest: nothing is sorted.
 
 The score is log(p / (1 - p)) of the share p, with p kept `LEAST` away from 0 and 1; p = 1/2 gives exactly 0.
 
+Axes: M queried examples, S whole numbers from 0 to `MAX_NEIGHBOURS`.
+
 References:
     Cover and Hart, Nearest Neighbor Pattern Classification, 1967.
 """

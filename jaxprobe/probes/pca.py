@@ -67,7 +67,7 @@ def _leading(a_BA, kept: int):
     In float64 a large matrix is first decomposed in float32; a Rayleigh-Ritz step in float64 then refines
     the leading vectors, and some spare ones, within their span. That squares the error of the values. Where
     they span so many orders that the smallest would suffer, a step of the power method and another
-    Rayleigh-Ritz step follow.
+    Rayleigh-Ritz step follow. Axes: B and A are the rows and columns of `a`, S the vectors.
     """
     if a_BA.dtype != jnp.float64 or a_BA.shape[1] < LARGE:
         value_A, vector_AA = jnp.linalg.eigh(a_BA.T @ a_BA)

@@ -48,7 +48,7 @@ class Scores:
         places = [names.index(test_set) if test_set in names else -1 for names in self.test_sets]
         if max(places) < 0:
             known = ", ".join(sorted({name for names in self.test_sets for name in names}))
-            raise ValueError(f"`test_set` must be one of {known}, got {test_set!r}")
+            raise ValueError(f"`test_set` must be one of {known}; got {test_set!r}")
         return {
             name: np.stack(
                 [

@@ -3,6 +3,8 @@
 The map is a double-array trie followed by the replacements. Each unit of the trie holds an offset to its
 children; the `tokenizers` library follows offsets without checking their bounds, and panics.
 
+Axes: N units of the trie, R units that are visited together, C labels of children.
+
 References:
     https://github.com/s-yata/darts-clone
     https://github.com/google/sentencepiece/blob/master/src/normalizer.cc

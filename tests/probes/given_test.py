@@ -63,7 +63,10 @@ def test_labels_and_features_of_every_kind_give_the_same_probe():
         ({"y_test": lambda y: 2 * y}, "`y_test` must hold the labels 0 and 1 only, got 2"),
         ({"x_test": lambda x: x[:, :3]}, "train and test must agree"),
         ({"x_test": lambda x: x * np.nan}, "`x_test` must be finite"),
-        ({"x_train": lambda x: x.astype(float) * 1e300}, "`x_train` must lie within float32"),
+        (
+            {"x_train": lambda x: x.astype(float) * 1e300},
+            "`x_train` must be in the range of float32",
+        ),
         ({"seed": lambda _: -1}, "`seed` must be a whole number"),
     ],
 )
@@ -133,7 +136,7 @@ def test_features_of_another_number_of_rows_are_refused(num_rows):
         ({}, {"x_ND": np.full((240, 4), np.nan)}, "`x_ND` must be finite"),
         ({}, {"num_latents": (4,)}, "`num_latents` has no effect without `columns`"),
         ({}, {"columns": [[0]]}, "`num_latents` must hold at least one number of columns"),
-        ({}, {"columns": [[0], [1]], "num_latents": (1,)}, "one list of columns a split, got 2"),
+        ({}, {"columns": [[0], [1]], "num_latents": (1,)}, "one list of columns per split, got 2"),
         ({}, {"columns": [[0, 4]], "num_latents": (1,)}, "`columns` must lie between 0 and 3"),
         ({}, {"columns": [[0]], "num_latents": (0,)}, "`num_latents` must be a whole number"),
         ({}, {"splits": []}, "`splits` must hold at least one split"),

@@ -16,7 +16,7 @@ from jaxprobe.methods.probes import Engine
 from jaxprobe.store import Tap
 from jaxprobe.workspace import Workspace
 
-SPLITS_AT_ONCE = 16  # splits of a job: few enough that progress moves and little is lost at a kill
+SPLITS_AT_ONCE = 16  # splits per job: few, so that progress is steady and a killed run loses little
 METRICS = ("average_precision", "log_loss", "calibration_error", "recall_at_fpr_05")
 
 
@@ -65,7 +65,7 @@ def jobs_of(
 def _groups(
     config: Config, workspace: Workspace, splits: tuple[Split, ...], standard: bool
 ) -> Iterator[tuple[Site, list[methods.Group], dict]]:
-    """Per site and SAE the arrows to fit, and what their jobs read."""
+    """Per site and SAE, the groups of arrows to fit, and the fields of their jobs."""
     fit, own = config.fit, sites_of(config)
     read = {"latents": splits, "ranking": ranking(config)}
     for site in own:
@@ -88,10 +88,10 @@ def ranking(config: Config) -> Ranking:
 
 
 def draws(config: Config, workspace: Workspace, name: str) -> tuple[TextDataset, tuple[Split, ...]]:
-    """A dataset's table and every split that the config asks of it, in a fixed order.
+    """A dataset's table and every split of it that the config asks for, in a fixed order.
 
-    Levels that the dataset is too small for have none, nor has covariate shift where the source has no
-    shifted set.
+    Levels that the dataset is too small for are left out, and so is covariate shift where the source has
+    no shifted set.
     """
     dataset = workspace.dataset(name)
     shifts = "covariate_shift" in config.encode.regimes
