@@ -49,6 +49,8 @@ class Experiment(NamedTuple):
         installed: `config -> config`: without what this machine lacks, with a warning.
         facts: `(config, workspace, names) -> JSON types`: what the report tells of the datasets, which it
             does not read itself.
+        levels: `(config, workspace, name of a dataset) -> how many splits a large one has`, by regime and
+            protocol; the log tells how many a job is short of.
     """
 
     config: type
@@ -63,6 +65,9 @@ class Experiment(NamedTuple):
     installed: Callable[[Any], Any] = lambda config: config
     facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (
         lambda config, workspace, names: {}
+    )
+    levels: Callable[[Any, Workspace, str], Mapping[tuple[str, str], int]] = (
+        lambda config, workspace, name: {}
     )
 
 

@@ -21,4 +21,5 @@ EXPERIMENT = Experiment(
     check=check,
     installed=with_installed,
     facts=leaks.facts,
+    levels=jobs.levels,
 )
