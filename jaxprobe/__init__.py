@@ -15,6 +15,7 @@ from jaxprobe.checkpoints import encode as encode
 from jaxprobe.checkpoints import load_sae as load_sae
 from jaxprobe.checkpoints import save_sae as save_sae
 from jaxprobe.compiling import cache_compiled_programs as cache_compiled_programs
+from jaxprobe.extraction.in_memory import extract_texts as extract
 from jaxprobe.features.read import Features as Features
 from jaxprobe.metrics import METRICS as METRICS
 from jaxprobe.metrics import accuracy as accuracy
@@ -38,7 +39,6 @@ from jaxprobe.regimes import splits as splits
 from jaxprobe.saes import JumpReluSae as JumpReluSae
 from jaxprobe.selection import class_weights as class_weights
 from jaxprobe.selection import top_latents as top_latents
-from jaxprobe.stages.in_memory import extract_texts as extract
 from jaxprobe.stages.report import ReportConfig as ReportConfig
 from jaxprobe.stages.report import report as report
 from jaxprobe.stages.report import report_runs as report_runs

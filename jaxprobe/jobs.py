@@ -1,11 +1,11 @@
-"""What an experiment asks for: prompts to run through the model, and predictions to make."""
+"""What an experiment asks for, prompts to run and predictions to make, and the rows that these become."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxprobe.base import Arrow, Prediction, Site, Split, TextDataset
+from jaxprobe.base import Arrow, Prediction, ResultRow, Site, Split, TextDataset
 from jaxprobe.features.ranked import Ranking
 from jaxprobe.features.read import Features
 from jaxprobe.probes import FittedProbe
@@ -127,3 +127,64 @@ def evaluated(prediction: Prediction, split: Split, wanted: Sequence[str] = ()) 
         best_value=float(prediction.best_value),
         converged=bool(prediction.converged),
     )
+
+
+def rows_of(
+    job: Job, found_all: Sequence[Evaluation], model: str, fingerprint: str
+) -> list[ResultRow]:
+    """Result rows: split by split, arrow by arrow, test set by test set.
+
+    Args:
+        job: The job.
+        found_all: What its `predict` returned.
+        model: The model's name.
+        fingerprint: Twelve hex digits of what decides the rows and is not a column.
+    """
+    shared = {"model": model, "site": str(job.site), "fingerprint": fingerprint}
+    each = iter(found_all)
+    return [
+        _row(split, arrow, number, found, **shared)
+        for split in job.splits
+        for arrow in job.arrows
+        for found in [next(each)]
+        for number in range(len(split.tests))
+    ]
+
+
+def _row(split: Split, arrow: Arrow, number: int, found: Evaluation, **shared: str) -> ResultRow:
+    """The row of one test set; `shared` are the columns that are the same in the whole job."""
+    test, scores = split.tests[number], found.tests[number]
+    # Rounded, so that equal AUROCs summed in another order still tie.
+    auroc, f1, accuracy = (round(float(scores[name]), 12) for name in COLUMN_METRICS)
+    return ResultRow(
+        features=arrow.features,
+        method=arrow.row_method,
+        num_latents=arrow.k,
+        dataset=split.dataset,
+        regime=split.regime,
+        level=split.level,
+        protocol=split.protocol,
+        seed=split.seed,
+        num_train=len(split.train_N),
+        num_test=len(test.row_M),
+        valid_auroc=round(float(found.valid_auroc), 12),
+        test_auroc=auroc,
+        test_f1=f1,
+        test_accuracy=accuracy,
+        best_c=round(float(found.best_value), 12),
+        converged=found.converged,
+        pooling=arrow.pooling,
+        control=arrow.control,
+        test_set=test.name,
+        kind=arrow.kind,
+        **shared,
+    )
+
+
+def further_metrics(
+    found_all: Sequence[Evaluation], wanted: Sequence[str]
+) -> Mapping[str, list[float]]:
+    """Metrics beyond the columns of a row, in the order of `rows_of`."""
+    return {
+        name: [float(test[name]) for found in found_all for test in found.tests] for name in wanted
+    }

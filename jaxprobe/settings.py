@@ -27,6 +27,8 @@ MOST_INT = 2**31 - 1  # sizes index arrays in int32
 Count = Annotated[int, Range(1, MOST_INT)]
 CountOrZero = Annotated[int, Range(0, MOST_INT)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what NumPy's generators take
+Gib = Annotated[float, Range(0, 2**30)]
+Seconds = Annotated[float, Range(0, 2**53)]
 _WORDS = {
     str: "a text",
     bool: "True or False",

@@ -194,7 +194,8 @@ class Workspace:
         """
         by_id: dict[str, LoadedSae] = {}
         for sae in self._load_saes():
-            checkpoints.check_id(sae.id, sae.source, by_id)
+            sources = {name: other.source for name, other in by_id.items()}
+            checkpoints.check_id(sae.id, sae.source, sources)
             if sae.site is None:
                 raise ValueError(
                     f"SAE {sae.id} does not say which site it reads; name a folder that follows the"

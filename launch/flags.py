@@ -26,7 +26,8 @@ from jaxprobe.assets import cache_dir
 from jaxprobe.experiments import schemas
 from jaxprobe.experiments.config import check_overrides
 from jaxprobe.outgoing import printable
-from jaxprobe.stages import run, shards
+from jaxprobe.runs import shards
+from jaxprobe.stages import run
 
 FLAGS = (
     "flags are --config=FILE, --workdir=DIR, --shard=I/N, --unpack_limit_mib=N and"

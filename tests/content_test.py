@@ -15,10 +15,12 @@ from jaxprobe import checkpoints, records, results, sealed
 from jaxprobe.base import POOLINGS, Site
 from jaxprobe.checkpoints import native, training_state
 from jaxprobe.experiments import config
+from jaxprobe.extraction.request import Request
 from jaxprobe.features import kept
 from jaxprobe.jobs import Need
 from jaxprobe.place import Place
-from jaxprobe.stages import extract, plans
+from jaxprobe.runs import plans
+from jaxprobe.stages import extract
 from jaxprobe.store import ActivationStore, StoreError, StoreWriter, checksums, layout
 from jaxprobe.store import arrays as store_arrays
 from jaxprobe.workdir import Workdir
@@ -37,7 +39,7 @@ SHARD_BYTES = dict.fromkeys(POOLINGS, 1 << 12) | {
 
 def request(*names, poolings=("last", "tokens")):
     taps = tuple((SITE, pooling) for pooling in poolings)
-    return extract.Request.of([Need(texts=texts_of(name), taps=taps) for name in names])
+    return Request.of([Need(texts=texts_of(name), taps=taps) for name in names])
 
 
 def run_extract(folder, *names, batch_tokens=512, poolings=("last", "tokens"), **changes):

@@ -78,6 +78,9 @@ class Experiment(NamedTuple):
     facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (
         lambda config, workspace, names: {}
     )
+    levels: Callable[[Any, Workspace, str], Mapping[tuple[str, str], int]] = (
+        lambda config, workspace, name: {}
+    )
 
 
 def product(

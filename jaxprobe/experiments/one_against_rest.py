@@ -57,6 +57,12 @@ def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
         yield from probing.jobs_of(config, workspace, view, tuple(splits))
 
 
+def levels(config: Config, workspace: Workspace, name: str) -> dict[tuple[str, str], int]:
+    """How many splits the classes of a dataset have, by regime and protocol, if each were large enough."""
+    classes = len(workspace.dataset(name).column("class").names)
+    return {key: classes * n for key, n in probing.levels(config, workspace, name).items()}
+
+
 def _check(config: Config, d_sae: Any) -> None:
     check(config, d_sae)
     if "covariate_shift" in config.encode.regimes:
@@ -77,4 +83,5 @@ EXPERIMENT = Experiment(
     load=datasets.load_classes,
     check=_check,
     installed=with_installed,
+    levels=levels,
 )

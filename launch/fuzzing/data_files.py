@@ -10,7 +10,7 @@ from fuzzing.reader import Reader, seal_again
 from jaxprobe import assets, base, datasets, records, results
 from jaxprobe.features import kept
 from jaxprobe.place import Place
-from jaxprobe.stages import gathering, plans
+from jaxprobe.runs import gathering, plans
 from jaxprobe.store import ActivationStore, Segment, StoreWriter, sha256_of
 from jaxprobe.workdir import Workdir
 from jaxprobe.workspace import Workspace

@@ -20,4 +20,5 @@ EXPERIMENT = Experiment(
     check=check,
     installed=with_installed,
     facts=leaks.facts,
+    levels=jobs.levels,
 )

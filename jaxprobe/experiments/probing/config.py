@@ -5,7 +5,7 @@ import dataclasses
 from jaxprobe import base
 from jaxprobe.experiments import config
 from jaxprobe.probes import grid
-from jaxprobe.settings import Count, CountOrZero
+from jaxprobe.settings import Count, CountOrZero, Gib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Fit:
     solver: str = "converged"
     poolings: tuple[str, ...] = ("last",)
     dtype: str = "auto"
-    memory_gib: config.Gib = grid.MEMORY_GIB
+    memory_gib: Gib = grid.MEMORY_GIB
     workers: Count = 1
     keep: tuple[str, ...] = ()
 

@@ -112,3 +112,13 @@ def draws(config: Config, workspace: Workspace, name: str) -> tuple[TextDataset,
             )
     rows = len(table.texts)  # the splits of all regimes number the rows of one table
     return table, tuple(dataclasses.replace(split, num_rows=rows) for split in found)
+
+
+def levels(config: Config, workspace: Workspace, name: str) -> dict[tuple[str, str], int]:
+    """How many splits `draws` would find, by regime and protocol, if the dataset were large enough."""
+    return {
+        (regime, protocol): regimes.num_levels(regime)
+        for regime in config.encode.regimes
+        for protocol in config.encode.protocols
+        if regime != "covariate_shift" or workspace.shifted(name) is not None
+    }

@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from jaxprobe import boundary, records, sealed, stopping
-from jaxprobe.stages.shards import Shard
+from jaxprobe.runs.shards import Shard
 from jaxprobe.workdir import Workdir
 
 TIMES = "times"  # stage -> seconds over all starts

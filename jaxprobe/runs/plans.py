@@ -13,7 +13,7 @@ from jaxprobe import records, sealed
 from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.results import TableError
-from jaxprobe.stages.shards import Shard
+from jaxprobe.runs.shards import Shard
 from jaxprobe.workdir import Workdir
 
 _AGAIN = "run the fit stage again"

@@ -17,7 +17,6 @@ from absl import logging
 
 from jaxprobe import boundary, records
 from jaxprobe.assets import cache_dir
-from jaxprobe.experiments.config import Common, saes_to_train, sites_of
 from jaxprobe.place import Place
 
 RATES = "rates.json"  # in the cache folder
@@ -110,12 +109,19 @@ def estimate(parts: Mapping[str, Part]) -> Estimate:
     return Estimate(parts=parts, rates=rates, learned=frozenset(known))
 
 
-def extracting(job: Common, d_model: int, texts: list[str], num_prompts: int) -> Part:
-    """Tokens to run through the model's blocks up to the last site."""
-    longest = job.extract.max_length
+def extracting(
+    d_model: int, blocks: int, longest: int, texts: Sequence[str], num_prompts: int
+) -> Part:
+    """Tokens to run through the model.
+
+    Args:
+        d_model: Width of the residual stream.
+        blocks: How many blocks are run, up to the last site.
+        longest: Most tokens of a prompt.
+        texts: The prompts that are still to be run.
+        num_prompts: How many distinct ones the job has.
+    """
     tokens = sum(min(1 + len(text) / CHARACTERS_PER_TOKEN, longest) for text in texts)
-    sites = (*sites_of(job), *(one.site for one in saes_to_train(job)))
-    blocks = max(1, *(site.block + 1 for site in sites))
     # A block of a Gemma-like model has about 13.6 d_model^2 weights.
     return Part(
         count=tokens,
@@ -124,7 +130,7 @@ def extracting(job: Common, d_model: int, texts: list[str], num_prompts: int) ->
     )
 
 
-def training(num_tokens: int, d_model: int, widths: list[int]) -> Part:
+def training(num_tokens: int, d_model: int, widths: Sequence[int]) -> Part:
     """Tokens of all SAEs that are not trained yet."""
     return Part(
         count=float(num_tokens * len(widths)),

@@ -8,7 +8,8 @@ from absl import logging
 
 from jaxprobe import models, tokens
 from jaxprobe.base import Site
-from jaxprobe.stages.extract import ExtractModel, MakeForward, check_finite, computed
+from jaxprobe.extraction.fingerprint import ExtractModel
+from jaxprobe.extraction.passes import MakeForward, check_finite, computed
 
 
 class Activations(dict[Site, np.ndarray]):

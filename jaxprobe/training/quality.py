@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxprobe.base import Site
 from jaxprobe.saes import decode, encode
-from jaxprobe.stages.sae_training.tokens import TokenStore
+from jaxprobe.training.tokens import TokenStore
 
 ROWS = 4096  # encoded at once
 

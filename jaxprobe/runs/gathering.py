@@ -9,9 +9,9 @@ from jaxprobe import records, results
 from jaxprobe.base import ResultRow
 from jaxprobe.evidence import ChosenLatent, Record, Results
 from jaxprobe.results import Scored
-from jaxprobe.stages import plans
-from jaxprobe.stages.plans import Plan
-from jaxprobe.stages.run_file import RunFile
+from jaxprobe.runs import plans
+from jaxprobe.runs.plans import Plan
+from jaxprobe.runs.run_file import RunFile
 from jaxprobe.workdir import Workdir
 
 
