@@ -29,7 +29,7 @@ def launch():
         ("get_config = 3\n", r"has no function get_config"),
         ("\n\nx = 1 / 0\n", r"line 3: ZeroDivisionError: division by zero; correct it"),
         ("def get_config():\n    raise ValueError('no GPU')\n", r"line 2: ValueError: no GPU"),
-        ("def get_config():\n    raise RuntimeError\n", r"line 2: RuntimeError; mend"),
+        ("def get_config():\n    raise RuntimeError\n", r"line 2: RuntimeError; correct"),
         ("import sys\nsys.exit(3)\n", r"line 2: SystemExit: 3"),
         ("import nothing_of_this_name\n", r"line 1: ModuleNotFoundError: .*nothing_of_this_name"),
         ("def get_config():\n    return {'seed': 1}\n", r"must return a ConfigDict, got dict"),
