@@ -1,4 +1,4 @@
-"""What an experiment asks for, prompts to run and predictions to make, and the rows that these become."""
+"""What an experiment asks for (prompts to run, predictions to make), and the result rows made from it."""
 
 import dataclasses
 import math
@@ -47,10 +47,10 @@ class Job:
         latents: All splits of the dataset whose latents are ranked together, which include `splits`.
             Empty where no latents are read.
         ranking: How these latents are ranked.
-        metrics: Metrics that are recorded beside the columns of a row; the fit stage puts the experiment's
-            here.
-        features: What its probes read, where that is neither the activations at `site`, pooled as the
-            arrows say, nor ranked latents.
+        metrics: Metrics that are recorded in addition to the columns of a row; the fit stage sets the
+            experiment's.
+        features: What its probes read, unless that is the activations at `site`, pooled as the arrows
+            say, or ranked latents.
     """
 
     dataset: TextDataset
@@ -138,7 +138,7 @@ def rows_of(
         job: The job.
         found_all: What its `predict` returned.
         model: The model's name.
-        fingerprint: Twelve hex digits of what decides the rows and is not a column.
+        fingerprint: Twelve hex digits of the digest of everything that decides the rows beyond their columns.
     """
     shared = {"model": model, "site": str(job.site), "fingerprint": fingerprint}
     each = iter(found_all)
@@ -152,7 +152,7 @@ def rows_of(
 
 
 def _row(split: Split, arrow: Arrow, number: int, found: Evaluation, **shared: str) -> ResultRow:
-    """The row of one test set; `shared` are the columns that are the same in the whole job."""
+    """The row of one test set; `shared` are the columns that are the same for the whole job."""
     test, scores = split.tests[number], found.tests[number]
     # Rounded, so that equal AUROCs summed in another order still tie.
     auroc, f1, accuracy = (round(float(scores[name]), 12) for name in COLUMN_METRICS)

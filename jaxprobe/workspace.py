@@ -139,12 +139,12 @@ class Workspace:
 
         Args:
             dataset: The dataset.
-            site: Where they were read.
-            rows: int [N] row numbers; all rows unless given.
+            site: Where they were read in the model.
+            rows: int [N] row numbers; by default all rows.
 
         Returns:
-            float32 x_TD of all their tokens, row after row, and int64 start_N1: row n has the tokens from
-            `start_N1[n]` to before `start_N1[n + 1]`.
+            float32 x_TD of all their tokens, row after row, and int64 start_N1: row n has the tokens
+            `start_N1[n]` to `start_N1[n + 1] - 1`.
 
         Raises:
             StoreError: The store lacks some of them.
@@ -158,11 +158,11 @@ class Workspace:
         return self.store.read_tokens(site, row_T), start_N1
 
     def features(self, dataset: TextDataset, features: Features | Sequence[Features]) -> np.ndarray:
-        """float32 [N, K] features of a dataset's rows; several stand side by side, in their order.
+        """float32 [N, K] features of a dataset's rows; several are concatenated, in their order.
 
         Raises:
             StoreError: The store lacks some of the activations.
-            ValueError: Latents that would fill the memory, or a prompt without tokens where they are pooled.
+            ValueError: The matrix would be too large, or a prompt has no tokens to pool.
         """
         several = (features,) if isinstance(features, Features) else tuple(features)
         return np.concatenate([self._read(dataset, one) for one in several], axis=1)
@@ -178,7 +178,7 @@ class Workspace:
         empty_N = np.flatnonzero(np.diff(start_N1) == 0)
         if len(empty_N):
             raise ValueError(
-                f"the row {empty_N[0]} of {dataset.name} has no tokens beside BOS, so there is nothing to"
+                f"row {empty_N[0]} of {dataset.name} has no tokens besides BOS, so there is nothing to"
                 f" pool ({len(empty_N)} such rows); leave it out"
             )
         return read.pooled_part(sae, x_TD, start_N1, wanted.part, wanted.pooling)

@@ -258,6 +258,6 @@ def test_a_split_of_chosen_rows():
     np.testing.assert_array_equal(made.y_train_N, y_N)
     np.testing.assert_array_equal(made.weight_train_N, weight_N)
     assert len(made.folds) == len(regimes.validation_folds(y_N, 42)) and made.num_rows == 300
-    for rows, words in (([300], "got 300 to 300"), ([], "at least one"), ([0.5], "row numbers")):
+    for rows, words in (([300], "got 300 to 300"), ([], "at least one"), ([0.5], "row number")):
         with pytest.raises(ValueError, match=rf"`tests\['test'\]` must .*{words}"):
             regimes.split_of(data, range(40), {"test": rows}, regime="own")

@@ -58,7 +58,7 @@ def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
 
 
 def levels(config: Config, workspace: Workspace, name: str) -> dict[tuple[str, str], int]:
-    """How many splits the classes of a dataset have, by regime and protocol, if each were large enough."""
+    """Number of splits of a dataset's classes by regime and protocol, if each class is large enough."""
     classes = len(workspace.dataset(name).column("class").names)
     return {key: classes * n for key, n in probing.levels(config, workspace, name).items()}
 

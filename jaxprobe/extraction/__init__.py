@@ -1,1 +1,1 @@
-"""Prompts to activations: what is asked and missing, the compiled passes, and what they bring to the store."""
+"""Prompts to activations: what is requested and missing, the compiled passes, and writing to the store."""

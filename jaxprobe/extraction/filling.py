@@ -1,7 +1,7 @@
-"""What a store lacks, run and written: segment by segment, batch by batch.
+"""Runs the model on what a store lacks, and writes it: segment by segment, batch by batch.
 
-The row order depends only on what was asked and what the store held before, so a run that was killed goes on
-where it stood.
+The order of rows depends only on the request and on what the store held before, so a killed run resumes where it
+stopped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from jaxprobe.extraction.request import Request, Work
 from jaxprobe.extraction.settings import Extract
 from jaxprobe.store import Segment, StoreWriter, Tap
 
-TokenIds = Mapping[int, np.ndarray]  # of a prompt, by its position in the request
+TokenIds = Mapping[int, np.ndarray]  # ids of each prompt, by its position in the request
 
 
 def fill(
@@ -33,11 +33,11 @@ def fill(
     """Runs the model on what the store lacks, and writes it.
 
     Args:
-        writer: Of the store.
+        writer: The store's writer.
         request: Prompts and where to read them, under the names that the store uses.
-        model: What runs them.
+        model: The model.
         settings: How prompts become batches.
-        bos: Whether they open with BOS, as a config says.
+        bos: Whether prompts begin with BOS, as in a config.
         make_forward: Makes the compiled pass of (model, sites, poolings).
 
     Raises:
@@ -53,7 +53,7 @@ def fill(
             plan = _batches([ids[index] for index in members.tolist()], model, settings)
             done = writer.begin(_segment(taps, plan, [request.hashes[index] for index in members]))
             if done is None:
-                # Another set of datasets was under way: keep what it has and plan the rest anew.
+                # Another set of datasets was unfinished: keep what it has and plan the rest again.
                 work = request.missing(writer.store(settled=True))
                 bar.reset(_num_tokens(work, ids))
                 continue
@@ -99,7 +99,7 @@ def _batches(ids: Sequence[np.ndarray], model: ExtractModel, settings: Extract) 
 
 
 def _segment(taps: tuple[Tap, ...], plan: Sequence[TokenBatch], hashes: list[bytes]) -> Segment:
-    """What the store is told of a segment before its rows come: their prompts, tokens and batches."""
+    """The plan of a segment, written before its rows: their prompts, tokens and batches."""
     real = [batch.prompt_B >= 0 for batch in plan]
     chosen = list(zip(plan, real, strict=True))
     order_N = np.concatenate([batch.prompt_B[real_B] for batch, real_B in chosen])

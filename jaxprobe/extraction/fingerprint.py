@@ -1,4 +1,4 @@
-"""How activations are made: everything that changes their numbers, and whether a store was made so."""
+"""How activations are made: everything that changes their numbers, and whether a store matches."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from jaxprobe.store import ActivationStore
 
 
 class Identity(Protocol):
-    """What names a model's numbers, without its weights."""
+    """What identifies a model's numbers, without its weights."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -40,8 +40,8 @@ def fingerprint(settings: Extract, bos: str, model: ExtractModel) -> dict[str, A
 
     Args:
         settings: How prompts become activations.
-        bos: Whether prompts open with BOS, as a config says.
-        model: Which runs them.
+        bos: Whether prompts begin with BOS, as in a config.
+        model: The model.
     """
     by_files, tokenizer = model.tokenizer.bos_id, model.tokenizer.fingerprint
     opening = _opening(tokens.opening_id(model.tokenizer, bos), by_files)
@@ -49,13 +49,13 @@ def fingerprint(settings: Extract, bos: str, model: ExtractModel) -> dict[str, A
 
 
 def open_made_so(settings: Extract, bos: str, identity: Identity, place: Place) -> ActivationStore:
-    """The store of a place, if it was made as these settings ask.
+    """The store of a place, if it was made with these settings.
 
     Raises:
-        StoreError: It was not, and the first setting that differs is named.
+        StoreError: It was made with other settings; names the ones that differ.
     """
     have = ActivationStore.open(place).fingerprint
-    # The tokenizer lies in the file whose hash is compared; building it would take seconds.
+    # The tokenizer is in the file whose hash is compared; building it would take seconds.
     inside = _wanted_opening(have, bos) | {"tokenizer": have.get("tokenizer")}
     return ActivationStore.open(place, _fingerprint(settings, identity) | inside)
 
@@ -80,12 +80,12 @@ def _fingerprint(settings: Extract, model: Identity) -> dict[str, Any]:
 
 
 def _opening(bos: int | str | None, by_files: int | None) -> dict[str, Any]:
-    """The id that opens prompts, and the one of the files' own rule where that is another."""
+    """The id that opens prompts, and the id by the files' own rule where that differs."""
     return {"bos": bos} | ({} if bos == by_files else {"bos_by_files": by_files})
 
 
 def _wanted_opening(have: Mapping[str, Any], bos: str) -> dict[str, Any]:
-    """`_opening` of a setting, as far as a store's own fingerprint tells."""
+    """`_opening` of a setting, as far as it can be derived from a store's own fingerprint."""
     by_files = have.get("bos_by_files", have.get("bos"))
     if bos == "auto":
         return _opening(by_files, by_files)

@@ -1,7 +1,7 @@
-"""Batches through the model: a few computed ahead of who reads them, and the rows that count of each.
+"""Batches through the model: a few are computed ahead of the reader; and which rows of each are kept.
 
-Device, host and disk work at the same time: batches are computed while earlier ones are copied to the host
-and earlier ones still are written.
+Device, host and disk work at the same time: batches are computed while earlier ones are copied to the host and
+still earlier ones are written.
 """
 
 import collections
@@ -55,8 +55,8 @@ def check_finite(
 
     Args:
         rows: What `rows_of` chose, by site and pooling.
-        batch: Whose rows they are.
-        text_of: The text of a prompt's number in the batch.
+        batch: The batch of these rows.
+        text_of: The text of a prompt, given its number in the batch.
     """
     prompts = batch.prompt_B[batch.prompt_B >= 0]
     counts = batch.length_B[batch.prompt_B >= 0] - 1

@@ -1,4 +1,4 @@
-"""Which prompts are to be run, for which sites and poolings, and what a store lacks of them."""
+"""Which prompts to run, for which sites and poolings, and which of them a store lacks."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from jaxprobe.place import Place
 from jaxprobe.sites import MODULE_OUT
 from jaxprobe.store import ActivationStore, Tap, is_store
 
-# Planned together: one dataset's rows lie near each other, few batches are part-filled.
+# Planned together, so that one dataset's rows are close together and few batches are part-filled.
 SEGMENT_PROMPTS = 16384
 
 Work = list[
@@ -21,7 +21,7 @@ Work = list[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
-    """The distinct prompts of a run, and which of them each array wants.
+    """The distinct prompts of a run, and which of them each array needs.
 
     Attributes:
         texts: The prompts.
@@ -59,7 +59,7 @@ class Request:
         return cls(texts=tuple(position), hashes=hashes, wanted_N=wanted_N)
 
     def stored(self, model: Identity) -> "Request":
-        """The request under the names that the model's activations are kept by."""
+        """The request under the names by which the model's activations are stored."""
         named = {
             (model.stored(site) if site.stream in MODULE_OUT else site, pooling): wanted_N
             for (site, pooling), wanted_N in self.wanted_N.items()
@@ -67,9 +67,9 @@ class Request:
         return dataclasses.replace(self, wanted_N={tap: named[tap] for tap in sorted(named)})
 
     def missing(self, store: ActivationStore) -> Work:
-        """Work left, a segment each.
+        """The remaining work, one segment each.
 
-        The order must not depend on how much is done, or a resumed run would plan otherwise.
+        The order must not depend on how much is done, or a resumed run would plan differently.
         """
         need_AN = np.stack(
             [wanted_N & ~store.holds(tap, self.hashes) for tap, wanted_N in self.wanted_N.items()]
@@ -84,7 +84,7 @@ class Request:
         return work
 
     def outstanding(self, *places: Place) -> list[str]:
-        """The prompts that no place's store holds whole."""
+        """The prompts that none of these places' stores holds completely."""
         missing: set[int] | None = None
         for place in places:
             if is_store(place):

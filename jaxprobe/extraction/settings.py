@@ -1,4 +1,4 @@
-"""What one may ask of extraction: the config's section."""
+"""The config's section for extraction."""
 
 import dataclasses
 

@@ -1,6 +1,6 @@
-"""`Features`: what a probe reads of a prompt, and how an SAE's share of it is computed.
+"""`Features`: what a probe reads of a prompt, and how an SAE's part of it is computed.
 
-Latents that are ranked per split have a module of their own, `ranked`: they are never one dense array.
+Latents that are ranked per split are in the module `ranked`: they never form one dense array.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from jaxprobe.base import ACTIVATIONS, POOLINGS, Site
 from jaxprobe.checkpoints import LoadedSae, decode, encode
 
 PARTS = ("activations", "latents", "reconstruction", "error")
-ROWS_AT_ONCE = 2048  # of one call of an SAE
+ROWS_AT_ONCE = 2048  # rows per call of an SAE
 MOST_BYTES = 4 << 30  # of a dense matrix of latents
 
 
@@ -23,10 +23,10 @@ class Features:
 
     Attributes:
         site: Where activations are read.
-        part: One of `PARTS`: the activations, or of an SAE its latents, its reconstruction of the
-            activations, or what the reconstruction misses.
+        part: One of `PARTS`: the activations, or an SAE's latents, its reconstruction of the activations,
+            or its error (activations minus reconstruction).
         sae: The SAE's id; empty for activations.
-        pooling: `last`, `mean` or `max`. An SAE reads every token, and what it makes of them is pooled.
+        pooling: `last`, `mean` or `max`. An SAE reads every token, and its results are pooled.
     """
 
     site: Site
@@ -35,7 +35,7 @@ class Features:
     pooling: str = "last"
 
     def __post_init__(self):
-        """Raises ValueError for a combination that means nothing."""
+        """Raises ValueError for an invalid combination."""
         checks.check_choice("part", self.part, PARTS)
         checks.check_choice("pooling", self.pooling, POOLINGS[:3])
         if bool(self.sae) == (self.part == ACTIVATIONS):
@@ -45,7 +45,7 @@ class Features:
             )
 
     def __str__(self) -> str:
-        """The name in result rows: `activations`, an SAE's id, `error of ID`."""
+        """The name in result rows, such as `activations`, an SAE's id, or `error of ID`."""
         if self.part == ACTIVATIONS:
             return ACTIVATIONS
         return self.sae if self.part == "latents" else f"{self.part} of {self.sae}"
@@ -57,15 +57,15 @@ class Features:
 
     @property
     def tap(self) -> tuple[Site, str]:
-        """The array of the activation store that it is computed from: what must be extracted."""
+        """The array of the activation store from which it is computed, which must be extracted."""
         return self.site, "tokens" if self.of_tokens else self.pooling
 
 
 def part_of(sae: LoadedSae, x_ND: np.ndarray, part: str) -> np.ndarray:
-    """float32 [N, K]: an SAE's latents, reconstruction or error of rows of activations.
+    """float32 [N, K]: an SAE's latents, reconstruction or error for rows of activations.
 
     Raises:
-        ValueError: A reconstruction is wanted of a transcoder, which makes another site's activations.
+        ValueError: Another part than latents of a transcoder, which reconstructs another site.
     """
     if part != "latents" and "output_site" in sae.metadata:
         raise ValueError(f"`part` must be latents for the transcoder {sae.id}, got {part}")
@@ -76,13 +76,13 @@ def part_of(sae: LoadedSae, x_ND: np.ndarray, part: str) -> np.ndarray:
 def pooled_part(
     sae: LoadedSae, x_TD: np.ndarray, start_N1: np.ndarray, part: str, pooling: str
 ) -> np.ndarray:
-    """float32 [N, K]: the same of every token, pooled over the tokens of each prompt.
+    """float32 [N, K]: the same for every token, pooled over the tokens of each prompt.
 
     Args:
         sae: The SAE.
         x_TD: Activations of all tokens, prompt after prompt.
-        start_N1: int64 [N + 1]; prompt n has the tokens from `start_N1[n]` to before `start_N1[n + 1]`,
-            at least one.
+        start_N1: int64 [N + 1]; prompt n has the tokens `start_N1[n]` to `start_N1[n + 1] - 1`, at least
+            one.
         part: One of `PARTS`, not the activations.
         pooling: `mean` or `max`.
     """
@@ -97,7 +97,7 @@ def pooled_part(
 
 
 def check_size(sae: LoadedSae, num_rows: int, part: str) -> None:
-    """Raises ValueError for latents that would fill the memory."""
+    """Raises ValueError for a matrix of more than `MOST_BYTES`."""
     size = num_rows * _width(sae, part) * 4
     if size > MOST_BYTES:
         raise ValueError(

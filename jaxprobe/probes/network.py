@@ -1,7 +1,7 @@
-"""The network of probe `mlp` and its training: what it needs of flax and optax.
+"""The network of probe `mlp` and its training, which need flax and optax.
 
-A module of its own, because `mlp` imports it when the first network is built: the two libraries take as long to
-import as the rest of jaxprobe.
+A separate module, which `mlp` imports when the first network is built: importing the two libraries takes as long as
+importing the rest of jaxprobe.
 """
 
 import functools

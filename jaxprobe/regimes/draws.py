@@ -1,4 +1,4 @@
-"""Draws of training and test rows, one function a regime, as in the published code."""
+"""Draws of training and test rows, one function per regime, as in the published code."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Splits of a dataset: all draws of a regime, or one of rows that the caller chose."""
+"""Splits of a dataset: all draws of a regime, or a split of rows that the caller chose."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -94,14 +94,14 @@ def split_of(
     Args:
         dataset: The table whose rows are chosen.
         train_N: Row numbers to train on.
-        tests: Row numbers to test on, one entry per test set, by its name.
+        tests: Row numbers to test on, by the name of the test set.
         regime: Name of the experiment's own regime, for result rows.
         level: Its level; NaN for none.
         protocol: One of `base.PROTOCOLS`, for result rows.
-        seed: Of the folds.
-        y_train_N: Training labels, where they are not the dataset's own.
-        weight_train_N: Weights of training rows; 1 each unless given.
-        group: Name of the dataset's column that says which group a test row belongs to; empty for none.
+        seed: Seed of the folds.
+        y_train_N: Training labels, if not the dataset's own.
+        weight_train_N: Weights of training rows; by default all 1.
+        group: The dataset's column with the group of each test row; empty for none.
 
     Raises:
         ValueError: Row numbers outside the table, or a column that it lacks.
@@ -140,7 +140,7 @@ def _rows(name: str, rows: Sequence[int] | np.ndarray, num_rows: int) -> np.ndar
     """Row numbers as an array."""
     row_N = np.asarray(rows)
     if row_N.ndim != 1 or row_N.dtype.kind not in "iu" or not len(row_N):
-        raise ValueError(f"`{name}` must hold row numbers, at least one, got {rows!r:.80}")
+        raise ValueError(f"`{name}` must hold at least one row number, got {rows!r:.80}")
     if row_N.min() < 0 or row_N.max() >= num_rows:
         raise ValueError(
             f"`{name}` must lie between 0 and {num_rows - 1}, got {row_N.min()} to {row_N.max()}"
@@ -155,7 +155,7 @@ def _check(
     shifted: base.TextDataset | None,
     dedup_by: str,
 ) -> None:
-    """Raises ValueError for arguments of `splits` that do not exist or go together."""
+    """Raises ValueError for arguments of `splits` that are unknown or do not go together."""
     for name, data in (("dataset", dataset), ("shifted", shifted)):
         if not isinstance(data, base.TextDataset) and (data is not None or name == "dataset"):
             raise ValueError(f"`{name}` must be a TextDataset, got {type(data).__name__}")

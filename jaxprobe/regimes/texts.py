@@ -1,4 +1,4 @@
-"""Texts that occur more than once: what protocol `dedup` keeps, and how much a split leaks."""
+"""Repeated texts: what protocol `dedup` keeps, and how much a split leaks."""
 
 import unicodedata
 from collections.abc import Callable

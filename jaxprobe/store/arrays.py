@@ -104,7 +104,7 @@ def _open(root: Place, tap: Tap, metadata: dict, *, create: bool = False) -> ts.
 
 
 def _check_header(root: Place, tap: Tap) -> None:
-    """Refuses a header that is no short JSON: TensorStore's parser crashes on one that is nested too deep."""
+    """Refuses a header that is not short JSON: TensorStore's parser crashes on deeply nested JSON."""
     header = root / tap_name(tap) / _HEADER
     try:
         with boundary.reader(str(header), "a zarr array's header", _REMEDY.format(root=root)):

@@ -162,18 +162,18 @@ class ActivationStore:
     def token_spans(
         self, site: Site, texts: Sequence[str], hashes: Sequence[bytes] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where the tokens of each prompt lie in the site's `tokens` array.
+        """The rows of each prompt's tokens in the site's `tokens` array.
 
         Args:
-            site: Whose array.
-            texts: N prompts, in any order and with repeats.
+            site: The site.
+            texts: N prompts, in any order; repeats are allowed.
             hashes: The SHA-256 of each prompt, where it is known.
 
         Returns:
-            int64 start_N and count_N: prompt n has the rows from start to before start + count.
+            int64 start_N and count_N: prompt n has the rows start_N[n] to start_N[n] + count_N[n] - 1.
 
         Raises:
-            StoreError: Prompts that the array lacks: how many and the first one.
+            StoreError: The array lacks some of the prompts; says how many and names the first.
         """
         row_N = self._found((site, "tokens"), texts, hashes)
         counts = [part.tokens_N for part in self._parts((site, "tokens"))] or [row_N]
@@ -260,7 +260,7 @@ class ActivationStore:
         return self._arrays[tap]
 
     def _found(self, tap: Tap, texts: Sequence[str], hashes: Sequence[bytes] | None) -> np.ndarray:
-        """The number of each prompt among those that an array holds."""
+        """The position of each prompt among those that an array holds."""
         rows, (site, pooling) = self._rows(tap), tap
         found = [rows.get(key, -1) for key in hashes or layout.sha256_of(texts)]
         row_N = np.array(found, np.int64)

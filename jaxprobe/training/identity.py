@@ -1,4 +1,4 @@
-"""What a trained SAE is: what decides it, where it lies, and what its file says about it."""
+"""The identity of a trained SAE: what decides it, where it is stored, and the metadata of its file."""
 
 import dataclasses
 import hashlib
@@ -19,12 +19,12 @@ _NO_PART = ("checkpoint_seconds", "num_devices")  # settings that decide no numb
 
 
 def identity_of(wanted: SaeToTrain, store: TokenStore, prompt_N: np.ndarray) -> dict[str, Any]:
-    """Everything that decides the result: the settings, less what cannot, and the tokens.
+    """Everything that decides the result: the settings that change it, and the tokens.
 
     Args:
         wanted: What to train.
         store: Where the tokens are.
-        prompt_N: The prompt of each token, as `store.token_prompt` tells.
+        prompt_N: The prompt of each token, from `store.token_prompt`.
     """
     fields = {k: v for k, v in dataclasses.asdict(wanted).items() if k not in _NO_PART}
     fields["site"] = str(wanted.site)
@@ -36,13 +36,13 @@ def identity_of(wanted: SaeToTrain, store: TokenStore, prompt_N: np.ndarray) -> 
 
 
 def folder_of(wanted: SaeToTrain, store: TokenStore, work: Workdir) -> Place:
-    """Where the SAE lies: another seed, or other tokens, make another one, which lies beside the first."""
+    """The SAE's folder; another seed or other tokens make another SAE, with a folder of its own."""
     identity = identity_of(wanted, store, store.token_prompt(wanted.site))
     return work.saes / f"{wanted.id.replace('/', '_')}-{digest(identity)[:8]}"
 
 
 def is_trained(folder: Place) -> bool:
-    """Whether the SAE of that folder is there, finished."""
+    """Whether the folder holds the finished SAE."""
     return (folder / NATIVE_FILE).exists()
 
 
@@ -52,7 +52,7 @@ def metadata_of(
     identity: Mapping[str, Any],
     quality: Mapping[str, Quality],
 ) -> dict[str, Any]:
-    """What the SAE's file says about it; nothing of the clock, so equal runs make equal files."""
+    """The metadata of the SAE's file; without times, so that equal runs make equal files."""
     fingerprint = getattr(store, "fingerprint", {})
     return {
         "id": wanted.id,

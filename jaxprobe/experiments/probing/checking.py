@@ -11,7 +11,7 @@ from jaxprobe.experiments.probing.config import Config
 from jaxprobe.methods.probes import KEPT
 from jaxprobe.probes import PROBES
 
-_POOLINGS = base.POOLINGS[:3]  # one row a prompt
+_POOLINGS = base.POOLINGS[:3]  # those with one row per prompt
 
 
 def check(config: Config, d_sae: Mapping[str, int]) -> None:

@@ -115,7 +115,7 @@ def draws(config: Config, workspace: Workspace, name: str) -> tuple[TextDataset,
 
 
 def levels(config: Config, workspace: Workspace, name: str) -> dict[tuple[str, str], int]:
-    """How many splits `draws` would find, by regime and protocol, if the dataset were large enough."""
+    """Number of splits by regime and protocol that `draws` would find in a large enough dataset."""
     return {
         (regime, protocol): regimes.num_levels(regime)
         for regime in config.encode.regimes
