@@ -10,7 +10,7 @@ from jaxprobe.extraction.settings import Extract
 from jaxprobe.settings import Seed
 from jaxprobe.training.settings import SaeToTrain, TrainSae
 
-_SINGLE = {  # key of one value -> key that takes its place with several
+_SINGLE = {  # key of one value -> key of several that overrides it
     "site": "sites",
     "train_sae.architecture": "train_sae.architectures",
     "train_sae.d_sae": "train_sae.d_saes",
@@ -20,18 +20,18 @@ _SINGLE = {  # key of one value -> key that takes its place with several
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every experiment's config says at its top.
+    """The top-level keys of every experiment's config.
 
     Attributes:
         experiment: Which experiment, a key of `experiments.EXPERIMENTS`.
         model: An asset or a path, as `models.load_model` takes it.
         dtype: `bfloat16` (products in bfloat16, sums in float32) or `float32`.
-        bos: Whether prompts open with BOS: `on`, `off`, or `auto`: as the SAEs say, or else the
+        bos: Whether prompts begin with BOS: `on`, `off`, or `auto`: as the SAEs say, or otherwise the
             tokenizer's files.
-        site: Where activations are read, for a job of one site.
-        sites: Several sites in place of `site`; baselines read each of them.
+        site: Where activations are read, for a job with one site.
+        sites: Several sites instead of `site`; baselines read each of them.
         source: Where the published datasets come from.
-        datasets: Names, paths of CSV files or NAME=PATH; () means all of the source.
+        datasets: Names, paths of CSV files or NAME=PATH; () means all datasets of the source.
         seed: Seed for the splits and the controls; SAEs have their own, `train_sae.seed`.
         saes: SAEs to load: folders, files or `hf://` addresses; `NAME=` before one is its id in
             results.
@@ -57,7 +57,7 @@ def sites_of(job: Common) -> tuple[base.Site, ...]:
     """Where the job's baselines read, in the config's order.
 
     Raises:
-        ValueError: A text that is no site's name, or two names of one site.
+        ValueError: A text that is not a site, or two names of the same site.
     """
     return _parsed("config.sites", job.sites or (job.site,))
 
@@ -66,7 +66,7 @@ def saes_to_train(job: Common) -> tuple[SaeToTrain, ...]:
     """Every SAE that the `train_sae` section asks for; none where it does not train.
 
     Raises:
-        ValueError: A text that is no site's name, two names of one site, or a site that no baseline
+        ValueError: A text that is not a site, two names of the same site, or a site that no baseline
             reads.
     """
     wanted, read = job.train_sae, sites_of(job)
@@ -103,20 +103,20 @@ def _parsed(key: str, texts: tuple[str, ...]) -> tuple[base.Site, ...]:
 def imply_training(content: Any) -> None:
     """Sets `train` of a file's content in place where its `train_sae` names other keys only."""
     section = content.get("train_sae")
-    # A section that is no mapping is refused with the other types.
+    # A section that is not a mapping is refused later, by the check of types.
     if section and hasattr(section, "items") and "train" not in section:
         section["train"] = True
 
 
 def check_overrides(job: Common, overridden: Collection[str]) -> None:
-    """Refuses what somebody sets on the command line and what would change nothing.
+    """Refuses a key that is set on the command line and would have no effect.
 
     Args:
         job: The config, overrides included.
         overridden: Dotted keys that the command line names.
 
     Raises:
-        ValueError: Such a key; the message says what to set in its place.
+        ValueError: There is such a key; the message says what to set instead.
     """
     for single, several in _SINGLE.items():
         entries = _value(job, several)

@@ -13,8 +13,8 @@ class Extract:
     Attributes:
         max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
         buckets: Row lengths of batches, each a compiled program.
-        batch_tokens: Tokens of a batch, padding included. An accelerator wants more than a CPU.
-        mesh: Devices along (data, model): how many share a batch's rows, how many a parameter.
+        batch_tokens: Tokens of a batch, padding included. An accelerator needs more than a CPU.
+        mesh: Devices along (data, model): how many share a batch's rows, and how many a parameter.
         token_dtype: Number format of token activations on disk. bfloat16 halves the 46 GB of all
             datasets (17.9M tokens, d_model 640); its rounding adds 2e-5 of the variance at Gemma
             3 270M's block 12.

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jaxprobe import datasets, predictions, results, stopping
 from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.features.read import Features
 from jaxprobe.identity import digest
 from jaxprobe.jobs import Job, further_metrics, rows_of
 from jaxprobe.place import Place
@@ -121,6 +122,7 @@ def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str
         }
         key = digest(decides | own)[:16]
         place = workspace.work.jobs / f"{file_name(job.dataset.name)}-{key}.parquet"
+        job = dataclasses.replace(job, metrics=experiment.metrics)
         planned.append(Planned(job=job, place=place, fingerprint=digest(decides)[:12]))
     return planned
 
@@ -137,7 +139,17 @@ def _decides(experiment: Experiment, workspace: Workspace, job: Job) -> dict[str
     if job.ranking is not None:
         decides["sae"] = workspace.sae_digest(job.arrow.features, job.site)
         decides["ranking"] = dataclasses.asdict(job.ranking)
+    if job.features:
+        decides["features"] = [_identity(one, workspace) for one in job.features]
     return decides
+
+
+def _identity(features: Features, workspace: Workspace) -> dict[str, str]:
+    """What decides features: of an SAE its weights too, whose id is only a name."""
+    told = {"site": str(features.site), "part": features.part, "pooling": features.pooling}
+    if features.sae:
+        told["sae"] = workspace.sae_digest(features.sae, features.site)
+    return told
 
 
 def _run_all(

@@ -15,26 +15,26 @@ L0 = Annotated[float, Range(0, MOST_INT)]
 class TrainSae:
     """`config.train_sae`: the SAEs that the job trains itself.
 
-    A file that names any key of this section trains, unless it says `train` itself. Every
-    combination of site, architecture, d_sae and target_l0 is one SAE.
+    A file that sets any key of this section trains, unless it sets `train` itself. Every combination of
+    site, architecture, d_sae and target_l0 is one SAE.
 
     Attributes:
         train: Whether to train at all.
         sites: Where SAEs are trained; () means at every site of the job.
         architecture: One of `saes.rules.RULES`: jump_relu, relu, gated, topk, batch_topk.
-        architectures: Several of them in place of `architecture`.
+        architectures: Several of them instead of `architecture`.
         d_sae: Number of latents.
-        d_saes: Several of them in place of `d_sae`.
+        d_saes: Several of them instead of `d_sae`.
         target_l0: Mean number of active latents per token.
-        target_l0s: Several of them in place of `target_l0`.
+        target_l0s: Several of them instead of `target_l0`.
         num_tokens: Tokens to train on, counting repeats.
         batch_size: Tokens per step.
         learning_rate: Adam's rate at its peak.
         bandwidth: Width of the thresholds' straight-through kernel, relative to the threshold.
         compute_dtype: Type of the factors of matrix products, `bfloat16` or `float32`.
         seed: Seed for initial weights, order of tokens and held-out prompts.
-        held_out: Fraction of prompts that only measure the result.
-        max_gib: Most memory for activations; a larger set streams through it.
+        held_out: Fraction of prompts used only to measure the result.
+        max_gib: Most memory for activations; a larger set is streamed.
         checkpoint_seconds: Seconds between saves of the training state.
         num_devices: Devices that share a batch; 0 takes as many as divide it evenly.
     """
@@ -61,11 +61,7 @@ class TrainSae:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SaeToTrain:
-    """One SAE to train: on what and for how long. The other attributes are those of `TrainSae`.
-
-    Attributes:
-        site: Whose activations it reads.
-    """
+    """One SAE of the `train_sae` section."""
 
     site: Site
     architecture: str = TrainSae.architecture

@@ -1,4 +1,4 @@
-"""What the suites read of a finished run: its activations, its first SAE's latents, its splits."""
+"""What the suites read from a finished run: its activations, its first SAE's latents, its splits."""
 
 import dataclasses
 import os
@@ -39,11 +39,11 @@ class Features(NamedTuple):
 
 
 def features(config: run.RunConfig, workdir: str | os.PathLike) -> Iterator[Features]:
-    """The features of each of the job's datasets that its first SAE was read on.
+    """The features of each of the job's datasets on which its first SAE was encoded.
 
     Raises:
-        StoreError: The run has not extracted.
-        FileNotFoundError: It has not encoded.
+        StoreError: The run has no activations yet.
+        FileNotFoundError: The run has no latents yet.
     """
     job = settling.with_stored_sites(config.job)
     experiment, space = EXPERIMENTS[job.experiment], workspace(job, workdir)
@@ -62,7 +62,7 @@ def features(config: run.RunConfig, workdir: str | os.PathLike) -> Iterator[Feat
 
 
 def workspace(job: Common, workdir: str | os.PathLike) -> Workspace:
-    """The reading side of a run that has been."""
+    """The workspace of a finished run."""
     work = Workdir.parse(workdir)
     store = ActivationStore.open(work.activations)
     return Workspace(

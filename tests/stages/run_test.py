@@ -520,7 +520,7 @@ def test_a_job_runs_without_an_extra_that_is_not_installed(paths, monkeypatch, c
     (record,) = caplog.records
     assert "xgboost is not installed, so the job runs without it" in record.getMessage()
     assert "pip install 'jaxprobe[xgboost]'" in record.getMessage()
-    with pytest.raises(ValueError, match=r"`fit.baselines` names xgboost alone, which is not"):
+    with pytest.raises(ValueError, match=r"`fit.baselines` names only xgboost, which is not"):
         checking.with_installed(config("xgboost"))
 
 
