@@ -63,6 +63,8 @@ class Experiment(NamedTuple):
         installed: `config -> config`: removes what needs packages that are not installed, with a warning.
         facts: `(config, workspace, names) -> JSON types`: facts about the datasets for the report, which
             does not read them itself.
+        levels: `(config, workspace, name of a dataset) -> how many splits a large one has`, by regime and
+            protocol; the log says how many of them a job lacks.
     """
 
     config: type
@@ -77,6 +79,9 @@ class Experiment(NamedTuple):
     installed: Callable[[Any], Any] = lambda config: config
     facts: Callable[[Any, Workspace, Sequence[str]], dict[str, Any]] = (
         lambda config, workspace, names: {}
+    )
+    levels: Callable[[Any, Workspace, str], Mapping[tuple[str, str], int]] = (
+        lambda config, workspace, name: {}
     )
     levels: Callable[[Any, Workspace, str], Mapping[tuple[str, str], int]] = (
         lambda config, workspace, name: {}

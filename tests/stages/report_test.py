@@ -167,7 +167,7 @@ def test_the_report_stage_needs_no_datasets(tmp_path):
     text = run.run(run.RunConfig(job=asked), tmp_path, ("report",))
     assert "On these 2 datasets" in text
     # Leak rates are those of the job that made the results.
-    assert "datasets some test prompts also stand" in (tmp_path / "report/index.html").read_text()
+    assert "datasets some test prompts are also among the training" in (tmp_path / "report/index.html").read_text()
 
 
 def test_terminal_table(quick):

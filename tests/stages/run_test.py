@@ -374,7 +374,7 @@ SMALL = {
         ({"train_sae": {"d_sae": 128, "architecture": 3}}, r"architecture` must be a text, got 3"),
         (
             {"fit": {"num_latents": (65,), "regime_num_latents": (4,)}, **SMALL},
-            r"fit.num_latents` asks for 65 latents, SAE jump_relu/.* has 64",
+            r"fit.num_latents` asks for 65 latents, but SAE jump_relu/.* has 64",
         ),
         ({"fit": {"num_latents": 4}}, r"must be several values in brackets, got 4; write \(4,\)"),
         ({"fit": {"num_latents": (4, 4)}}, r"fit.num_latents` names 4 twice"),
@@ -445,7 +445,7 @@ def test_misspelt_keys_and_choices_name_the_known_ones(paths, changes, message):
             {"saes": ("{other}",)},
             r"other reads blocks.9.resid_post, which is not in fake: its blocks",
         ),
-        ({"saes": ("{few}",)}, r"`fit.num_latents` asks for 4 latents, SAE few has 3"),
+        ({"saes": ("{few}",)}, r"`fit.num_latents` asks for 4 latents, but SAE few has 3"),
         ({"saes": ("{wide}",)}, r"reads activations 33 wide, the model's at .* are 32"),
         (
             {"datasets": ("{a}", "{again}")},

@@ -105,7 +105,11 @@ def _leak_table(leaks: Mapping[str, inputs.Facts]) -> Table:
 
 def flagged_section(found: Sequence[Findings]) -> Section:
     """Fits that did not converge, counted and named, setting by setting."""
-    blocks: list[Block] = []
+    if len(found) > 1 and all(one.flagged == () for one in found):
+        fits = sum(one.num_rows for one in found)
+        blocks: list[Block] = [Prose(text=f"All {fits:,} fits at {len(found)} places converged.")]
+        return Section(name="flagged", title="Flagged fits", blocks=blocks)
+    blocks = []
     for one in found:
         where = f"{one.setting}: " if len(found) > 1 else ""
         blocks.append(Prose(text=where + words.flagged_sentence(one)))
