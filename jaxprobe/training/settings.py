@@ -1,4 +1,4 @@
-"""What one may ask of SAE training: the config's section, and one SAE of those that it names."""
+"""The settings of SAE training: the config's section, and one of the SAEs that it asks for."""
 
 import dataclasses
 from typing import Annotated, Any

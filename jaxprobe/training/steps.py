@@ -1,4 +1,4 @@
-"""The steps of one SAE's training, over the devices there are, with the state saved in between."""
+"""The training steps of one SAE, over all devices, with the state saved at intervals."""
 
 import functools
 import time
@@ -16,13 +16,13 @@ from jaxprobe.saes import training
 from jaxprobe.training.settings import SaeToTrain
 from jaxprobe.training.tokens import ShuffledTokens
 
-SAMPLE_TOKENS = 16384  # on which the scaling and the first weights are measured
+SAMPLE_TOKENS = 16384  # used to measure the scaling and the initial weights
 
 
 def train(
     wanted: SaeToTrain, data: ShuffledTokens, unfinished: Place, identity: Mapping[str, Any]
 ) -> tuple[Any, Callable[[], None]]:
-    """Runs the steps that are still to be run.
+    """Runs the remaining steps.
 
     Args:
         wanted: What to train.
@@ -76,7 +76,7 @@ def _start(
     unfinished: Place,
     identity: Mapping[str, Any],
 ):
-    """The state that was saved, or the first one; and the scaling, which is measured anew."""
+    """The saved state, or the initial one; and the scaling, which is measured again."""
     sample_ND = data.sample(max(SAMPLE_TOKENS, 2 * wanted.d_sae))
     scaling = training.fit_scaling(sample_ND)
     initialise = functools.partial(training.initialise, recipe=recipe, d_sae=wanted.d_sae)
@@ -110,7 +110,7 @@ def _bar(wanted: SaeToTrain, recipe: training.Recipe, first: int) -> tqdm:
 
 
 def _show(bar: tqdm, report: training.StepReport | None, num_tokens: int) -> None:
-    """Moves the bar on by one step that has ended."""
+    """Advances the bar by one finished step."""
     if report is None:
         return
     loss, l0, dead = (float(value) for value in report)
