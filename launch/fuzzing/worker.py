@@ -56,7 +56,7 @@ class Worker:
         self.watch = judge.Watch.of_process()
         for case in self.cases * 2:
             reader.read(case)
-        self.until = time.monotonic() + arguments["seconds"]
+        self.until, self.parent = time.monotonic() + arguments["seconds"], os.getppid()
 
     def work(self) -> None:
         """Works until the time or count is used up."""
@@ -71,8 +71,8 @@ class Worker:
     def _numbered(self) -> None:
         plan = self.arguments
         for number in range(plan["first"], plan["count"], plan["step"]):
-            if time.monotonic() > self.until:
-                return
+            if time.monotonic() > self.until or os.getppid() != self.parent:
+                return  # nobody would read what a worker finds whose parent was killed
             path, content = mutated(self.reader, self.name, number, plan["seed"], self.cases)
             self._one(number, path, content)
 
