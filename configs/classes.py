@@ -1,4 +1,4 @@
-"""Gemma 3 270M, block 12, the 20 published sets of several classes: each of 89 classes against the rest.
+"""Gemma 3 270M, block 12, the 20 published multi-class datasets: each of 89 classes against the rest.
 
 Command:  python launch/run.py --config=configs/classes.py
 Expected: about 74,000 distinct prompts; the time and the scores of the whole job are not measured yet
@@ -8,13 +8,13 @@ Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 
 from ml_collections import ConfigDict
 
 VARIANTS = {
-    "all": "all 20 sets; the same as no variant",
-    "one": "one set of three classes: minutes on two CPU cores",
+    "all": "all 20 datasets; the same as no variant",
+    "one": "one dataset of three classes: minutes on two CPU cores",
 }
 
 
 def get_config(variant: str = "all") -> ConfigDict:
-    """The config; `quickstart.py` comments on what the numbers mean."""
+    """The config; comments in `quickstart.py` explain the numbers."""
     return ConfigDict(
         {
             "experiment": "one_against_rest",

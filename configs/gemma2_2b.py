@@ -4,7 +4,7 @@ Command:  python launch/run.py --config=configs/gemma2_2b.py
 Needs:    Gemma's licence accepted on the Hub and HF_TOKEN set; 10.5 GB of weights (published in
           float32); pip install 'jaxprobe[xgboost]' for the fifth baseline, without which the job
           runs on the other four
-Expected: not run yet: time and scores unknown
+Expected: not run yet; time and scores are unknown
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681, where
           this block is read with SAEBench's SAEs; add theirs to `saes`
 """
@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The config; `gemma2_9b.py` comments on what the numbers mean."""
+    """The config; comments in `gemma2_9b.py` explain the numbers."""
     return ConfigDict(
         {
             "model": "hf://google/gemma-2-2b",
             "dtype": "bfloat16",
-            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files say; or on, off
             "sites": ("blocks.12.resid_post",),
             "source": "pypi://sae-probes",
             "datasets": (),

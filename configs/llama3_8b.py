@@ -1,11 +1,11 @@
 """Llama 3.1 8B: 113 datasets, five layers, five regimes, Llama Scope's 32x SAE at block 16.
 
 Command:  python launch/run.py --config=configs/llama3_8b.py
-          python launch/run.py --config=configs/llama3_8b.py:layer_16    the SAE's layer alone
+          python launch/run.py --config=configs/llama3_8b.py:layer_16    only the SAE's layer
 Needs:    Llama's licence accepted on the Hub and HF_TOKEN set; 16 GB of weights; pip
           install 'jaxprobe[xgboost]' for the fifth baseline, without which the job runs on the
           other four
-Expected: not run yet: time and scores unknown
+Expected: not run yet; time and scores are unknown
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681
 """
 
@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 
 VARIANTS = {
     "all": "the paper's five layers; the same as no variant",
-    "layer_16": "block 16 alone, where the SAE is",
+    "layer_16": "only block 16, where the SAE is",
 }
 SAE_SITE = "blocks.16.resid_post"
 
 
 def get_config(variant: str = "all") -> ConfigDict:
-    """The config; `gemma2_9b.py` comments on what the numbers mean."""
+    """The config; comments in `gemma2_9b.py` explain the numbers."""
     layers = (
         "embed",
         "blocks.8.resid_post",
@@ -31,7 +31,7 @@ def get_config(variant: str = "all") -> ConfigDict:
         {
             "model": "hf://meta-llama/Llama-3.1-8B",
             "dtype": "bfloat16",
-            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files say; or on, off
             "sites": layers if variant == "all" else (SAE_SITE,),
             "source": "pypi://sae-probes",
             "datasets": (),

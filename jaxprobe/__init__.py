@@ -3,6 +3,7 @@
 from jaxprobe import datasets as datasets
 from jaxprobe.assets import AssetError as AssetError
 from jaxprobe.assets import fetch as fetch
+from jaxprobe.base import Arrow as Arrow
 from jaxprobe.base import Column as Column
 from jaxprobe.base import Site as Site
 from jaxprobe.base import Split as Split
@@ -14,6 +15,8 @@ from jaxprobe.checkpoints import encode as encode
 from jaxprobe.checkpoints import load_sae as load_sae
 from jaxprobe.checkpoints import save_sae as save_sae
 from jaxprobe.compiling import cache_compiled_programs as cache_compiled_programs
+from jaxprobe.extraction.in_memory import extract_texts as extract
+from jaxprobe.features.read import Features as Features
 from jaxprobe.metrics import METRICS as METRICS
 from jaxprobe.metrics import accuracy as accuracy
 from jaxprobe.metrics import auroc as auroc
@@ -36,7 +39,6 @@ from jaxprobe.regimes import splits as splits
 from jaxprobe.saes import JumpReluSae as JumpReluSae
 from jaxprobe.selection import class_weights as class_weights
 from jaxprobe.selection import top_latents as top_latents
-from jaxprobe.stages.in_memory import extract_texts as extract
 from jaxprobe.stages.report import ReportConfig as ReportConfig
 from jaxprobe.stages.report import report as report
 from jaxprobe.stages.report import report_runs as report_runs
@@ -50,8 +52,10 @@ __all__ = [
     "METRICS",
     "PROBES",
     "ActivationStore",
+    "Arrow",
     "AssetError",
     "Column",
+    "Features",
     "FittedProbe",
     "JumpReluSae",
     "LoadedSae",
@@ -96,5 +100,5 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """What completion shows: the public names, not the rooms behind them."""
+    """What completion shows: the public names, not the packages that define them."""
     return sorted(__all__)

@@ -1,9 +1,9 @@
-"""What callers hand over as arrays and numbers, checked and turned into NumPy's.
+"""Checks the arrays and numbers that callers pass, and converts them to NumPy's.
 
-Lists, tables, read-only, strided or byte-swapped arrays and the tensors of other libraries (those that
-need a gradient, those in bfloat16) are read; what could only be misread is refused by the argument's name:
-masked and sparse arrays, ragged lists, text where numbers belong. Traced values have no content to look
-at: `traced` tells them, and functions that can be traced leave them as they are.
+Lists, tables, read-only, strided or byte-swapped arrays and the tensors of other libraries (also those that
+require a gradient or are bfloat16) are accepted. Masked and sparse arrays, ragged lists, and text in place of
+numbers would be misread, so they are refused with the argument's name. The values of traced arrays cannot be
+checked: `traced` detects them, and functions that can be traced leave them unchanged.
 """
 
 import numbers
@@ -24,7 +24,7 @@ class Labels(NamedTuple):
 
     Attributes:
         y_N: int32, 0 and 1.
-        names: What 0 and 1 stand for; the second may be None where only 0 occurs, and the other way.
+        names: What 0 and 1 stand for; one is None where only the other label occurs.
     """
 
     y_N: np.ndarray
@@ -40,7 +40,7 @@ def array(name: str, value) -> np.ndarray:
     """Any array-like as a NumPy array, of its own dtype; bfloat16 tensors of other libraries as float32.
 
     Raises:
-        ValueError: Masked, sparse or ragged, or nothing that NumPy can read.
+        ValueError: The value is masked, sparse or ragged, or NumPy cannot read it.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(
@@ -57,7 +57,7 @@ def array(name: str, value) -> np.ndarray:
             f"`{name}` must be an array, got {type(value).__name__} that NumPy cannot read"
             f" ({' '.join(str(error).split())[:160]})"
         ) from error
-    if found.dtype.kind == "T":  # texts of any length, which not every NumPy casts to `U` itself
+    if found.dtype.kind == "T":  # variable-length strings, which not every NumPy casts to `U`
         found = found.astype(object)
     if found.dtype == object:
         found = _unboxed(name, found)
@@ -69,18 +69,19 @@ def features(name: str, value, shape: tuple[int | None, ...] = (None, None), hin
 
     Args:
         name: The argument's name.
-        value: Anything array-like; a JAX array stays what and where it is. Traced ones have no
-            numbers to look at.
-        shape: What is wanted, None for any size.
-        hint: The way out where the shape differs.
+        value: Anything array-like; a JAX array stays on its device. Values of traced arrays are not
+            checked.
+        shape: The wanted shape, None for any size.
+        hint: What to do where the shape differs.
 
     Raises:
-        ValueError: Another shape, nothing in it, no real numbers, or some that float32 cannot hold.
+        ValueError: The shape differs, the array is empty, or holds values that are not real numbers
+            or that float32 cannot hold.
     """
     x_ND = finite(name, value)
     checks.check_shape(name, x_ND, shape, hint)
     if 0 in x_ND.shape:
-        raise ValueError(f"`{name}` must have a row and a column at least, got shape {x_ND.shape}")
+        raise ValueError(f"`{name}` must have at least one row and column, got shape {x_ND.shape}")
     return x_ND
 
 
@@ -88,7 +89,7 @@ def finite(name: str, value):
     """Real numbers of any shape that float32 can hold, as `features` takes them.
 
     Raises:
-        ValueError: No real numbers, or some that float32 cannot hold.
+        ValueError: Values are not real numbers, or float32 cannot hold them.
     """
     if traced(value):
         return value
@@ -97,7 +98,7 @@ def finite(name: str, value):
     if not isinstance(value, jax.Array):
         check_finite(name, value)
     elif value.is_fully_addressable:
-        # On a CPU looking at it copies nothing; elsewhere the device looks.
+        # On a CPU, checking copies nothing; elsewhere the device checks.
         near = jax.default_backend() == "cpu"
         if near or not bool(jnp.isfinite(value).all()):
             check_finite(name, np.asarray(value))
@@ -125,7 +126,7 @@ def check_finite(name: str, x_ND: np.ndarray) -> None:
     wide = x_ND.dtype == np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         narrow_ND = x_ND.astype(np.float32, copy=False)
-        # A sum is finite only if all are, and is quicker than a look at each.
+        # A sum is finite only if all are, and is faster than checking each.
         if np.isfinite(np.sum(narrow_ND)):
             return
     if not np.isfinite(narrow_ND).all():
@@ -133,7 +134,7 @@ def check_finite(name: str, x_ND: np.ndarray) -> None:
             checks.check_finite(name, x_ND)
             worst = float(np.max(np.abs(x_ND)))
             raise ValueError(
-                f"`{name}` must lie within float32, got numbers up to {worst:.3g}; scale them"
+                f"`{name}` must be in the range of float32, got numbers up to {worst:.3g}; scale them"
             )
         checks.check_finite(name, narrow_ND)
 
@@ -143,18 +144,18 @@ def labels(
 ) -> Labels:
     """Binary labels of any kind: booleans, whole numbers (-1 and 1, 0 and 2, ...) or text.
 
-    0 and 1 (False and True) stand for themselves. Of two other labels the smaller is 0, of two texts the
-    first in the order of their characters.
+    0 and 1 (False and True) stay as they are. Of two other labels, the smaller one, or the first text in
+    character order, becomes 0.
 
     Args:
         name: The argument's name.
         value: One label per example.
-        names: What 0 and 1 stand for, where other labels have settled it.
+        names: What 0 and 1 stand for, where other labels have decided it.
         both: Whether both must occur.
-        hint: The way out where they are no labels.
+        hint: What to do where they are not labels.
 
     Raises:
-        ValueError: More or other than two labels, numbers that are not whole, or another shape.
+        ValueError: More or other than two labels, numbers that are not integers, or another shape.
     """
     found_N = array(name, value)
     tail = f"; {hint}" if hint else ""
@@ -184,7 +185,7 @@ def whole(name: str, value, least: int, most: int | None = None) -> int:
     """A whole number in a range.
 
     Raises:
-        ValueError: Another kind of number, or one outside.
+        ValueError: The value is not an integer, or outside the range.
     """
     span = f"of at least {least}" if most is None else f"from {least} to {most}"
     try:
@@ -199,10 +200,10 @@ def whole(name: str, value, least: int, most: int | None = None) -> int:
 
 
 def positions(name: str, value, size: int, hint: str = "") -> np.ndarray:
-    """Whole numbers from 0 to before `size`, one axis of them: rows or columns of an array.
+    """Whole numbers in [0, size), one axis of them: row or column numbers of an array.
 
     Raises:
-        ValueError: Another kind or shape, or some outside.
+        ValueError: Another type or shape, or numbers outside the range.
     """
     found_N = array(name, value)
     tail = f"; {hint}" if hint else ""
@@ -251,7 +252,7 @@ def _plain_labels(name: str, found_N: np.ndarray, tail: str) -> np.ndarray:
 
 
 def _unboxed(name: str, found: np.ndarray) -> np.ndarray:
-    """An array of Python objects as one of numbers, booleans or text; tables hold their text so."""
+    """Converts an array of Python objects, as in tables, to one of numbers, booleans or text."""
     kinds = {type(item) for item in found.flat}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return found.astype(str)
@@ -271,16 +272,16 @@ def _unboxed(name: str, found: np.ndarray) -> np.ndarray:
 
 
 def _tensor(value) -> np.ndarray:
-    """A tensor of PyTorch's kind, which need not be installed: off its device and off its gradient."""
+    """A PyTorch-like tensor as a NumPy array: detached, and copied from its device; needs no import."""
     value = value.detach().cpu()
     try:
         return np.asarray(value.numpy())
-    except TypeError:  # bfloat16 and narrower, for which NumPy has no word
+    except TypeError:  # bfloat16 and narrower, which NumPy does not have
         return np.asarray(value.float().numpy())
 
 
 def _sparse(value) -> bool:
-    kind = type(value)  # a table may have a column of any name
+    kind = type(value)  # not the value itself: a table may have columns of these names
     if hasattr(kind, "detach"):
         return "sparse" in str(getattr(value, "layout", ""))
     return hasattr(kind, "toarray") or hasattr(kind, "todense")

@@ -1,11 +1,19 @@
-"""The words every other module uses: axis letters, sites, datasets, batches, splits, rows.
+"""The types that every other module uses: sites, datasets, batches, splits, rows; and the axis letters.
 
-Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`):
+Array variables end in their axis letters, in order (`x_ND`, `tokens_BT`); a digit is an axis of that size. A letter
+has one meaning per module, one of these; a module that uses it for another axis says so.
 
-    N examples       M tested rows    B batch         T tokens
-    D d_model        S d_sae          K kept latents, or columns that a probe reads
-    F folds          H candidates of a hyperparameter (R where they are strengths)
-    P probes         G datasets       L layers        U latents that some split kept
+    N examples                        A arrows, arrays of a store, or weights that may move
+    M test rows                       B batch, block of latents, or bootstrap resamples
+    V validation rows                 C columns
+    D d_model                         E d_model of a decoder's output, or entries of a sparse matrix
+    S d_sae                           G datasets, their cases, or groups of rows
+    F folds                           K kept latents, or columns that a probe reads
+    H candidates of a hyperparameter  I inputs, O outputs of a matrix product
+    R regularisation strengths        L layers, or lanes
+    P probes                          T tokens, test sets, or trial steps
+    W words of a row's bytes          U latents that some split kept, or datasets as units
+    Q queried positions
 """
 
 import dataclasses
@@ -28,12 +36,12 @@ from jaxprobe.text_dataset import joined as joined
 POOLINGS = ("last", "mean", "max", "tokens")
 REGIMES = ("standard", "scarcity", "imbalance", "label_noise", "covariate_shift")
 PROTOCOLS = ("paper", "dedup")
-ACTIVATIONS = "activations"  # the `features` of a probe that reads activations, not latents
+ACTIVATIONS = "activations"  # the `features` of a probe that reads activations
 RANDOM_SAE = "random_sae"  # the control SAE's id, and its `features` in result rows
 CONTROLS = ("", "shuffled_labels", "random_latents", RANDOM_SAE)
 KINDS = ("baseline", "sae", "other")
 SAE_METHOD = "logistic_l1"  # the paper's probe of latents
-_IN_METHOD = ("shuffled_labels", "random_latents")  # controls that a row's `method` ends in
+_IN_METHOD = ("shuffled_labels", "random_latents")  # controls that are a suffix of a row's `method`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,11 +62,11 @@ class TokenBatch:
         """Whether all fields are the same."""
         return same_fields(self, other)
 
-    __hash__ = None  # type: ignore[assignment]  # arrays have none
+    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable
 
 
 class Fold(NamedTuple):
-    """Positions inside a split's training rows: what a fold trains on and what it scores."""
+    """Positions within a split's training rows: those that a fold trains on and those it scores."""
 
     train: np.ndarray
     valid: np.ndarray
@@ -70,12 +78,12 @@ class TestSet:
 
     Attributes:
         name: Unique among the test sets of a split.
-        row_M: Row numbers of the table that the split's `train_N` numbers too.
+        row_M: Row numbers, of the same table as the split's `train_N`.
         y_M: Their (clean) labels in {0, 1}.
         group_M: A group's code per row, -1 for none, where a metric compares groups; else None.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test for pytest
 
     name: str
     row_M: np.ndarray
@@ -98,16 +106,15 @@ class TestSet:
 
 def _one_test_set(row_M: np.ndarray | None, y_M: np.ndarray | None) -> TestSet:
     if row_M is None or y_M is None:
-        raise ValueError("`test_N` and `y_test_N` must be given both, or `tests` in their place")
+        raise ValueError("`test_N` and `y_test_N` must both be given, or `tests` instead of them")
     return TestSet(name="test", row_M=row_M, y_M=y_M)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False, init=False)
 class Split:
-    """One draw of rows to train on, and one or more sets to test on: rows and labels, no activations.
+    """One draw of training rows and one or more test sets: row numbers and labels, no activations.
 
-    All rows are rows of one table: of the dataset's, or, under covariate shift, of
-    `joined(dataset, shifted)`.
+    All rows belong to one table: the dataset's or, under covariate shift, `joined(dataset, shifted)`.
 
     Attributes:
         dataset: The dataset's name.
@@ -115,12 +122,12 @@ class Split:
         level: Training size, positive fraction or noise fraction; NaN for regimes without one.
         protocol: `paper` or `dedup`.
         seed: Seed of the draw.
-        train_N: Row numbers to train on (validation rows among them).
+        train_N: Row numbers to train on (validation rows included).
         y_train_N: Their labels, flipped ones included.
         folds: Validation folds; empty where there are too few rows to validate.
         tests: Test sets by distinct names, at least one.
-        weight_train_N: Non-negative weights of training rows, in fits and in validation; None is 1.
-        num_rows: Rows of the table; None where nobody knows.
+        weight_train_N: Non-negative weights of training rows, in fits and in validation; None for 1.
+        num_rows: Rows of the table; None if unknown.
     """
 
     dataset: str
@@ -152,12 +159,12 @@ class Split:
         test_N: np.ndarray | None = None,
         y_test_N: np.ndarray | None = None,
     ):
-        """Takes the fields; `test_N` and `y_test_N` stand for one test set, named `test`.
+        """Takes the fields; `test_N` and `y_test_N` are short for one test set, named `test`.
 
-        Given beside `tests`, as `dataclasses.replace` does, they take the place of the first set's.
+        Given together with `tests`, as by `dataclasses.replace`, they replace those of the first set.
 
         Raises:
-            ValueError: No test set, or two of one name.
+            ValueError: No test set, or two of the same name.
         """
         tests = tuple(tests)
         if test_N is not None or y_test_N is not None:
@@ -234,18 +241,18 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prediction:
-    """What one method says of one split, before any metric.
+    """The scores of one method on one split, before any metric.
 
     Attributes:
-        valid_auroc: The score by which choices are made: mean AUROC over validation folds at the chosen
+        valid_auroc: The score by which methods are chosen: mean AUROC over validation folds at the chosen
             value (the training AUROC where there are no folds).
-        score_M: Per test set, by its name, the log-odds of class 1 of each row.
+        score_M: Per test set, by name, the log-odds of class 1 of each row.
         valid_score_FN: Log-odds of training rows by the model of each fold at the chosen value; NaN for
-            rows that the fold trains on, and for a fold that trains on one class alone.
+            rows that the fold trains on, and for a fold that trains on one class only.
         best_value: The chosen value of the method's hyperparameter.
         converged: Whether every fit that the result rests on reached its optimum.
         residual: The largest certificate among those fits.
-        model: What scored the rows, where the method can give it away: a pytree, called with features.
+        model: The model that scored the rows, where the method returns it: a pytree, called with features.
     """
 
     valid_auroc: Any
@@ -267,7 +274,7 @@ class Prediction:
         """Whether all fields are the same."""
         return same_fields(self, other)
 
-    __hash__ = None  # type: ignore[assignment]  # arrays have none
+    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable
 
 
 jax.tree_util.register_dataclass(
@@ -279,15 +286,15 @@ jax.tree_util.register_dataclass(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrow:
-    """A method as results know it: what it reads, how it is fitted, and what it counts as.
+    """A method as named in results: what it reads, how it is fitted, and what it counts as.
 
     Attributes:
-        features: `activations`, or the id of an SAE; of an experiment's own features their name.
-        method: Which probe, without its control: `logistic_l1`.
-        k: How many latents it reads; 0 where it reads all there is.
+        features: `activations`, the id of an SAE, or the name of an experiment's own features.
+        method: The probe, without its control, such as `logistic_l1`.
+        k: How many latents it reads; 0 for all features.
         control: One of `CONTROLS`.
-        kind: One of `KINDS`: what the comparison of baselines with SAE probes takes it for.
-        pooling: One of `POOLINGS`: how the tokens of a prompt become what it reads.
+        kind: One of `KINDS`: its role in the comparison of baselines with SAE probes.
+        pooling: One of `POOLINGS`: how the tokens of a prompt become its features.
     """
 
     features: str
@@ -298,7 +305,7 @@ class Arrow:
     pooling: str = "last"
 
     def __str__(self) -> str:
-        """A baseline's method, or an SAE's id and k, its method where that is not the usual one, and its control."""
+        """A baseline's method, or an SAE's id and k with its method if unusual; then its control."""
         tail = f" ({self.control.replace('_', ' ')})" if self.control else ""
         if self.kind == "baseline" or not self.k:
             name = self.method if self.features == ACTIVATIONS else f"{self.features} {self.method}"
@@ -308,7 +315,7 @@ class Arrow:
 
     @property
     def row_method(self) -> str:
-        """The `method` of its result rows, which names the controls of labels and latents as well."""
+        """The `method` of its result rows, which includes the controls of labels and latents."""
         return f"{self.method}_{self.control}" if self.control in _IN_METHOD else self.method
 
 
@@ -317,8 +324,8 @@ class ResultRow:
     """One evaluated probe on one test set: a line of `results.parquet`.
 
     `level` is NaN where the regime has none, `num_latents` 0 where the probe reads activations,
-    `best_c` NaN where the method has no C. `control` and `kind`, where they are not given, are what the
-    names of `features` and `method` say: that is how the published files tell them.
+    `best_c` NaN where the method has no C. `control` and `kind`, if not given, are derived from the names
+    in `features` and `method`, as published files have only those.
     """
 
     model: str
@@ -347,7 +354,7 @@ class ResultRow:
     kind: str = ""
 
     def __post_init__(self):
-        """Reads control and kind off the names where the row does not say them."""
+        """Derives control and kind from the names where they are not given."""
         control = self.control or control_of(self.features, self.method)
         kind = self.kind or _kind_of(self.features, control)
         object.__setattr__(self, "control", control)
@@ -366,7 +373,7 @@ class ResultRow:
         )
 
     def key(self) -> tuple:
-        """What makes a row unique: everything that names the probe, nothing that it scored."""
+        """What makes a row unique: everything that identifies the probe, and none of its scores."""
         level = None if math.isnan(self.level) else round(self.level, 6)
         return (
             *(self.model, self.site, self.features, self.method, self.num_latents),
@@ -376,7 +383,7 @@ class ResultRow:
 
 
 def control_of(features: str, method: str) -> str:
-    """The control that the names of `features` and `method` in result rows tell; empty for none."""
+    """The control implied by `features` and `method` of a result row; empty for none."""
     if features == RANDOM_SAE:
         return RANDOM_SAE
     return next((name for name in _IN_METHOD if method.endswith(f"_{name}")), "")

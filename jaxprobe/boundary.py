@@ -1,8 +1,8 @@
-"""The boundary of every reader: files that others made, met with limits and answered in one sentence.
+"""The boundary of every reader: files made by others are read within limits, and fail in one sentence.
 
 A reader opens files with `open_regular` (no devices, pipes or folders), compares the sizes that a file
-claims with its length before it takes memory, unpacks no more than `unpacked_limit` allows, and parses
-inside `reader`, which turns whatever the parser met into one `FileError`.
+claims with its length before it allocates memory, unpacks no more than `unpacked_limit` allows, and parses
+inside `reader`, which turns any error of the parser into one `FileError`.
 """
 
 import contextlib
@@ -14,34 +14,34 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MIB = 1 << 20
-JSON_BYTES = 8 * MIB  # a config's; empty objects take 70 bytes of memory for 3 of text
+JSON_BYTES = 8 * MIB  # of a config; an empty object takes 70 bytes of memory for 3 of text
 UNPACK_VARIABLE = "JAXPROBE_UNPACK_LIMIT_MIB"
 _UNPACKED_MIB, _UNPACKED_TIMES = 128, 8
-# A parser's own mistake, whatever the file holds: these stay tracebacks.
+# Mistakes in a parser's own code, whatever the file holds: these stay tracebacks.
 _PROGRAMMING = (NameError, ImportError, SyntaxError, AssertionError)
 
 
 class FileError(ValueError):
-    """A file that cannot be read as what it should be; names it, what is wrong and what to do."""
+    """A file that cannot be read as what it should be; says which, what is wrong and what to do."""
 
 
 @contextlib.contextmanager
 def reader(path: str | os.PathLike, what: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a parser meets in a file into one sentence that names the file.
+    """Turns any error of a parser into one sentence that names the file.
 
     Args:
         path: The file, as the user knows it.
-        what: What it should be, with an article: `a GGUF file`.
-        remedy: What to do, as an imperative: `fetch it again`.
+        what: What it should be, with an article, such as `a GGUF file`.
+        remedy: What to do, as an imperative, such as `fetch it again`.
 
     Raises:
         FileError: The block raised anything but a programming error or a request to stop. Errors
-            that already name the file keep their words; the original error is the cause.
+            that already name the file keep their message; the original error is the cause.
     """
     try:
         yield
     except BaseException as error:
-        panic = type(error).__module__ == "pyo3_runtime"  # Rust's, which is no Exception
+        panic = type(error).__module__ == "pyo3_runtime"  # Rust's panic, which is not an Exception
         if isinstance(error, _PROGRAMMING) or not (panic or isinstance(error, Exception)):
             raise
         name = os.fspath(path)
@@ -58,10 +58,10 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
     """Opens a regular file for reading, as `open(path, "rb")` does.
 
     Raises:
-        FileError: Something else lies there: a folder, a device, a pipe, a socket.
-        OSError: Nothing that can be opened.
+        FileError: It is something else: a folder, a device, a pipe, a socket.
+        OSError: It cannot be opened.
     """
-    # Opening a pipe would wait for its writer.
+    # Without O_NONBLOCK, opening a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     try:
         mode = os.fstat(descriptor).st_mode
@@ -76,16 +76,16 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 
 def check_regular_below(folder: str | os.PathLike, depth: int) -> None:
-    """Refuses a folder that holds devices, pipes or sockets, before a library opens what lies there.
+    """Refuses a folder that holds devices, pipes or sockets, before a library opens its files.
 
-    Links count as what they lead to. What cannot be looked at is left to whoever opens it.
+    Links count as their targets. Entries that cannot be inspected are left to the library.
 
     Args:
-        folder: Where to look; nothing may be there.
+        folder: The folder; it need not exist.
         depth: How many levels of folders the library opens below it.
 
     Raises:
-        FileError: Something is neither a regular file nor a folder; its path is named.
+        FileError: An entry is neither a regular file nor a folder; its path is named.
     """
     try:
         with os.scandir(folder) as found:
@@ -93,13 +93,13 @@ def check_regular_below(folder: str | os.PathLike, depth: int) -> None:
     except OSError:
         return
     for entry in entries:
-        # What a folder's own table says of an entry costs no look at the entry.
+        # The folder's own table says what an entry is, without opening the entry.
         if entry.is_file() or (entry.is_dir() and depth == 0):
             continue
         if entry.is_dir():
             check_regular_below(entry.path, depth - 1)
             continue
-        with contextlib.suppress(OSError):  # a writer's file that has gone, a link to nothing
+        with contextlib.suppress(OSError):  # a temporary file that has gone, a broken link
             kind = _kind(os.stat(entry.path).st_mode)
             raise FileError(f"{entry.path} must be a regular file, got {kind}")
 
@@ -108,18 +108,18 @@ def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
     """A whole regular file of at most `limit` bytes.
 
     Raises:
-        FileError: It is longer, or no regular file.
+        FileError: It is longer, or not a regular file.
         OSError: It cannot be read.
     """
     with open_regular(path) as file:
         check_size(path, os.fstat(file.fileno()).st_size, limit)
-        content = file.read(limit + 1)  # it may have grown
+        content = file.read(limit + 1)  # it may have grown since
         check_size(path, len(content), limit)
         return content
 
 
 def check_size(path: str | os.PathLike, size: int, limit: int) -> None:
-    """Raises FileError where a file of `size` bytes is longer than one of its kind may be."""
+    """Raises FileError where a file's `size` in bytes is above the limit for its kind."""
     if size > limit:
         raise FileError(
             f"{os.fspath(path)} must have at most {limit:,} bytes, got {size:,}; is it another file?"
@@ -127,16 +127,16 @@ def check_size(path: str | os.PathLike, size: int, limit: int) -> None:
 
 
 def read_json(path: str | os.PathLike, limit: int = JSON_BYTES, *, unique: bool = False) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Args:
         path: The file.
         limit: Most bytes that it may have.
-        unique: Whether an object that has a key twice is refused; else the last one counts.
+        unique: Whether an object that has a key twice is refused; otherwise the last one counts.
 
     Raises:
-        FileError: Not JSON, too long, too deep, or no regular file.
-        FileNotFoundError: Nothing lies there.
+        FileError: Not JSON, too long, too deep, or not a regular file.
+        FileNotFoundError: There is no file.
     """
     hook = _unique_keys if unique else None
     with missing_stays_missing(path), reader(path, "a JSON file", "fetch or save it again"):
@@ -154,7 +154,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def missing_stays_missing(path: str | os.PathLike) -> Iterator[None]:
-    """Lets a FileNotFoundError of the block out as it was, for callers that know what to do then."""
+    """Passes on a FileNotFoundError of the block unchanged, for callers that handle it."""
     try:
         yield
     except FileError as error:
@@ -166,9 +166,9 @@ def missing_stays_missing(path: str | os.PathLike) -> Iterator[None]:
 def unpacked_limit(packed_bytes: int) -> int:
     """Most bytes that `packed_bytes` of compressed content may unpack to.
 
-    128 MiB, or eight times the packed size where that is more: weights and prose stay far below;
-    `JAXPROBE_UNPACK_LIMIT_MIB` (the flag `--unpack_limit_mib` of the launch scripts) sets another
-    lower bound.
+    128 MiB, or eight times the packed size where that is more; weights and text stay far below.
+    `JAXPROBE_UNPACK_LIMIT_MIB` (the flag `--unpack_limit_mib` of the launch scripts) replaces the
+    128 MiB.
     """
     given = os.environ.get(UNPACK_VARIABLE, str(_UNPACKED_MIB))
     if not given.isdecimal():
@@ -182,17 +182,17 @@ def check_unpacked(path: str | os.PathLike, size: int, packed_bytes: int) -> Non
     if size > limit:
         raise FileError(
             f"{os.fspath(path)} unpacks to more than {limit // MIB} MiB from {packed_bytes:,} bytes;"
-            f" if it is meant to, set {UNPACK_VARIABLE} (or --unpack_limit_mib) to the MiB it may take"
+            f" if that is intended, set {UNPACK_VARIABLE} (or --unpack_limit_mib) to the MiB it may take"
         )
 
 
 def _described(error: BaseException) -> str:
-    """An error's words where they help a reader of the sentence, else its kind."""
+    """An error's message where it helps a reader of the sentence, else its type."""
     said = " ".join(str(error).split())[:200]
     if isinstance(error, OSError):
         return error.strerror or said or type(error).__name__
     if isinstance(error, RecursionError):
-        return "it is nested too deep"
+        return "it is nested too deeply"
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

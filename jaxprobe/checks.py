@@ -1,4 +1,4 @@
-"""Argument checks that say which argument, what was wanted, what came and what to do."""
+"""Argument checks; errors say which argument, what was wanted, what came and what to do."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ def check_shape(name: str, array, wanted: Sequence[int | None], hint: str = "") 
         name: The argument's name, for the message.
         array: Anything with a `shape`.
         wanted: One size or None per axis.
-        hint: The way out, appended to the message.
+        hint: What to do, appended to the message.
 
     Raises:
         ValueError: The rank or a size differs.
@@ -57,7 +57,7 @@ def check_binary(name: str, y_N: np.ndarray, *, both: bool = False) -> None:
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Raises ValueError for a value that is not among `known`, nearest spellings first."""
+    """Raises ValueError for a value that is not among `known`; lists the nearest spellings first."""
     known = list(known)
     if value in known:
         return

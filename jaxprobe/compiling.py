@@ -1,4 +1,4 @@
-"""Compiled programs that are kept from one process to the next, for those who ask."""
+"""An opt-in cache on disk of compiled programs, shared by processes."""
 
 import os
 from pathlib import Path
@@ -7,19 +7,19 @@ import jax
 
 from jaxprobe import assets
 
-LEAST_SECONDS = 0.1  # those of the forward pass take about a second, which JAX would not keep
+LEAST_SECONDS = 0.1  # the forward pass compiles for about a second, too short for JAX's own default
 
 
 def cache_compiled_programs(folder: str | os.PathLike | None = None) -> Path:
-    """Keeps what JAX compiles on disk from here on, so that the next process need not compile again.
+    """Stores what JAX compiles from now on, so that the next process need not compile it again.
 
-    The first `fit_probe` of each method compiles for 8 to 30 s on two cores. Importing jaxprobe changes
-    no setting of JAX, which belong to the program that imports it; this sets two of them, for the whole
-    process: `jax_compilation_cache_dir` and `jax_persistent_cache_min_compile_time_secs`. The scripts
-    in `launch/` do the same. JAX tells programs apart by their code, versions and processor.
+    The first `fit_probe` of each method compiles for 8 to 30 s on two cores. Importing jaxprobe changes no
+    setting of JAX: those belong to the importing program. This function sets two of them for the whole
+    process, `jax_compilation_cache_dir` and `jax_persistent_cache_min_compile_time_secs`. The scripts in
+    `launch/` do the same. JAX distinguishes programs by their code, versions and processor.
 
     Args:
-        folder: Where to keep them; by default `xla` in jaxprobe's cache. It grows, and may be deleted.
+        folder: The cache's folder; by default `xla` in jaxprobe's cache. It grows, and may be deleted.
 
     Returns:
         The folder.

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def same_fields(one: object, other: object) -> bool:
-    """Whether two dataclasses of one type hold the same, arrays compared as wholes; NaN equals NaN."""
+    """Whether two dataclasses of one type have equal fields; arrays by content, NaN equals NaN."""
     if type(one) is not type(other):
         return NotImplemented
     return all(

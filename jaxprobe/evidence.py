@@ -1,4 +1,4 @@
-"""What a report is made of: result rows, the records of the jobs that made them, chosen latents, metrics."""
+"""What a report is made from: result rows, the records of the jobs that made them, latents, metrics."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,26 @@ Facts = Mapping[str, object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a job that made results; what is not known is empty.
+    """What is known about a job that made results; unknown fields are empty.
 
     Attributes:
-        model: Its model, as in the rows; empty where it is the one of every row.
-        sites: Sites whose results it made; empty where it is every site.
+        model: Its model, as in the rows; empty for the model of all rows.
+        sites: Sites whose results it made; empty for all sites.
         config: The job's config, nested.
-        versions: By package.
+        versions: Versions by package.
         device: Kind and number of devices.
-        processor: Of the host.
+        processor: Processor of the host.
         commit: Git commit of jaxprobe.
         date: When it was made, ISO 8601.
-        command: What was typed.
-        seeds: By what they are for.
+        command: The command line.
+        seeds: Seeds by purpose.
         solver: How the probes were solved.
-        sae_quality: By SAE id what was measured on it, nested.
+        sae_quality: Measurements of each SAE by its id, nested.
         times: Seconds by stage.
         leaks: By dataset, as `leaks.measure` returns them.
-        fingerprints: By artefact.
-        dedup_by: What the dedup split takes for one prompt: `exact`, `normalised`, or empty.
-        published: Whether these are the paper's own files, which do not tell which fits converged.
+        fingerprints: Fingerprints by artefact.
+        dedup_by: Which prompts the dedup split treats as equal: `exact`, `normalised`, or empty.
+        published: Whether these are the paper's own files, which do not say which fits converged.
         published_facts: Folder and model of published files, and their digests.
         notes: Sentences for the reader.
         other: What else was recorded.
@@ -58,7 +58,7 @@ class Record:
     other: Facts = dataclasses.field(default_factory=dict)
 
     def tells_of(self, model: str, site: str) -> bool:
-        """Whether it made results of that model and site."""
+        """Whether the job made results for that model and site."""
         return self.model in ("", model) and (not self.sites or site in self.sites)
 
 
@@ -66,12 +66,12 @@ class ChosenLatent(NamedTuple):
     """A latent that a probe chose.
 
     Attributes:
-        dataset: On which dataset.
+        dataset: The dataset.
         sae: Id of the SAE.
         latent: Its number in the SAE.
-        weight: The probe's weight for it; positive ones speak for label 1.
+        weight: The probe's weight for it; positive is evidence for label 1.
         texts: The dataset's texts on which it fires most, the strongest first.
-        site: Where the SAE reads; empty where it is every site of the rows.
+        site: Where the SAE reads; empty for every site of the rows.
     """
 
     dataset: str
@@ -88,10 +88,10 @@ class Results:
 
     Attributes:
         rows: Result rows, in any order.
-        records: Of the jobs that made them.
-        latents: What the probes chose; empty where it was not kept.
-        metrics: Per further metric a value per row, NaN where it is missing.
-        name: What the run is called beside others; empty where it is alone.
+        records: Records of the jobs that made them.
+        latents: The latents that the probes chose; empty where they were not kept.
+        metrics: Per additional metric, a value per row, NaN where it is missing.
+        name: The run's name among others; empty for a single run.
     """
 
     rows: Sequence[base.ResultRow]
@@ -110,5 +110,5 @@ class Results:
                 )
 
     def records_of(self, model: str, site: str) -> tuple[Record, ...]:
-        """The records that tell of a model and site."""
+        """The records of jobs that made results for a model and site."""
         return tuple(record for record in self.records if record.tells_of(model, site))

@@ -1,7 +1,7 @@
 """The GGUF container: metadata, and tensors dequantised a few rows at a time.
 
-The `gguf` package knows the quantised types; its reader is not used, because it spends seconds on a
-vocabulary of 262,144 pieces that is read here in a fraction of one.
+The `gguf` package handles the quantised types. Its reader is not used, because it takes seconds for a vocabulary of
+262,144 pieces, which is read here in a fraction of a second.
 
 References:
     https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -35,7 +35,7 @@ class GgufFile:
     Attributes:
         path: The file.
         metadata: Key to value: a number, a boolean, a string, a list of strings or an array.
-        tensors: Tensor name to its place.
+        tensors: Tensor name to where it is stored.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class GgufFile:
         return self.metadata[key]
 
     def fetch(self, name: str, start: int, count: int) -> np.ndarray:
-        """Entries of one tensor laid out flat, dequantised.
+        """Entries of one tensor, flattened and dequantised.
 
         Args:
             name: One of `tensors`.
@@ -72,7 +72,7 @@ class GgufFile:
             raise boundary.FileError(f"{self.path} is cut short in `{name}`; fetch it again")
         if tensor.kind in _HALVES:
             return raw.view(_HALVES[tensor.kind])
-        # The library works on 16 rows at a time: long rows spare it many small steps.
+        # The library works on 16 rows at a time: long rows mean fewer steps.
         blocks = len(raw) // size
         row = next(n for n in (256, 128, 64, 32, 16, 8, 4, 2, 1) if blocks % n == 0)
         return np.ravel(gguf.dequantize(raw.reshape(-1, row * size), tensor.kind))
@@ -105,8 +105,8 @@ def open_gguf(path: Path) -> GgufFile:
     """Reads the header of a GGUF file.
 
     Raises:
-        ValueError: Not a little-endian GGUF file of version 2 or 3, one that is cut short or breaks a rule
-            of the format, or a part of a split file.
+        ValueError: Not a little-endian GGUF file of version 2 or 3, or one that is cut short, breaks a rule
+            of the format, or is part of a split file.
     """
     path = Path(path)
     with boundary.reader(path, "a GGUF file", "fetch it again"):

@@ -1,7 +1,7 @@
-"""The header of a GGUF file: metadata and the tensors' places, within the format's limits and its own.
+"""The header of a GGUF file: metadata and where tensors are stored, within the format's limits and ours.
 
-Whatever the file claims is compared with its length before anything is made of it. The rules are those by
-which llama.cpp accepts a file: no key or tensor twice, no arrays of arrays, tensors one after the other.
+Whatever the file claims is compared with its length before it is used. The rules are those of llama.cpp: no key or
+tensor twice, no arrays of arrays, tensors one after the other.
 
 References:
     https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -24,7 +24,7 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 # The format's limits.
 _MOST_AXES, _LONGEST_KEY, _LONGEST_NAME = 4, 65_535, 64
-# Ours, several times those of the largest vocabularies and models that are published.
+# Our own limits, several times what the largest published vocabularies and models need.
 _LARGEST_HEADER = 64 << 20
 _MOST_KEYS, _MOST_TENSORS, _MOST_STRINGS = 1 << 14, 1 << 16, 1 << 20
 
@@ -49,10 +49,10 @@ _STORAGE = {kind.value: kind for kind in gguf.GGMLQuantizationType}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """Where a tensor lies in the file.
+    """Where a tensor is stored in the file.
 
     Attributes:
-        shape: Sizes, slowest axis first (the file itself lists them the other way round).
+        shape: Sizes, slowest axis first (the file itself lists them in reverse order).
         kind: The storage type, for example Q4_K.
         offset: First byte, from the start of the file.
     """
@@ -72,14 +72,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
     """Metadata (numbers, booleans, strings, lists of strings, arrays) and tensors by name.
 
     Raises:
-        ValueError: Another kind of file, or one that breaks a rule of the format.
+        ValueError: Not a GGUF file, or one that breaks a rule of the format.
     """
     with boundary.open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(len(_MAGIC))
         if head != _MAGIC:
             raise boundary.FileError(
-                f"{path} must be a GGUF file (it would open with {_MAGIC!r}), got {head!r}"
+                f"{path} must be a GGUF file, which begins with {_MAGIC!r}, got {head!r}"
             )
         length = min(size, _LARGEST_HEADER)
         with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as view:
@@ -87,14 +87,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
 
 
 class _Cursor:
-    """Reads little-endian values one after the other from a file's first bytes."""
+    """Reads little-endian values one after the other from the beginning of a file."""
 
     def __init__(self, view: mmap.mmap, at: int, size: int):
         self.view, self.at, self.size = view, at, size
         self.strings_left = _MOST_STRINGS
 
     def claim(self, count: int, item_bytes: int, what: str) -> int:
-        """The number of bytes of `count` items, which the rest of the header must hold."""
+        """The number of bytes of `count` items; raises where the rest of the header is shorter."""
         wanted = count * item_bytes
         if wanted <= len(self.view) - self.at:
             return wanted
@@ -196,7 +196,7 @@ def _kind(number: int, what: str) -> gguf.GGUFValueType:
 
 
 def _tensors(cursor: _Cursor, count: int, alignment: int, size: int) -> dict[str, StoredTensor]:
-    cursor.claim(count, 32, "its tensors")  # the least that each takes
+    cursor.claim(count, 32, "its tensors")  # each takes at least 32 bytes
     found: dict[str, tuple] = {}
     for _ in range(count):
         name = cursor.text(_LONGEST_NAME, "a tensor's name")
@@ -208,8 +208,8 @@ def _tensors(cursor: _Cursor, count: int, alignment: int, size: int) -> dict[str
     for name, (shape, kind, offset) in found.items():
         if offset != at:
             raise ValueError(
-                f"tensor `{name}` must lie {at} bytes behind the header, after the one before it, got"
-                f" {offset}"
+                f"tensor `{name}` must begin {at} bytes after the header, where the one before it ends,"
+                f" got {offset}"
             )
         tensors[name] = StoredTensor(shape=shape, kind=kind, offset=start + offset)
         end = start + at + math.prod(shape[:-1]) * tensors[name].row_bytes
@@ -228,7 +228,7 @@ def _tensor(cursor: _Cursor, name: str) -> tuple[tuple[int, ...], gguf.GGMLQuant
     *sizes, number, offset = cursor.numbers(f"{num_axes}QIQ", name)
     kind = _STORAGE.get(number)
     if kind is None:
-        raise ValueError(f"tensor `{name}` is stored in a type that is not known, number {number}")
+        raise ValueError(f"tensor `{name}` has an unknown storage type, number {number}")
     block, _ = gguf.GGML_QUANT_SIZES[kind]
     if 0 in sizes or sizes[0] % block:
         raise ValueError(

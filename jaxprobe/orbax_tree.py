@@ -1,8 +1,8 @@
 """Parameter trees in Orbax directories: leaves by name, read a part at a time through TensorStore.
 
-Orbax keeps every leaf of a tree as a zarr array, all of them in one OCDBT database or each in a folder of its own.
-Orbax itself is not needed to read them. TensorStore unpacks no chunk beyond the size that its header tells, so
-headers are compared with the files' sizes before it sees them.
+Orbax stores every leaf of a tree as a zarr array, all in one OCDBT database or each in its own folder. Orbax itself
+is not needed to read them. TensorStore unpacks no chunk beyond the size in its header, so headers are compared with
+the files' sizes before TensorStore reads them.
 
 References:
     https://orbax.readthedocs.io/en/latest/guides/checkpoint/checkpoint_format.html
@@ -26,7 +26,7 @@ _DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 _METADATA = "_METADATA"
 _LARGEST_METADATA, _LARGEST_HEADER, _MOST_LEAVES = 32 << 20, 1 << 20, 1 << 16
 _WHAT, _REMEDY = "a whole Orbax directory", "fetch it again"
-# Bytes of an entry; other types are refused when a leaf of one is wanted.
+# Bytes per entry; leaves of other types are refused when they are read.
 _ITEM_BYTES = {"<f4": 4, "float32": 4, "<f2": 2, "float16": 2, "bfloat16": 2}
 
 
@@ -48,7 +48,7 @@ class OrbaxTree:
         return {name: tuple(array.shape) for name, array in self.arrays.items()}
 
     def path(self, name: str) -> Path:
-        """The directory, whichever leaf."""
+        """The directory, the same for all leaves."""
         return self.folder
 
     def dtype(self, name: str) -> np.dtype:
@@ -76,7 +76,7 @@ class OrbaxTree:
             dtype: Type of the result.
         """
         array, outer, inner, sizes, at = self.arrays[name], [], [], [], 0
-        for size in array.shape:  # the axes that each stored axis was split into
+        for size in array.shape:  # finds the axes of `shape` that each stored axis was split into
             end = at + 1
             while math.prod(shape[at:end]) != size:
                 end += 1
@@ -91,8 +91,8 @@ class OrbaxTree:
         except (ValueError, OSError) as error:
             raise boundary.FileError(
                 f"`{name}` of {self.folder} cannot be read ({' '.join(str(error).split())[:300]}); fetch"
-                " it again, or if an old version of Orbax wrote it, which left out chunks of zeros, save it"
-                " again with a recent one"
+                " it again, or, if it was written by an old version of Orbax, which left out chunks of"
+                " zeros, save it again with a recent one"
             ) from error
         return values.reshape(sizes)[tuple(inner)]
 
@@ -108,10 +108,10 @@ def find_tree(folder: Path) -> Path | None:
 def open_tree(folder: Path) -> OrbaxTree:
     """Opens every leaf's header.
 
-    A chunk that is not there is an error when it is read, never zeros: Orbax stores chunks of zeros too.
+    Reading a missing chunk is an error and does not give zeros, because Orbax stores chunks of zeros too.
 
     Raises:
-        ValueError: A damaged directory, or one whose files are smaller than its arrays could be.
+        ValueError: The directory is damaged, or its files are too small for its arrays.
     """
     with boundary.reader(folder, _WHAT, _REMEDY):
         packed = _packed_bytes(folder)
@@ -123,7 +123,7 @@ def open_tree(folder: Path) -> OrbaxTree:
         opened = {name: ts.open(spec, read=True, open=True) for name, spec in specs.items()}
         arrays = {name.replace(".", "/"): _opened(name, future) for name, future in opened.items()}
         if len(arrays) < len(specs):
-            raise ValueError("two of its leaves have one name")
+            raise ValueError("two of its leaves have the same name")
     return OrbaxTree(folder=folder, arrays=arrays)
 
 
@@ -135,7 +135,7 @@ def _opened(leaf: str, future: ts.Future) -> ts.TensorStore:
 
 
 def _packed_bytes(folder: Path) -> int:
-    """What the files take together; all of them must be regular."""
+    """Total size of the files, all of which must be regular."""
     total = 0
     for path in folder.rglob("*"):
         if not path.is_dir():
@@ -147,7 +147,7 @@ def _packed_bytes(folder: Path) -> int:
 def _leaves(
     store: ts.KvStore, base: Mapping[str, Any], folder: Path, packed: int
 ) -> dict[str, dict[str, Any]]:
-    """Leaf, as it is called in the files, to the spec that opens it."""
+    """Name of each leaf, as in the files, to the spec that opens it."""
     specs, wanted = {}, 0
     for key in sorted(key.decode() for key in store.list().result()):
         leaf, _, header = key.rpartition("/")
@@ -172,7 +172,7 @@ def _leaves(
 
 
 def _unpacked_bytes(leaf: str, header: Any, folder: Path, packed: int) -> int:
-    """What a leaf takes in memory by its header; its chunks must be within the limit too."""
+    """Bytes that a leaf takes in memory, by its header; checks that its chunks are within the limit."""
     if "chunk_grid" in header:
         chunk, kind = header["chunk_grid"]["configuration"]["chunk_shape"], header["data_type"]
     else:

@@ -1,16 +1,16 @@
-"""Text that leaves the program for others to show: a terminal obeys some characters, a spreadsheet others."""
+"""Text that other programs show: a terminal acts on some characters, a spreadsheet on others."""
 
 from collections.abc import Sequence
 
-# A spreadsheet takes what begins so for a formula, also behind the quote or blanks that it strips.
+# A spreadsheet takes text that begins with these for a formula, even after a quote or blanks that it strips.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def printable(text: str) -> str:
-    r"""One line of text with everything that a terminal obeys or hides written out, as `\x1b`.
+    r"""One line of text in which characters that a terminal acts on or hides are escaped, as `\x1b`.
 
-    Escapes, C0 and C1 controls, line breaks, marks that turn the direction of writing or have no width,
-    and halves of surrogate pairs come from names in files that others made.
+    Escapes, C0 and C1 controls, line breaks, marks that change the writing direction or have no width,
+    and halves of surrogate pairs can come from names in files made by others.
     """
     if text.isprintable():
         return text
@@ -18,9 +18,9 @@ def printable(text: str) -> str:
 
 
 def cell(value: object) -> object:
-    """A cell for a CSV file: a text that a spreadsheet would run is made plain by a leading quote.
+    """A cell for a CSV file: a text that a spreadsheet would take for a formula gets a leading quote.
 
-    Numbers stay numbers, the negative ones too, and so do texts that are only a number.
+    Numbers stay numbers, also negative ones, and so do texts that are only a number.
 
     References:
         OWASP, CSV Injection: cells must not begin with = + - @, a tab or a line break.

@@ -1,4 +1,4 @@
-"""Per-example scores and fitted probes that a job keeps, beside its result object."""
+"""Per-example scores and fitted probes that a job keeps, in addition to its result object."""
 
 import dataclasses
 import math
@@ -12,19 +12,19 @@ from jaxprobe.jobs import Evaluation, Job
 from jaxprobe.place import Place
 from jaxprobe.workdir import Workdir
 
-ABOUT = "about.json"  # beside a job's probes
+ABOUT = "about.json"  # in the folder of a job's probes
 _ENTRY = "predictions"
 _AGAIN = "delete the job's object below results/ and run the fit stage again"
 
 
 def keep(work: Workdir, name: str, job: Job, found: Sequence[Evaluation]) -> None:
-    """Writes what a job's evaluations hold, before the job's object says that it is done.
+    """Writes a job's predictions and probes, before the job's object marks it as done.
 
     Args:
-        work: Where to.
+        work: The work directory.
         name: The job's object, without its ending.
         job: The job.
-        found: Split by split, arrow by arrow.
+        found: The job's evaluations, split by split, arrow by arrow.
     """
     arrays, probes = {}, []
     for number, one in enumerate(found):
@@ -47,7 +47,7 @@ def keep(work: Workdir, name: str, job: Job, found: Sequence[Evaluation]) -> Non
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What the numbers in names of files and arrays, `SPLIT-ARROW`, stand for."""
+    """What the numbers in the names `SPLIT-ARROW` of files and arrays stand for."""
     return {
         "dataset": job.dataset.name,
         "site": str(job.site),
@@ -65,10 +65,10 @@ def _about(job: Job) -> dict[str, Any]:
 
 
 def read(place: Place) -> tuple[dict, dict[str, np.ndarray]]:
-    """What `keep` wrote of scores: its record, and per split, arrow and test set the log-odds.
+    """The scores that `keep` wrote: their record, and the log-odds per split, arrow and test set.
 
     Raises:
-        FileNotFoundError: Nothing lies there.
-        FileError: Not what was written.
+        FileNotFoundError: There is no file.
+        FileError: The file is not what was written.
     """
     return sealed.read_safetensors(place, _ENTRY, _AGAIN)

@@ -1,7 +1,7 @@
-"""What made a result: config, versions, processor, command. A file per run, named by its content.
+"""How a result was made: config, versions, processor, command. One file per run, named by its content.
 
-A result names the record of the run that made it, so a page tells of a result what was true when it was
-made, whatever ran in the directory since.
+A result names the record of the run that made it, so a page says about a result what was true when it was made,
+whatever ran in the directory since.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ from jaxprobe.identity import digest
 from jaxprobe.workdir import Workdir
 
 PACKAGES = ("jaxprobe", "jax", "jaxlib", "numpy", "penzai", "optax", "tensorstore", "gguf")
-# What a record holds at least.
+# The entries that every record has.
 _TYPES = {
     **dict.fromkeys(("config", "versions", "seeds", "fingerprints", "sae_quality"), dict),
     **dict.fromkeys(("commit", "device", "processor"), str),
@@ -33,7 +33,7 @@ def make(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
     Args:
         config: The experiment's config, every key.
-        **more: What else is known of it: fingerprints, the SAEs' quality.
+        **more: Further entries, such as fingerprints or the SAEs' quality.
     """
     return {
         "config": config,
@@ -46,7 +46,7 @@ def make(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def keep(work: Workdir, record: Mapping[str, Any]) -> str:
-    """Writes a record where it is not there yet; returns the name that results know it by."""
+    """Writes a record unless it exists; returns the name by which results refer to it."""
     name = digest(record)[:16]
     place = work.records / f"{name}.json"
     if not place.exists():
@@ -58,8 +58,8 @@ def read(work: Workdir, name: str) -> dict[str, Any]:
     """The record of that name.
 
     Raises:
-        FileNotFoundError: There is none.
-        FileError: It is not what was written.
+        FileNotFoundError: There is no such record.
+        FileError: The file is not what was written.
     """
     place = work.records / f"{name}.json"
     record = sealed.read_json(place, _AGAIN)
@@ -70,7 +70,7 @@ def read(work: Workdir, name: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what makes the numbers."""
+    """Versions of Python and of the packages that compute the numbers."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -81,7 +81,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit of jaxprobe's own checkout, `+` behind it where files differ; empty without one."""
+    """The git commit of jaxprobe's own checkout, followed by `+` where files differ; empty without one."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""
@@ -102,7 +102,7 @@ def commit() -> str:
 
 
 def device() -> str:
-    """How many devices of which kind the process sees."""
+    """Number and kind of the devices that the process sees."""
     first = jax.devices()[0]
     return f"{jax.device_count()} x {first.platform} ({first.device_kind})"
 
@@ -123,5 +123,5 @@ def processor() -> str:
 
 
 def command() -> str:
-    """What started this process."""
+    """The command line of this process."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,7 +1,7 @@
-"""Result rows: one Parquet object a finished job, and the tables that the report compacts them into.
+"""Result rows: one Parquet object per finished job, and the tables that the report merges them into.
 
-An object is whole or absent, so its existence means that the job is done: nothing is rewritten, locked or
-merged. Every file of ours carries a digest of what its columns hold, which is checked when it is read.
+An object is whole or absent, so its existence means that the job is done: nothing is rewritten or locked. Every
+file written here holds a digest of its columns' content, which is checked when it is read.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 _FIELDS = dataclasses.fields(ResultRow)
 COLUMNS = tuple(field.name for field in _FIELDS)
 SCHEMA = pa.schema([pa.field(field.name, _ARROW[field.type], nullable=False) for field in _FIELDS])  # type: ignore[index]
-# What names a row beside what it scored: the first columns of `metrics.parquet`.
+# The columns that identify a row: the first columns of `metrics.parquet`.
 KEY = (
     *("model", "site", "features", "method", "num_latents"),
     *("dataset", "regime", "level", "protocol", "seed", "fingerprint"),
@@ -36,7 +36,7 @@ METRICS_SCHEMA = pa.schema(
     ]
 )
 _DIGEST, _ABOUT = b"jaxprobe.sha256", b"jaxprobe.about"  # entries of a file's metadata
-_METRIC = "metric."  # begins the name of a job's further columns, a metric each
+_METRIC = "metric."  # prefix of a job's further columns, one per metric
 
 
 class TableError(RuntimeError):
@@ -45,12 +45,12 @@ class TableError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What a job found.
+    """The results of a job.
 
     Attributes:
         rows: A row per split, arrow and test set.
         metrics: Per metric beyond the columns of a row, a value per row.
-        about: JSON types: the record of the run that made it, what its probes chose.
+        about: JSON types: the record of the run that made it, the latents that its probes chose.
     """
 
     rows: Sequence[ResultRow]
@@ -78,7 +78,7 @@ def read_job(place: Place) -> Scored:
     """Reads what `write_job` wrote.
 
     Raises:
-        TableError: Nothing is there, or not what was written.
+        TableError: There is no file, or it is not what was written.
     """
     table, about = _opened(place)
     extra = [name for name in table.column_names if name not in COLUMNS]
@@ -90,12 +90,12 @@ def read_job(place: Place) -> Scored:
 
 
 def write(place: Place, rows: Sequence[ResultRow]) -> None:
-    """Writes `results.parquet`: rows in the order to be kept."""
+    """Writes `results.parquet`, with the rows in the given order."""
     place.replace(_sealed(of_rows(rows), {}))
 
 
 def write_metrics(place: Place, parts: Iterable[Scored]) -> None:
-    """Writes `metrics.parquet`: the metrics beyond the columns of a row, a line each."""
+    """Writes `metrics.parquet`: the metrics beyond the columns of a row, one per line."""
     lines: dict[str, list] = {name: [] for name in METRICS_SCHEMA.names}
     for part in parts:
         for metric, values in part.metrics.items():
@@ -111,10 +111,10 @@ def write_metrics(place: Place, parts: Iterable[Scored]) -> None:
 def read(place: Place) -> pa.Table:
     """All rows of a `results.parquet`, as a table with the columns `COLUMNS`, in the order of the file.
 
-    Files of others (the promised columns without the later ones, no digest) are read as well.
+    Files made by others (without a digest, and without the columns added later) are read as well.
 
     Raises:
-        TableError: No such file, a damaged one, or other columns or types than expected.
+        TableError: The file is missing or damaged, or its columns or types are not as expected.
     """
     return _checked(place, _opened(place)[0])
 
@@ -165,7 +165,7 @@ def _fits(value: object, wanted: object) -> bool:
 
 
 def _sealed(table: pa.Table, about: Mapping[str, Any]) -> bytes:
-    """The file's bytes, its digest and what is said about it in its metadata."""
+    """The file's bytes, with its digest and `about` in its metadata."""
     text = json.dumps(about, sort_keys=True)
     metadata = {_DIGEST: _digest(table, text).encode(), _ABOUT: text.encode()}
     sink = pa.BufferOutputStream()
@@ -180,7 +180,7 @@ def _sealed(table: pa.Table, about: Mapping[str, Any]) -> bytes:
 
 
 def _opened(place: Place) -> tuple[pa.Table, dict[str, Any]]:
-    """A file's table and what is said about it, both as they were written."""
+    """A file's table and its `about`, both checked against the digest."""
     try:
         data = place.read()
     except FileNotFoundError:
@@ -189,10 +189,10 @@ def _opened(place: Place) -> tuple[pa.Table, dict[str, Any]]:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_size(file)
         table = file.read()
-        table.validate(full=True)  # else texts that are none are met when they are used
+        table.validate(full=True)  # otherwise invalid text would only fail when it is used
         metadata = table.schema.metadata or {}
         about = json.loads(metadata.get(_ABOUT, b"{}"))
-    except Exception as error:  # whatever a parser meets in a damaged file
+    except Exception as error:  # a parser may raise anything on a damaged file
         raise TableError(
             f"{place} is damaged or not a Parquet file ({' '.join(str(error).split())[:200]});"
             f" {_remedy(place)}"
@@ -209,7 +209,7 @@ _MOST_CELLS = 200_000_000
 
 
 def _check_size(file: pq.ParquetFile) -> None:
-    """Raises ValueError before memory is taken for what a small file claims to hold."""
+    """Raises ValueError before memory is allocated for rows that a small file cannot hold."""
     cells = file.metadata.num_rows * max(file.metadata.num_columns, 1)
     if cells > _MOST_CELLS:
         raise ValueError(f"it claims {file.metadata.num_rows:,} rows")
@@ -220,7 +220,7 @@ def _remedy(place: Place) -> str:
 
 
 def _digest(table: pa.Table, about: str) -> str:
-    """Hex SHA-256 of what the columns hold, whatever the file's encoding."""
+    """Hex SHA-256 of the columns' content, independent of the file's encoding."""
     digest = hashlib.sha256(about.encode())
     for name in table.column_names:
         column = table[name].combine_chunks()
@@ -250,11 +250,9 @@ def _checked(place: Place, table: pa.Table) -> pa.Table:
                 f"column `{name}` of {place} must be {wanted}, got {got}; use another file"
             )
         if table[name].null_count:
-            raise TableError(
-                f"column `{name}` of {place} holds nulls; a result has a value everywhere"
-            )
+            raise TableError(f"column `{name}` of {place} must not hold nulls; use another file")
     for field in _FIELDS[PUBLISHED:]:
-        if field.name not in table.column_names:  # written before there was this column
+        if field.name not in table.column_names:  # written before this column was added
             table = table.append_column(
                 SCHEMA.field(field.name), pa.array([field.default] * len(table), pa.string())
             )
@@ -265,5 +263,5 @@ PUBLISHED = COLUMNS.index("fingerprint") + 1  # columns that every result file h
 
 
 def level_key(level: float) -> float | None:
-    """A level as keys hold it: rounded, None where the regime has none."""
+    """A level as used in keys: rounded, None where the regime has none."""
     return None if math.isnan(level) else round(level, 6)

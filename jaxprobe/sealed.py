@@ -1,10 +1,9 @@
-"""Files of ours that hold a digest of all their own bytes, written with them and verified when they are read.
+"""Files that hold a digest of all their own bytes, which is verified when they are read.
 
-The digest stands in the file's own record (a JSON object, or the JSON text in a safetensors header)
-under `content_sha256`. It is the SHA-256 of the SHA-256 of each 16 MiB block, in order, taken with
-`PLACEHOLDER` where the digest itself stands; so any other byte anywhere in the file is noticed, in
-its header, its padding, its arrays and its digest. Blocks are hashed by several threads: a large file
-costs seconds less where there are processors to do it.
+The digest is in the file's own record (a JSON object, or the JSON text in a safetensors header) under
+`content_sha256`. It is the SHA-256 of the SHA-256 of each 16 MiB block, in order, computed with `PLACEHOLDER` in
+place of the digest itself; so a change of any byte is detected, in the header, the padding, the arrays and the
+digest. Blocks are hashed by several threads, which saves seconds for a large file on several processors.
 """
 
 import concurrent.futures
@@ -33,7 +32,7 @@ _THREADS = 8
 
 
 def to_json(record: Mapping[str, Any], *, indent: int = 2) -> bytes:
-    """A JSON file of ours with its digest; whatever JSON has no word for becomes text.
+    """A JSON file with its digest; values of types that JSON lacks become text.
 
     Raises:
         ValueError: The record holds the placeholder of the digest.
@@ -45,12 +44,12 @@ def to_json(record: Mapping[str, Any], *, indent: int = 2) -> bytes:
 def to_safetensors(
     arrays: Mapping[str, np.ndarray], entry: str, record: Mapping[str, Any]
 ) -> list[bytes | memoryview]:
-    """A safetensors file of ours with its digest, in parts to be written one after the other.
+    """A safetensors file with its digest, in parts to be written one after the other.
 
     Args:
-        arrays: What it holds.
-        entry: The header entry that holds the record. It is the only one, since safetensors does
-            not promise an order for several, and equal content shall be equal files.
+        arrays: The arrays.
+        entry: The header entry that holds the record. It is the only one, because safetensors does not
+            promise an order for several, and equal content must give equal files.
         record: JSON types.
 
     Raises:
@@ -61,10 +60,10 @@ def to_safetensors(
 
 
 class Held:
-    """A safetensors file that is in memory, with the methods of `safetensors.safe_open` that are used here."""
+    """A safetensors file in memory, with those methods of `safetensors.safe_open` that are used here."""
 
     def __init__(self, content: bytes):
-        """Reads header and arrays; raises what the library raises for a file that is none."""
+        """Reads header and arrays; raises the library's errors for a file that is not safetensors."""
         self.content = content
         self._arrays = safetensors.numpy.load(content)
         length = int.from_bytes(content[:8], "little")
@@ -85,7 +84,7 @@ class Held:
 
 @contextlib.contextmanager
 def open_safetensors(where: Where) -> Iterator[Any]:
-    """A safetensors file, from the file system or from wherever a place lies; `safe_open` or `Held`."""
+    """Opens a safetensors file, local (`safe_open`) or in another place (`Held`)."""
     place = Place.parse(where)
     if place.local is None:
         yield Held(place.read())
@@ -104,8 +103,8 @@ def read_json(where: Where, remedy: str, *, needed: bool = True) -> dict[str, An
         needed: Whether a file without a digest is refused.
 
     Raises:
-        FileError: No JSON object, or not what was written.
-        FileNotFoundError: Nothing lies there.
+        FileError: Not a JSON object, or not what was written.
+        FileNotFoundError: There is no file.
     """
     place = Place.parse(where)
     again = "fetch or save it again"
@@ -120,7 +119,7 @@ def read_json(where: Where, remedy: str, *, needed: bool = True) -> dict[str, An
 
 
 def check_types(where: Where, record: Mapping[str, Any], types: Mapping[str, type], remedy: str):
-    """Raises FileError unless a JSON object of ours has these entries, of these types."""
+    """Raises FileError unless a JSON object has these entries, of these types."""
     for name, wanted in types.items():
         if not isinstance(record.get(name), wanted):
             got = type(record[name]).__name__ if name in record else "nothing"
@@ -136,7 +135,7 @@ def read_safetensors(
 
     Raises:
         FileError: Not such a file, or not what was written.
-        FileNotFoundError: Nothing lies there.
+        FileNotFoundError: There is no file.
     """
     place = Place.parse(where)
     with boundary.missing_stays_missing(str(place)):
@@ -157,7 +156,7 @@ def verify(
 
     Args:
         where: The file.
-        digest: What its record has under `KEY`; None where it has nothing.
+        digest: The value under `KEY` in its record; None where there is none.
         remedy: What to do about a damaged one, as an imperative.
         needed: Whether a file without a digest is refused.
         content: Its bytes, where they have been read already.
@@ -166,7 +165,7 @@ def verify(
         Whether there was a digest.
 
     Raises:
-        FileError: The file is not what was written, or holds no digest though it must.
+        FileError: The file is not what was written, or lacks a digest though it is needed.
         OSError: It cannot be read.
     """
     if digest is None and not needed:
@@ -179,8 +178,8 @@ def verify(
     known = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) is not None
     if not known or _digest_of(Place.parse(where), str(digest), content) != digest:
         raise FileError(
-            f"{where} does not hold what was written: its digest is another than the one it holds; it"
-            f" was changed, or damaged on the disk or on the way; {remedy}"
+            f"{where} does not hold what was written: the digest of its bytes differs from the one that"
+            f" it holds; it was changed, or damaged on disk or in transfer; {remedy}"
         )
     return True
 
@@ -192,15 +191,15 @@ def _sealed(content: bytes) -> list[bytes | memoryview]:
     blocks = [whole[start : start + _BLOCK] for start in range(0, len(content), _BLOCK)]
     digest = _joined(hashlib.sha256, blocks)
     first = content[:_BLOCK].replace(PLACEHOLDER.encode(), digest.encode())
-    return [first, whole[_BLOCK:]]  # the rest is not copied: SAEs have gigabytes
+    return [first, whole[_BLOCK:]]  # the rest is not copied: an SAE can have gigabytes
 
 
 def _digest_of(place: Place, held: str, content: bytes | None) -> str:
-    """What an object's digest must be; empty where it does not hold `held` once in its first block."""
+    """The digest that an object must hold; empty unless its first block holds `held` exactly once."""
     if content is None and place.local is not None:
         with boundary.open_regular(place.local) as file:
             number, size = file.fileno(), os.fstat(file.fileno()).st_size
-            # A large file is never whole in memory.
+            # A large file is never read into memory as a whole.
             return _digest_of_blocks(lambda start: os.pread(number, _BLOCK, start), size, held)
     whole = memoryview(place.read() if content is None else content)
     return _digest_of_blocks(lambda start: whole[start : start + _BLOCK], len(whole), held)
@@ -219,7 +218,7 @@ def _digest_of_blocks(read: Callable[[int], bytes | memoryview], size: int, held
 
 
 def _joined(hashed: Callable, parts: Sequence) -> str:
-    """The digest of all blocks, hashed side by side: hashing frees the interpreter's lock."""
+    """The digest of all blocks, hashed in parallel: hashing releases the interpreter's lock."""
     threads = min(_THREADS, os.cpu_count() or 1, len(parts))
     if threads <= 1:  # most files are one block, and starting a thread takes longer
         digests = [hashed(part).digest() for part in parts]

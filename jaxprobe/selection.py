@@ -1,9 +1,11 @@
 """Ranking an SAE's latents for many splits at once, one block of latents at a time.
 
-The ranking is defined in float64 (`score`), ties go to the lower latent number, and it is found
-without a dense [N, d_sae] array: for each block of latents a few float32 products give every
-split an upper bound of every score; only latents whose bound beats the split's K-th best so far
-are scored in float64. The bound is a bound on rounding too, so no latent is lost to it.
+The ranking is defined in float64 (`score`), with ties going to the lower latent number. It is computed without
+a dense [N, d_sae] array: for each block of latents, a few float32 products give every split an upper bound on
+every score, and only latents whose bound beats the split's K-th best so far are scored in float64. The bound
+includes rounding errors, so no latent is missed.
+
+Axes: P splits, T sets of training rows, R rows of both stacked, C candidates to be kept.
 """
 
 import functools
@@ -18,17 +20,17 @@ from jaxprobe import arguments, checks
 
 RANKINGS = ("normalised", "raw")
 BLOCK_BYTES = 100 << 20  # of one block of latents: 4,096 latents at 5,000 rows
-SCORED_AT_ONCE = 512  # columns in float64: 20 MB at 5,000 rows
+SCORED_AT_ONCE = 512  # columns scored in float64 at once: 20 MB at 5,000 rows
 PAD_SPLITS = 8
-_ROUNDING = 2.0**-23  # twice float32's unit roundoff: margin for the bound's own arithmetic
+_ROUNDING = 2.0**-23  # twice float32's unit roundoff, as a margin for the bound's own arithmetic
 
 
 class Weights(NamedTuple):
-    """Which of N rows P splits train on. Splits that train on the same rows share one of T sets.
+    """Which of N rows each of P splits trains on. Splits with the same training rows share one of T sets.
 
     Attributes:
-        pos_PN: How often each row is a positive training row of a split: 0 or 1, unless a
-            split repeats rows.
+        pos_PN: How often each row is a positive training row of a split: 0 or 1, unless a split
+            repeats rows.
         train_TN: How often each row is in a set of training rows.
         set_P: The set of each split.
         num_pos_P, num_neg_P: Training rows of each class.
@@ -50,8 +52,8 @@ def class_weights(num_rows: int, splits: Iterable[tuple[np.ndarray, np.ndarray]]
             see `arguments.labels`.
 
     Raises:
-        ValueError: No list of pairs, rows that the dataset does not have, not one label a row, or a
-            split without both classes, for which a mean difference has no meaning.
+        ValueError: Not a list of pairs, rows that the dataset does not have, not one label per row, or
+            a split with one class only, which has no difference of class means.
     """
     num_rows = arguments.whole("num_rows", num_rows, 1)
     splits = _pairs(splits)
@@ -91,8 +93,8 @@ def _pairs(splits) -> list[tuple]:
 def score(z_NS: np.ndarray, weights: Weights, ranking: str = "normalised") -> np.ndarray:
     """How far apart the classes' mean latents are: `|mean over pos - mean over neg|`.
 
-    In float64, where sums of float32 latents, times a class's size, are exact as long as a latent's
-    values spread over no more than some 2^10 to 2^20; so gaps that are equal by arithmetic are
+    In float64, in which sums of float32 latents, times a class's size, are exact as long as a latent's
+    values span a ratio of no more than some 2^10 to 2^20; so scores that are mathematically equal are
     equal, in whatever order rows are summed.
 
     Args:
@@ -112,7 +114,7 @@ def score(z_NS: np.ndarray, weights: Weights, ranking: str = "normalised") -> np
     sum_RS = np.concatenate([weights.pos_PN, weights.train_TN]).astype(np.float64) @ z_NS
     pos_PS, sum_TS = np.split(sum_RS, [len(weights.pos_PN)])
     neg_PS = sum_TS[weights.set_P] - pos_PS
-    # Over a common denominator: 2/3 - 1/3 and 1/3 - 0 must tie, and do not once each is rounded.
+    # Over a common denominator: 2/3 - 1/3 and 1/3 - 0 must tie, but rounded separately they do not.
     pos_1, neg_1 = weights.num_pos_P[:, None], weights.num_neg_P[:, None]
     gap_PS = np.abs(pos_PS * neg_1 - neg_PS * pos_1) / (pos_1 * neg_1)
     if ranking == "raw":
@@ -151,16 +153,16 @@ def top_latents(
         encode_block: `(start, stop) -> z_NB`, the latents of all rows in that range, finite.
         d_sae: Number of latents.
         weights: Splits to rank for.
-        num_latents: How many to keep; all of them where the SAE has fewer.
+        num_latents: How many to keep; all where the SAE has fewer.
         ranking: See `score`.
         block: Latents encoded at once; by default as many as fit `BLOCK_BYTES`.
 
     Returns:
-        What `score` of the whole z_NS and a stable sort would give.
+        The same as `score` of the whole z_NS followed by a stable sort.
 
     Raises:
-        ValueError: Latents of another shape than the weights' rows and the range say, some that are
-            not real or not finite, no split, or numbers below one.
+        ValueError: Latents whose shape does not fit the weights' rows and the range, values that are
+            not real or not finite, no split, or a number below one.
 
     Example:
         >>> import numpy as np
@@ -180,7 +182,7 @@ def top_latents(
             f" {type(encode_block).__name__}; write `lambda start, stop: z_NS[:, start:stop]`"
         )
     if not len(weights.pos_PN):
-        raise ValueError("`weights` must be of a split at least, got none")
+        raise ValueError("`weights` must cover at least one split, got none")
     num_rows, d_sae = weights.pos_PN.shape[1], arguments.whole("d_sae", d_sae, 1)
     block = block_size(num_rows) if block is None else arguments.whole("block", block, 1)
     num_latents = min(arguments.whole("num_latents", num_latents, 1), d_sae)
@@ -194,7 +196,7 @@ def top_latents(
         checks.check_shape("encode_block(start, stop)", z_NB, (num_rows, stop - start))
         floor_P = _padded(best.floor(), np.inf)
         bound = _bound(z_NB, on_device, floor_P, ranking=ranking)
-        # The device works on this block while the host scores the one before.
+        # The device works on this block while the host scores the previous one.
         if ahead is not None:
             best.absorb(*ahead, fires_TS)
         ahead = start, z_NB, bound
@@ -204,14 +206,14 @@ def top_latents(
 
 
 def _block(z_NB) -> jax.Array:
-    """Latents in real numbers, those of JAX where they are."""
+    """Latents as real numbers; JAX arrays stay on their device."""
     if isinstance(z_NB, jax.Array) and jnp.issubdtype(z_NB.dtype, jnp.floating):
         return z_NB
     return jnp.asarray(arguments.real("encode_block(start, stop)", z_NB))
 
 
 def block_size(num_rows: int) -> int:
-    """How many latents of so many rows fit `BLOCK_BYTES`: a power of two, so few are compiled."""
+    """How many latents of `num_rows` rows fit `BLOCK_BYTES`: a power of two, so that few programs compile."""
     fitting = max(1, BLOCK_BYTES // (4 * max(1, num_rows)))
     return min(1 << 14, max(128, 1 << (fitting.bit_length() - 1)))
 
@@ -225,7 +227,7 @@ class _Best:
         self.index = [np.zeros(0, np.int32) for _ in weights.pos_PN]
 
     def floor(self) -> np.ndarray:
-        """float32, not above the scores that a latent must beat."""
+        """float32, at most the score that a latent must beat, per split."""
         floor_P = np.array([self._floor(p) for p in range(len(self.score))], np.float64)
         with np.errstate(over="ignore"):
             low_P = floor_P.astype(np.float32)
@@ -235,7 +237,7 @@ class _Best:
         return self.score[p][-1] if len(self.score[p]) == self.num_latents else -np.inf
 
     def absorb(self, start: int, z_NB: jax.Array, bound, fires_TS: np.ndarray) -> None:
-        """Scores the latents of a block that may be among the best, and keeps those that are."""
+        """Scores the latents of a block that may be among the best, and keeps the ones that are."""
         hopeful_B, fires_TB, finite = (np.asarray(part) for part in bound)
         if not finite:
             name = f"encode_block({start}, {start + z_NB.shape[1]})"
@@ -252,7 +254,7 @@ class _Best:
                 self._keep(p, score_U, index_U)
 
     def _keep(self, p: int, score_U: np.ndarray, index_U: np.ndarray) -> None:
-        # Latents come in rising order: one that only equals the last of the best loses the tie.
+        # Latents come in increasing order, so one that only equals the last of the best loses the tie.
         better_U = score_U > self._floor(p)
         if not better_U.any():
             return
@@ -263,7 +265,7 @@ class _Best:
 
 
 class _DeviceWeights(NamedTuple):
-    """`Weights` as one matrix per product."""
+    """`Weights` as one matrix per matrix product."""
 
     sum_RN: jax.Array  # rows of pos_PN, then of train_TN
     train_TN: jax.Array  # for counting
@@ -273,7 +275,7 @@ class _DeviceWeights(NamedTuple):
 
     @classmethod
     def of(cls, weights: Weights) -> "_DeviceWeights":
-        # bfloat16 holds whole numbers up to 256; counts of rows are summed in float32, so exactly.
+        # bfloat16 holds integers up to 256 exactly, and their products are summed exactly in float32.
         exact = weights.train_TN.max(initial=0) <= 256
         pos_PN, train_TN = _padded(weights.pos_PN), _padded(weights.train_TN)
         return cls(
@@ -287,7 +289,7 @@ class _DeviceWeights(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("ranking",))
 def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
-    """Which latents of a block some split may want, on which sets each fires, whether all are finite."""
+    """Which latents of a block may be among the best, on which sets each fires, whether all are finite."""
     z_NB = z_NB.astype(jnp.float32)
     product = functools.partial(
         jnp.matmul, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
@@ -300,7 +302,7 @@ def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
         lambda: product(weights.train_TN.astype(jnp.float32), jnp.abs(z_NB)),
         lambda: sum_TB,
     )
-    # A sum of n float32 terms is off by at most n roundings of the sum of their sizes; zeros add none.
+    # A sum of n float32 terms is off by at most n roundings of the sum of their magnitudes; zeros add none.
     off_TB = (count_TB + 8) * _ROUNDING
     size_PB, off_PB = size_TB[weights.set_P], off_TB[weights.set_P]
     pos_1, neg_1 = weights.num_pos_P[:, None], weights.num_neg_P[:, None]
@@ -315,7 +317,7 @@ def _bound(z_NB, weights: _DeviceWeights, floor_P, *, ranking: str):
 
 
 def _padded(array: np.ndarray, value: float = 0) -> np.ndarray:
-    """Filled up to a multiple of `PAD_SPLITS`: a program per number of splits would be too many."""
+    """The array padded to a multiple of `PAD_SPLITS`, so that not every number of splits compiles anew."""
     width = [(0, -len(array) % PAD_SPLITS), *((0, 0) for _ in array.shape[1:])]
     return np.pad(array, width, constant_values=value)
 

@@ -1,7 +1,7 @@
 """Configs as nested frozen dataclasses: defaults, types and ranges, checked before any work.
 
 A dataclass is the schema of a config file: its fields are the keys, a field that is a dataclass is
-a section. This module knows no key of any experiment.
+a section. This module is independent of any experiment's keys.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxprobe import checks
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Lowest and highest number that a key may hold, each entry of it where it is a tuple."""
+    """Lowest and highest number allowed for a key, or for each entry of a tuple."""
 
     least: float
     most: float
@@ -27,6 +27,8 @@ MOST_INT = 2**31 - 1  # sizes index arrays in int32
 Count = Annotated[int, Range(1, MOST_INT)]
 CountOrZero = Annotated[int, Range(0, MOST_INT)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]  # what NumPy's generators take
+Gib = Annotated[float, Range(0, 2**30)]
+Seconds = Annotated[float, Range(0, 2**53)]
 _WORDS = {
     str: "a text",
     bool: "True or False",
@@ -47,23 +49,23 @@ def is_section(hint: Any) -> bool:
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """The value of every key where a file names none; sections are dictionaries."""
+    """The default of every key; sections are dictionaries."""
     return dataclasses.asdict(kind())
 
 
 def build(kind: type, content: Any, name: str = "config", *, root: type | None = None) -> Any:
-    """A config dataclass of what a file says; absent keys take their defaults.
+    """A config dataclass from a file's content; absent keys take their defaults.
 
     Args:
         kind: A dataclass whose fields all have defaults.
-        content: Keys and values; a section is a mapping, or None for its defaults. Lists become
-            tuples, whole numbers floats where the key wants them.
+        content: Keys and values; a section is a mapping, or None for its defaults. Lists become tuples,
+            and whole numbers become floats where the key needs floats.
         name: The section's name, for messages.
-        root: The whole config's dataclass, for messages; `kind` itself if it is not given.
+        root: The whole config's dataclass, for messages; by default `kind`.
 
     Raises:
-        ValueError: An unknown key, a value of another type, one out of its range or not finite, or
-            an entry twice; the key is named.
+        ValueError: An unknown key; a value of another type, out of range or not finite; or an entry
+            given twice. The key is named.
     """
     root, hints = root or kind, keys(kind)
     if content is not None and not isinstance(content, Mapping):
@@ -79,10 +81,10 @@ def build(kind: type, content: Any, name: str = "config", *, root: type | None =
 
 
 def check_key(root: type, kind: type, name: str, key: str) -> None:
-    """Raises ValueError for a key that a section lacks; the message names those that it has.
+    """Raises ValueError for a key that a section lacks; the message lists the keys that it has.
 
     Args:
-        root: The whole config's dataclass: a key that another section has is said to be there.
+        root: The whole config's dataclass: if another section has the key, the message says so.
         kind: The section's dataclass.
         name: The section's name, for the message.
         key: The key.
@@ -113,13 +115,13 @@ def _sections(kind: type, name: str = "config") -> Iterator[tuple[str, type]]:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """A value as its type wants it.
+    """A value converted to its key's type.
 
     Args:
         name: The key, for the message.
         value: What the config says.
-        hint: str, bool, int, float, a tuple of one of them, or one of these or None; `Annotated`
-            with a `Range` where it is bounded.
+        hint: str, bool, int, float, a tuple of one of them, or a union of one of these with None;
+            `Annotated` with a `Range` where it is bounded.
 
     Raises:
         ValueError: It has another type, is out of range or not finite, or holds an entry twice.
@@ -147,7 +149,7 @@ def allows_none(hint: Any) -> bool:
 
 
 def without_none(hint: Any) -> Any:
-    """The type that a union with None holds beside it."""
+    """The other type of a union with None."""
     (other,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
     return other
 
@@ -166,7 +168,7 @@ def _plain_type(hint: Any) -> tuple[type, Range | None]:
 
 
 def _plain(value: Any, wanted: type) -> Any:
-    """The value as `wanted`; None where it is none."""
+    """The value as `wanted`; None where it is of another type."""
     if wanted in (str, bool):
         return value if isinstance(value, wanted) else None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

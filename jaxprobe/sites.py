@@ -1,9 +1,9 @@
-"""Where activations are read: our names of places, and what other libraries' names mean.
+"""Where activations are read: our names of sites, and what other libraries' names mean.
 
-A name means the tensor that a hook of its library would give, or is refused with what it means; what
-decides is never the beginning of a name. TransformerLens is version 3's `HookedTransformer` without
-processing, which SAELens loads. Hugging Face's names are of modules, with transformers 5: a module's name
-stands for its output, `NAME.input` for what it reads.
+A name means the tensor that its library's hook of that name gives. A name without a site here is refused with an
+explanation of what it means. Names are always compared whole, never by prefix. TransformerLens stands for the
+`HookedTransformer` of its version 3, without weight processing, which SAELens loads. Hugging Face's names are names
+of modules in transformers 5: a module's name means its output, `NAME.input` its input.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ STREAMS = (
     *("attn_in_unscaled", "attn_z", "attn_module_out", "attn_out"),
     *("mlp_in_unscaled", "mlp_in", "mlp_module_out", "mlp_out"),
 )
-# What a block's modules put out: the same tensor as what is added, where nothing stands between.
+# Outputs of a block's modules: the same tensor as what is added to the stream, unless a norm follows.
 MODULE_OUT = {"attn_module_out": "attn_out", "mlp_module_out": "mlp_out"}
 _NUMBER = r"(?P<block>0|[1-9][0-9]{0,5})"
 
@@ -29,14 +29,14 @@ class Site:
 
     `embed` is the embedding as the first block reads it: in Gemma after its scaling. In block L,
     `resid_pre`, `resid_mid` and `resid_post` are the residual stream before attention, before the MLP
-    and after both. `attn_in_unscaled` and `mlp_in_unscaled` are what the norms before attention and the
-    MLP make of it before their learned weight (and bias), `mlp_in` what the MLP reads. `attn_z` is the
-    concatenated heads before the output projection. `attn_module_out` and `mlp_module_out` are what
-    the two put out, `attn_out` and `mlp_out` what is added to the stream: in Gemma 2 and 3 that is
-    after their post norms, in other families the same.
+    and after both. `attn_in_unscaled` and `mlp_in_unscaled` are the outputs of the norms before attention
+    and the MLP without their learned weight (and bias); `mlp_in` is the MLP's input. `attn_z` is the
+    concatenated heads before the output projection. `attn_module_out` and `mlp_module_out` are the
+    outputs of attention and the MLP; `attn_out` and `mlp_out` are what is added to the stream, which in
+    Gemma 2 and 3 is after their post norms and in other families the same.
 
     Attributes:
-        block: The block's number, or -1 for `embed`, which stands before all blocks.
+        block: The block's number, or -1 for `embed`, which comes before all blocks.
         stream: One of `STREAMS`.
     """
 
@@ -45,23 +45,23 @@ class Site:
 
     @classmethod
     def parse(cls, text: str) -> "Site":
-        """Reads `embed`, `blocks.L.STREAM`, or the name that another library gives the same place.
+        """Reads `embed`, `blocks.L.STREAM`, or another library's name of the same site.
 
         TransformerLens's (`blocks.12.hook_resid_post`, `blocks.3.attn.hook_z`, `hook_embed`) and
         Hugging Face's (`model.layers.12`, `model.layers.12.output`, `gpt_neox.layers.2.mlp`,
         `model.layers.3.self_attn.o_proj.input`) are understood; see `site_named`.
 
         Raises:
-            ValueError: Any other text, one that means different places in different libraries or
-                families, or a place that no stream stands for.
+            ValueError: The text is not a site, means different sites in different libraries or families,
+                or names a tensor that no stream stands for.
         """
         return site_named(text, "any")
 
     def stored(self, post_norms: bool) -> "Site":
-        """The site under whose name a model's activations are kept.
+        """The site under whose name a model's activations are stored.
 
         Args:
-            post_norms: Whether its blocks normalise what attention and the MLP put out.
+            post_norms: Whether its blocks normalise the outputs of attention and the MLP.
         """
         if post_norms or self.stream not in MODULE_OUT:
             return self
@@ -77,13 +77,13 @@ def site_named(text: str, library: str, port: str = "output") -> Site:
 
     Args:
         text: For example `blocks.8.hook_resid_pre`, `model.layers.12.output`, `layers.3.mlp`.
-        library: One of `LIBRARIES`; `any` is ours, TransformerLens's and Hugging Face's, where no
-            two of them disagree.
-        port: Whether a module's bare name stands for its `output` or its `input`.
+        library: One of `LIBRARIES`; `any` accepts our own names, TransformerLens's and Hugging Face's,
+            where no two of them disagree.
+        port: Whether a module's bare name means its `output` or its `input`.
 
     Raises:
-        ValueError: A name that is not the library's, or that no stream stands for: it says which
-            tensor that is. An unknown library or port.
+        ValueError: The name is not the library's, or no stream stands for its tensor (the message
+            says which tensor that is); or the library or port is unknown.
     """
     checks.check_choice("library", library, LIBRARIES)
     checks.check_choice("port", port, ("output", "input"))
@@ -93,14 +93,14 @@ def site_named(text: str, library: str, port: str = "output") -> Site:
             return found
         if found:
             raise ValueError(f"{text!r} {found}; {_WANTED}")
-    raise ValueError(f"{_WANTED}, or the same in another library's words, got {text!r}")
+    raise ValueError(f"{_WANTED}, or another library's name of one, got {text!r}")
 
 
 def transformer_lens_name(site: Site) -> str:
     """The hook of TransformerLens that gives a site.
 
     Raises:
-        ValueError: None does.
+        ValueError: No hook gives it in every family.
     """
     if site.stream == "embed":
         return "hook_embed"
@@ -108,8 +108,8 @@ def transformer_lens_name(site: Site) -> str:
         if stream == site.stream:
             return f"blocks.{site.block}.{hook}"
     raise ValueError(
-        f"no hook of TransformerLens's HookedTransformer gives `{site}` in every family, so the name"
-        " of one would mean another tensor; save it in the layout jaxprobe, or leave the site out"
+        f"no hook of TransformerLens's HookedTransformer gives `{site}` in every family, so any hook's"
+        " name could mean another tensor; save it in the layout jaxprobe, or leave the site out"
     )
 
 
@@ -118,12 +118,12 @@ _WANTED = (
 )
 _TWO_MEANINGS = "has two meanings ({}), name the one wanted"
 
-# A reader gives the site of a name, why it is refused, or None for a name that is not its library's.
+# A reader returns a name's site, or why it is refused, or None for a name that is not its library's.
 _Read = Callable[[str, str], Site | str | None]
 
 
 def _at(block: str, meaning: str | None) -> Site | str | None:
-    """The site of a table's entry, which is a stream or why there is none."""
+    """The site for a table's entry, which is a stream or the reason why there is none."""
     return Site(block=int(block), stream=meaning) if meaning in STREAMS else meaning
 
 
@@ -144,8 +144,8 @@ _HOOKS = {
 }
 _NO_STREAM = "is {}, for which there is no stream"
 _BRIDGE_ONLY = (
-    "is a hook of TransformerLens's TransformerBridge alone, and names here are HookedTransformer's;"
-    " name the stream that is meant"
+    "is a hook only of TransformerLens's TransformerBridge, and names here are HookedTransformer's;"
+    " name the stream instead"
 )
 _REFUSED_HOOKS = {
     r"hook_(attn_in|[qkv]_input)": _NO_STREAM.format("a copy of `resid_pre` for every head"),
@@ -157,13 +157,13 @@ _REFUSED_HOOKS = {
         "the MLP's neurons"
     ),
     r"mlp\.hook_expert_.*|mlp\.experts\..*": _NO_STREAM.format("a router's choice or an expert's"),
-    r"ln[12](_post)?\.hook_scale": _NO_STREAM.format("a norm's divisor, one number a token"),
+    r"ln[12](_post)?\.hook_scale": _NO_STREAM.format("a norm's divisor, one number per token"),
     r"ln[12]_post\.hook_normalized": _NO_STREAM.format("a post norm's output without its weight"),
     r"((attn|mlp|ln[12](_post)?)\.)?hook_(in|out)": _BRIDGE_ONLY,
 }
 _REFUSED_TEXTS = {
     r"ln_final\..*|(model\.|gpt_neox\.|transformer\.)?(norm|final_layer_norm|ln_f)(\..*)?": (
-        _NO_STREAM.format("at the final norm behind the last block")
+        _NO_STREAM.format("at the final norm after the last block")
     ),
     r"(transformer\.)?(wte|wpe)(\..*)?|hook_pos_embed": _NO_STREAM.format(
         "the embedding of tokens or of positions alone (`embed` is what the first block reads)"
@@ -173,7 +173,7 @@ _MLP_IN = "hook_mlp_in"
 
 
 def _transformer_lens(mlp_in: str) -> _Read:
-    """The reader of TransformerLens's names, told what `hook_mlp_in` means."""
+    """A reader of TransformerLens's names; `mlp_in` is the stream that `hook_mlp_in` means."""
 
     def read(text: str, _port: str) -> Site | str | None:
         if text == "hook_embed":
@@ -194,13 +194,13 @@ def _first(table: Mapping[str, str], text: str) -> str | None:
 
 
 class _Module(NamedTuple):
-    """What a hook on a module sees: streams, or why there is none."""
+    """What a hook on a module sees: streams, or the reason why there is none."""
 
     output: str
     input: str
 
 
-# Hugging Face: modules of a block. In the forks of `post_attention_layernorm` families disagree.
+# Hugging Face: modules of a block. Families use `post_attention_layernorm` for different norms.
 _ATTENTION_READS = _NO_STREAM.format(
     "what attention reads, its norm's weight included (`attn_in_unscaled` is without)"
 )
@@ -224,7 +224,7 @@ _MODULES = {
         _TWO_MEANINGS.format("attn_out in Gemma 2 and 3, mlp_in in other families"),
         _TWO_MEANINGS.format(
             "attn_module_out in Gemma 2 and 3, in other families resid_mid, or resid_pre where"
-            " attention and the MLP stand side by side"
+            " attention and the MLP are parallel"
         ),
     ),
     "pre_feedforward_layernorm": _Module("mlp_in", "resid_mid"),
@@ -263,8 +263,8 @@ def _sparsify(text: str, port: str) -> Site | str | None:
     return _module(re.sub(r"^(layers|h)_(?=[0-9])", r"\1.", text), port)
 
 
-# dictionary_learning's `submodule_name`: the words of its demos for a block's submodules, which it
-# hooks as modules, and the port that a word itself says.
+# dictionary_learning's `submodule_name`: its demos' words for a block's submodules, which it hooks as
+# modules, and the port that a word implies.
 _SUBMODULES = {
     **{"resid": ("", None), **dict.fromkeys(("resid_out", "resid_post"), ("", "output"))},
     "resid_pre": ("", "input"),
@@ -285,7 +285,7 @@ def _submodule(text: str, port: str) -> Site | str | None:
         return None
     module, said = _SUBMODULES[found["word"]]
     if said == "output" and port == "input":
-        return f"says {said}, and the config `io` = in, which contradict each other"
+        return f"says {said}, but the config says `io` = in; correct one of them"
     return _at(found["block"], getattr(_MODULES[module], said or port))
 
 
@@ -298,7 +298,7 @@ LIBRARIES: Mapping[str, tuple[_Read, ...]] = {
     "llama_scope": (_transformer_lens("resid_mid"),),  # a fork of TransformerLens
     # SAELens hooks either TransformerLens's model or, by their modules' names, Hugging Face's.
     "sae_lens": (_transformer_lens("resid_mid"), _module),
-    # Its registry gives this name to what Gemma Scope 2's transcoders read.
+    # SAELens's registry uses this name for the input of Gemma Scope 2's transcoders.
     "sae_lens_transcoder": (_transformer_lens("mlp_in"), _module),
     "hugging_face": (_module,),
     "sparsify": (_sparsify,),

@@ -1,4 +1,4 @@
-"""Asks to stop: a signal becomes an exception where work can be left, never inside a commit.
+"""Requests to stop: a signal becomes an exception where work can be interrupted, never inside a commit.
 
 `launch/` installs the handlers; libraries that import jaxprobe keep their own, and then `held` does nothing.
 """
@@ -13,16 +13,18 @@ from collections.abc import Iterator
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-_SAME_SECONDS = 1.0  # launchers pass one signal on twice; a second one after this is impatience
-_state = {"asked": 0, "holds": 0}  # the signal's number, and how deep the held blocks stand
+_SAME_SECONDS = (
+    1.0  # launchers may pass on a signal twice; a second one later means to stop at once
+)
+_state = {"asked": 0, "holds": 0}  # the signal's number, and how deep held blocks are nested
 _asked_at = [0.0]
 
 
 class Stopped(KeyboardInterrupt):
-    """Someone asked the program to stop.
+    """The program was asked to stop.
 
     Attributes:
-        number: The signal's; a shell expects the exit status 128 more than it.
+        number: The signal's number; a shell expects the exit status 128 + number.
     """
 
     def __init__(self, number: int):
@@ -33,9 +35,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
-    """Inside the block a signal raises `Stopped`, as soon as no `held` block is under way.
+    """Inside the block a signal raises `Stopped`, as soon as no `held` block is running.
 
-    Signals that were ignored stay so (`nohup`). A second one, a second later, ends the program at once.
+    Ignored signals stay ignored (`nohup`). A second signal, at least a second later, ends the program at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -55,13 +57,13 @@ def on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Puts a stop off until the block has ended: what it writes is written whole.
+    """Delays a stop until the block has ended, so that what it writes is written whole.
 
     Raises:
-        Stopped: The block ended well, and a stop was asked for meanwhile or before.
+        Stopped: The block ended without an error, and a stop was requested during or before it.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are met by the main thread alone
+        yield  # only the main thread handles signals
         return
     _state["holds"] += 1
     try:
@@ -72,16 +74,16 @@ def held() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises `Stopped` where a stop was asked for, unless a `held` block is under way.
+    """Raises `Stopped` if a stop was requested, unless a `held` block is running.
 
-    An exception that Python had to drop (inside a finaliser) is raised again here.
+    A stop whose exception Python dropped (inside a finaliser) is raised here again.
     """
     if _state["asked"] and not _state["holds"]:
         raise Stopped(_state["asked"])
 
 
 def asked() -> bool:
-    """Whether a stop was asked for."""
+    """Whether a stop was requested."""
     return bool(_state["asked"])
 
 
@@ -89,7 +91,7 @@ def _on_signal(number: int, frame: object) -> None:
     now = time.monotonic()
     if _state["asked"]:
         if now - _asked_at[0] >= _SAME_SECONDS:
-            os._exit(128 + number)  # as safe as kill -9, which every file survives
+            os._exit(128 + number)  # as safe as kill -9, which all files survive
         return
     _state["asked"], _asked_at[0] = number, now
     if not _state["holds"]:

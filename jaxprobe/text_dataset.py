@@ -1,4 +1,4 @@
-"""Labelled texts: the table that splits number the rows of."""
+"""Labelled texts: the table whose rows splits number."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 from jaxprobe import arguments, equality
 
 TARGET, PART = "target", "part"
-PARTS = ("main", "shifted")  # of the table that `joined` makes
+PARTS = ("main", "shifted")  # of the table that `joined` returns
 _ONE_AGAINST_REST = "make it one class against the rest"
 
 
@@ -22,7 +22,7 @@ class Texts(tuple[str, ...]):
 
     @classmethod
     def joined(cls, *parts: "Texts") -> Self:
-        """The texts of all parts, whose hashes are not computed again."""
+        """The texts of all parts; hashes already computed are reused."""
         made = cls(text for part in parts for text in part)
         made._parts = parts
         return made
@@ -48,7 +48,7 @@ class Column:
 
     Attributes:
         code_N: int32 positions in `names`; -1 where a row has no value.
-        names: What each code stands for: texts that differ.
+        names: What each code stands for: distinct texts.
 
     Raises:
         ValueError: Codes outside of `names`, or names that are not distinct texts.
@@ -58,7 +58,7 @@ class Column:
     names: tuple[str, ...]
 
     def __post_init__(self):
-        """Checks and converts the fields; this is no pytree, so they are never tracers."""
+        """Checks and converts the fields; this is not a pytree, so they are never tracers."""
         names = tuple(self.names)
         if not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
             raise ValueError(f"`names` of a column must be distinct texts, got {names!r:.80}")
@@ -72,7 +72,7 @@ class Column:
     def of(cls, values: Iterable[object]) -> Self:
         """A column of one value per row, read as text; None has the code -1.
 
-        Names stand in the order of their characters.
+        Names are sorted by their characters.
         """
         texts = [None if value is None else str(value) for value in values]
         names = tuple(sorted({text for text in texts if text is not None}))
@@ -84,11 +84,11 @@ class Column:
         """The code that stands for a name.
 
         Raises:
-            ValueError: It stands for no row of any kind.
+            ValueError: The column has no such name.
         """
         if name not in self.names:
             known = ", ".join(map(repr, self.names[:8]))
-            raise ValueError(f"`name` must be one of the column's, {known}; got {name!r}")
+            raise ValueError(f"`name` must be one of the column's names, {known}; got {name!r}")
         return self.names.index(name)
 
     def __repr__(self) -> str:
@@ -106,21 +106,21 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TextDataset:
-    """Labelled prompts; two are equal where all their fields are.
+    """Labelled prompts; two datasets are equal where all their fields are.
 
     Attributes:
         name: Unique name, for example `66_living-room`.
-        texts: N prompts; any sequence of texts is taken.
-        y_N: int32 labels in {0, 1}, both present. Booleans are taken, whole floats, and two distinct
-            texts: those of `label_names`, else the first in their order is 0.
-        label_names: What 0 and 1 stood for in the source, two texts that differ.
+        texts: N prompts; any sequence of texts is accepted.
+        y_N: int32 labels in {0, 1}, both present. Booleans, integral floats and two distinct texts are
+            accepted too: texts in the order of `label_names` if they are those, else sorted.
+        label_names: What 0 and 1 stood for in the source: two distinct texts.
         source: Where the rows came from.
         columns: Further columns by name, such as `group` or `concept`: each a `Column`, or one value
             per row (see `Column.of`). The labels are the column `target`.
 
     Raises:
-        ValueError: Labels that are no two classes or not as many as texts, entries that are no texts,
-            or a column of another number of rows.
+        ValueError: Labels that are not two classes or not as many as texts, entries that are not texts,
+            or a column with another number of rows.
     """
 
     name: str
@@ -131,7 +131,7 @@ class TextDataset:
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        """Checks and converts the fields; this is no pytree, so they are never tracers."""
+        """Checks and converts the fields; this is not a pytree, so they are never tracers."""
         if not isinstance(self.name, str) or not self.name.strip():
             raise ValueError(f"`name` of a dataset must be a text, got {self.name!r}")
         texts = _texts(self.texts)
@@ -168,7 +168,7 @@ class TextDataset:
         """A column by name; `target` holds the labels.
 
         Raises:
-            ValueError: There is none of that name.
+            ValueError: There is no column of that name.
         """
         if name == TARGET:
             return Column(code_N=self.y_N, names=self.label_names)
@@ -178,21 +178,21 @@ class TextDataset:
         return self.columns[name]
 
     def one_against_rest(self, column: str, name: str) -> "TextDataset":
-        """The same texts (not copied, nor hashed again), labelled 1 where a column has one name.
+        """The same texts (not copied, nor hashed again), labelled 1 where a column has this name.
 
         Args:
-            column: A column without gaps.
+            column: A column without missing values.
             name: One of its names.
 
         Raises:
-            ValueError: No such column or name, rows without a value, or no row on one of the sides.
+            ValueError: No such column or name, rows without a value, or no row in one of the classes.
         """
         found = self.column(column)
         empty = int(np.sum(found.code_N < 0))
         if empty:
             raise ValueError(
                 f"column {column!r} of {self.name} must have a value in every row, got {empty} rows"
-                " without; leave them out with `rows` first"
+                " without one; leave them out with `rows` first"
             )
         return dataclasses.replace(
             self,
@@ -234,25 +234,25 @@ class TextDataset:
 
 
 def joined(dataset: TextDataset, shifted: TextDataset) -> TextDataset:
-    """One table of a dataset's N rows and, behind them, the M rows of its shifted test set.
+    """One table of a dataset's N rows followed by the M rows of its shifted test set.
 
     Splits of regime covariate_shift number the rows of this table.
 
     Args:
-        dataset: Gives the table its name, its source and what labels stand for.
-        shifted: Labelled in the same way.
+        dataset: The dataset, whose name, source and label names the table gets.
+        shifted: Its shifted test set, with the same meaning of labels.
 
     Returns:
         The table, with the columns of both (code -1 where a set lacks one) and a column `part`, whose
         names are `PARTS`. No text is hashed again.
 
     Raises:
-        ValueError: The two name their labels the other way round.
+        ValueError: The label names of the two are swapped.
     """
     if dataset.label_names == shifted.label_names[::-1]:
         raise ValueError(
             f"`shifted` must name its labels as `dataset` does, {dataset.label_names}, got"
-            f" {shifted.label_names}: 0 and 1 are the other way round; swap its labels"
+            f" {shifted.label_names}, where 0 and 1 are swapped; swap its labels"
         )
     sizes = [len(dataset.texts), len(shifted.texts)]
     names = {**dataset.columns, **shifted.columns}
@@ -264,7 +264,7 @@ def joined(dataset: TextDataset, shifted: TextDataset) -> TextDataset:
 
 
 def _stacked(name: str, sets: tuple[TextDataset, ...]) -> Column:
-    """One set's column behind the other's, with the names of both."""
+    """The columns of the sets one after the other, with the names of all."""
     parts = [
         data.columns.get(name, Column(code_N=np.full(len(data.texts), -1), names=()))
         for data in sets
@@ -330,5 +330,5 @@ def _label_names(names: object) -> tuple[str, str]:
     """Two different texts."""
     found = tuple(names) if isinstance(names, Iterable) and not isinstance(names, str) else ()
     if len({*map(str, found)}) != 2 or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"`label_names` must be two texts that differ, got {names!r:.80}")
+        raise ValueError(f"`label_names` must be two distinct texts, got {names!r:.80}")
     return str(found[0]), str(found[1])

@@ -1,4 +1,4 @@
-"""What lies where in a work directory."""
+"""The layout of a work directory."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ class Workdir:
         return cls(text if isinstance(text, Place) else Place.parse(text))
 
     def __str__(self) -> str:
-        """What was parsed."""
+        """The text that was parsed."""
         return str(self.root)
 
     @property
@@ -34,17 +34,17 @@ class Workdir:
 
     @property
     def saes(self) -> Place:
-        """Trained SAEs and drawn ones, a folder each."""
+        """Trained SAEs and random ones, a folder each."""
         return self.root / "saes"
 
     @property
     def latents(self) -> Place:
-        """Kept latents, a file per SAE, dataset and way of making them."""
+        """Kept latents, a file per SAE, dataset and settings."""
         return self.root / "latents"
 
     @property
     def jobs(self) -> Place:
-        """One Parquet object a finished job of the fit stage."""
+        """Finished jobs of the fit stage, one Parquet object each."""
         return self.root / "results"
 
     @property
@@ -59,17 +59,17 @@ class Workdir:
 
     @property
     def plans(self) -> Place:
-        """Which jobs a config consists of, a file per config."""
+        """The jobs of each config, a file per config."""
         return self.root / "plans"
 
     @property
     def records(self) -> Place:
-        """What runs were: config, versions, processor; a file each, named by its content."""
+        """Records of runs: config, versions, processor; a file each, named by its content."""
         return self.root / "records"
 
     @property
     def begun(self) -> Place:
-        """What `auto` was resolved to when the directory was begun."""
+        """What `auto` was resolved to when the directory was first used."""
         return self.root / "begun.json"
 
     @property

@@ -1,4 +1,4 @@
-"""What an experiment may read: each artefact is opened once, each digest is computed once."""
+"""What an experiment reads: each artefact is opened once, and each digest computed once."""
 
 import dataclasses
 import functools
@@ -12,9 +12,10 @@ import numpy as np
 from jaxprobe import base, boundary, checkpoints, datasets, sealed
 from jaxprobe.base import Site, Split, TextDataset
 from jaxprobe.checkpoints import LoadedSae
-from jaxprobe.features import kept, ranked, twins
+from jaxprobe.features import kept, ranked, read, twins
 from jaxprobe.features.kept import DatasetLatents
 from jaxprobe.features.ranked import Ranking
+from jaxprobe.features.read import Features
 from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.probes import grid
@@ -24,14 +25,14 @@ from jaxprobe.workdir import Workdir
 
 CONTROL_ROWS = 2048  # prompts on which the random SAEs' thresholds are matched
 _BEGUN_AGAIN = "restore it from a copy, or delete it"
-_MATRICES = 4  # activations and latents that are held at once
+_MATRICES = 4  # matrices of activations or latents held in memory at once
 
 
 class Workspace:
-    """The reading side of a run, and the one place where latents and random SAEs are made.
+    """The artefacts that a run reads, and the one place where latents and random SAEs are made.
 
     Attributes:
-        work: Where artefacts lie.
+        work: The work directory.
         source: Where the published datasets come from.
     """
 
@@ -50,15 +51,15 @@ class Workspace:
         """Opens nothing yet.
 
         Args:
-            work: Where artefacts lie.
+            work: The work directory.
             source: Where the published datasets come from.
-            load: Reads a dataset of (name, source).
+            load: Reads a dataset, given (name, source).
             control_datasets: Datasets on whose prompts the random SAEs' thresholds are matched.
-            seed: Of the random SAEs.
-            load_saes: Loads the run's SAEs, when one is first asked for.
-            sae_sites: The SAEs' ids, in order, and where they read, where that is known before they are
+            seed: Seed of the random SAEs.
+            load_saes: Loads the run's SAEs, when one is first needed.
+            sae_sites: The SAEs' ids, in order, and where they read, if that is known before they are
                 loaded or trained.
-            activations: The activation store; that of the work directory where it is None.
+            activations: The activation store; by default that of the work directory.
         """
         self.work, self.source, self._load = work, source, load
         self._control_datasets, self._seed = tuple(control_datasets), seed
@@ -77,14 +78,14 @@ class Workspace:
 
         Raises:
             ValueError: An unknown name or bad content.
-            AssetError: The file or the source cannot be had.
+            AssetError: The file or the source is not available.
         """
         if name not in self._datasets:
             self._datasets[name] = self._load(name, self.source)
         return self._datasets[name]
 
     def with_shifted(self, name: str) -> TextDataset:
-        """A dataset with its shifted test set's rows behind its own; as `dataset` where it has none."""
+        """A dataset followed by its shifted test set's rows; as `dataset` where it has none."""
         key = f"{name}\0shifted"
         if key not in self._datasets:
             dataset, shifted = self.dataset(name), self.shifted(name)
@@ -110,12 +111,12 @@ class Workspace:
         """The activation store.
 
         Raises:
-            StoreError: There is none, or it is damaged.
+            StoreError: There is no store, or it is damaged.
         """
         return ActivationStore.open(self._activations)
 
     def read_from(self, activations: Place) -> None:
-        """Reads another store from here on: a shard has its own once it has extracted."""
+        """Reads another store from now on: a shard has its own after extraction."""
         self._activations = activations
         self.__dict__.pop("store", None)
 
@@ -131,6 +132,57 @@ class Workspace:
     def _matrix(self, dataset: TextDataset, site: Site, pooling: str) -> np.ndarray:
         return self.store.read(site, dataset.texts, pooling=pooling, hashes=dataset.sha256_N)
 
+    def tokens(
+        self, dataset: TextDataset, site: Site, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Activations of the single tokens of a dataset's rows, without BOS.
+
+        Args:
+            dataset: The dataset.
+            site: Where they were read in the model.
+            rows: int [N] row numbers; by default all rows.
+
+        Returns:
+            float32 x_TD of all their tokens, row after row, and int64 start_N1: row n has the tokens
+            `start_N1[n]` to `start_N1[n + 1] - 1`.
+
+        Raises:
+            StoreError: The store lacks some of them.
+        """
+        row_N = np.arange(len(dataset.texts)) if rows is None else np.asarray(rows)
+        texts = [dataset.texts[n] for n in row_N]
+        hashes = [dataset.sha256_N[n] for n in row_N]
+        first_N, count_N = self.store.token_spans(site, texts, hashes)
+        start_N1 = np.concatenate([[0], np.cumsum(count_N)])
+        row_T = np.arange(start_N1[-1]) + np.repeat(first_N - start_N1[:-1], count_N)
+        return self.store.read_tokens(site, row_T), start_N1
+
+    def features(self, dataset: TextDataset, features: Features | Sequence[Features]) -> np.ndarray:
+        """float32 [N, K] features of a dataset's rows; several are concatenated, in their order.
+
+        Raises:
+            StoreError: The store lacks some of the activations.
+            ValueError: The matrix would be too large, or a prompt has no tokens to pool.
+        """
+        several = (features,) if isinstance(features, Features) else tuple(features)
+        return np.concatenate([self._read(dataset, one) for one in several], axis=1)
+
+    def _read(self, dataset: TextDataset, wanted: Features) -> np.ndarray:
+        if wanted.part == base.ACTIVATIONS:
+            return self.activations(dataset, wanted.site, wanted.pooling)
+        sae = self.sae(wanted.sae, wanted.site)
+        read.check_size(sae, len(dataset.texts), wanted.part)
+        if not wanted.of_tokens:
+            return read.part_of(sae, self.activations(dataset, wanted.site), wanted.part)
+        x_TD, start_N1 = self.tokens(dataset, wanted.site)
+        empty_N = np.flatnonzero(np.diff(start_N1) == 0)
+        if len(empty_N):
+            raise ValueError(
+                f"row {empty_N[0]} of {dataset.name} has no tokens besides BOS, so there is nothing to"
+                f" pool ({len(empty_N)} such rows); leave it out"
+            )
+        return read.pooled_part(sae, x_TD, start_N1, wanted.part, wanted.pooling)
+
     # --- SAEs
 
     @functools.cached_property
@@ -142,11 +194,12 @@ class Workspace:
         """
         by_id: dict[str, LoadedSae] = {}
         for sae in self._load_saes():
-            checkpoints.check_id(sae.id, sae.source, by_id)
+            sources = {name: other.source for name, other in by_id.items()}
+            checkpoints.check_id(sae.id, sae.source, sources)
             if sae.site is None:
                 raise ValueError(
                     f"SAE {sae.id} does not say which site it reads; name a folder that follows the"
-                    " published layout, or save it with a site"
+                    " published layout, or save the SAE with a site"
                 )
             by_id[sae.id] = sae
         return by_id
@@ -159,11 +212,11 @@ class Workspace:
         return {name: sae.site for name, sae in self.saes.items() if sae.site is not None}
 
     def sae(self, name: str, site: Site) -> LoadedSae:
-        """An SAE of the run, or the random one that stands beside the first SAE of a site."""
+        """An SAE of the run, or the random twin of the first SAE of a site."""
         return self.twin(site) if name == base.RANDOM_SAE else self.saes[name]
 
     def twin(self, site: Site) -> LoadedSae:
-        """The random SAE of a site: drawn once, kept, and read from then on.
+        """The random SAE of a site: drawn once, stored, and read from then on.
 
         Raises:
             KeyError: No SAE of the run reads the site.
@@ -192,7 +245,7 @@ class Workspace:
         return twins.identity(self._first(site), self._seed, self.store.digest, prompts)
 
     def sae_digest(self, name: str, site: Site) -> str:
-        """What identifies an SAE's latents: its weights' digest, of a random one what it is drawn from."""
+        """What identifies an SAE: its weights' digest, or for a random one that of what it is drawn from."""
         if name == base.RANDOM_SAE:
             return digest(self._twin_identity(site))
         return self.saes[name].digest
@@ -202,21 +255,21 @@ class Workspace:
     def has_latents(
         self, dataset: TextDataset, name: str, site: Site, splits: Sequence[Split], ranking: Ranking
     ) -> bool:
-        """Whether the latents of these very splits are kept, whole."""
+        """Whether the latents of exactly these splits are stored and whole."""
         identity = self._latents_identity(dataset, name, site, splits, ranking)
         return kept.is_done(self._latents_place(dataset, name, identity), identity)
 
     def latents_there(
         self, dataset: TextDataset, name: str, site: Site, splits: Sequence[Split], ranking: Ranking
     ) -> bool:
-        """Whether there is a file of these latents; `has_latents` reads it."""
+        """Whether there is a file of these latents, without reading it as `has_latents` does."""
         identity = self._latents_identity(dataset, name, site, splits, ranking)
         return self._latents_place(dataset, name, identity).exists()
 
     def keep_latents(
         self, dataset: TextDataset, name: str, site: Site, splits: Sequence[Split], ranking: Ranking
     ) -> None:
-        """Ranks and encodes what these splits read, and writes it, whole or not at all."""
+        """Ranks and encodes the latents that these splits read, and writes them, whole or not at all."""
         identity = self._latents_identity(dataset, name, site, splits, ranking)
         x_ND = self.activations(dataset, site)
         found = ranked.rank(ranking, self.sae(name, site), dataset.name, x_ND, splits)
@@ -225,10 +278,10 @@ class Workspace:
     def latents(
         self, dataset: TextDataset, name: str, site: Site, splits: Sequence[Split], ranking: Ranking
     ) -> DatasetLatents:
-        """What `keep_latents` kept for these splits.
+        """The latents that `keep_latents` stored for these splits.
 
         Raises:
-            FileNotFoundError: The encode stage has not been here.
+            FileNotFoundError: The encode stage has not stored them.
             ValueError: The file is damaged.
         """
         identity = self._latents_identity(dataset, name, site, splits, ranking)
@@ -260,22 +313,22 @@ class Workspace:
         folder = hashlib.sha256(name.encode()).hexdigest()[:12]
         return self.work.latents / folder / f"{file_name(dataset.name)}-{digest(identity)[:12]}"
 
-    # --- what was settled when the directory was begun
+    # --- what was decided when the directory was first used
 
     def fit_dtype(self, asked: str) -> str:
-        """The number format of fits: what was asked, or what `auto` meant when the directory was begun.
+        """The number format of fits: the requested one, or what `auto` meant when the directory was new.
 
-        So a run that goes on elsewhere computes its remaining fits as it computed the first ones.
+        So a run that is continued on another machine computes its remaining fits like the first ones.
         """
         if asked != "auto":
             return asked
         return str(self._begun["fit_dtype"])
 
     def begin(self) -> None:
-        """Keeps what `auto` means here, where the directory holds no such word yet."""
+        """Stores what `auto` means here, unless the directory holds that already."""
         if not self.work.begun.exists():
             self.work.begun.create(sealed.to_json(_here()))
-        self.__dict__.pop("_begun", None)  # another start may have come first
+        self.__dict__.pop("_begun", None)  # another process may have been first
 
     @functools.cached_property
     def _begun(self) -> Mapping[str, object]:
@@ -297,6 +350,6 @@ def _here() -> dict[str, object]:
 
 
 def file_name(name: str) -> str:
-    """A dataset's name as part of a file's: short, and of letters that every file system takes."""
+    """A dataset's name as part of a file name: short, and of characters valid in every file system."""
     plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in name)
     return plain[:60].lstrip(".") or "_"

@@ -3,7 +3,7 @@
 `forward`, `encode`, `train_sae`, `fit` and `grid` (together: `all`) read the work directory of a finished run, by
 default the quickstart's. Both sides of a comparison run in the same process, one after the other, on the
 same rows. `select` ranks the latents of a random encoder and needs no config; `load` writes a checkpoint
-of 4 GB and reads it; `memory` says what a model takes on a device. `--helpfull` lists each suite's flags.
+of 4 GB and reads it; `memory` reports a model's memory on a device. `--helpfull` lists each suite's flags.
 """
 
 from absl import app, flags
@@ -25,7 +25,7 @@ _SUITE = flags.DEFINE_enum("suite", "all", [*SUITES, *ALONE, "select", "all"], "
 
 
 def main(argv: list[str]) -> None:
-    """Runs the suites asked for."""
+    """Runs the requested suites."""
     if _SUITE.value == "select":
         print(f"select: {records.device()}")
         return finish(select_suite)

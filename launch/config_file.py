@@ -1,4 +1,4 @@
-"""Reads a config file, once, and adds the keys that it leaves out: then each can be overridden."""
+"""Reads a config file once, and adds the keys that it leaves out, so that each can be overridden."""
 
 import inspect
 import runpy
@@ -20,19 +20,19 @@ _WANTED = (
 
 
 class ConfigFileError(Exception):
-    """A sentence about a config file; no ValueError, which absl would wrap into its own message."""
+    """A sentence about a config file; not a ValueError, which absl would wrap into its own message."""
 
 
 def load(text: str, overridden: Sequence[str] = ()) -> ConfigDict:
-    """What a config file says, with every key that it leaves out, locked.
+    """The content of a config file, with the keys that it leaves out added, locked.
 
     Args:
-        text: `FILE.py`, or `FILE.py:VARIANT`: then its `get_config` is called with the variant.
-        overridden: Dotted keys that somebody wants to override, such as `fit.baselines`.
+        text: `FILE.py`, or `FILE.py:VARIANT`, which calls its `get_config` with the variant.
+        overridden: Dotted keys that the command line overrides, such as `fit.baselines`.
 
     Raises:
-        ConfigFileError: A file that gives no config, an unknown variant or key, or a value that its
-            key does not take; the message names the alternatives.
+        ConfigFileError: The file gives no config, a variant or key is unknown, or a value is invalid;
+            the message names the alternatives.
     """
     name, colon, variant = text.partition(":")
     try:
@@ -74,13 +74,13 @@ def executed(path: Path, arguments: list[str]) -> ConfigDict:
         _refuse(path, error)
     if not isinstance(config, ConfigDict):
         raise ValueError(
-            f"get_config of {path} returned {type(config).__name__}, no ConfigDict; {_WANTED}"
+            f"get_config of {path} must return a ConfigDict, got {type(config).__name__}; {_WANTED}"
         )
     return config
 
 
 def _check_variant(path: Path, variants: Any, get_config: Any, arguments: list[str]) -> None:
-    """Raises ValueError for a variant that the file's `VARIANTS` lacks, or where it takes none."""
+    """Raises ValueError for a variant that is not in the file's `VARIANTS`, or where it takes none."""
     for variant in arguments:
         if isinstance(variants, dict | list | tuple | set):
             checks.check_choice(f"variant of {path}", variant, variants)
@@ -93,7 +93,7 @@ def _check_variant(path: Path, variants: Any, get_config: Any, arguments: list[s
 
 
 def _refuse(path: Path, error: BaseException) -> NoReturn:
-    """Names the line of the file in which it went wrong."""
+    """Raises an error that names the line of the file where it went wrong."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -103,14 +103,14 @@ def _refuse(path: Path, error: BaseException) -> NoReturn:
     said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())[:200]
     where = f"{path}, line {line}" if line else str(path)
     raise ValueError(
-        f"{where}: {type(error).__name__}{f': {said}' if said else ''}; mend it: {_WANTED}"
+        f"{where}: {type(error).__name__}{f': {said}' if said else ''}; correct it: {_WANTED}"
     ) from error
 
 
 def _fill(config: ConfigDict, kind: type, root: type, name: str) -> None:
-    """Adds what a section leaves out, in place, and gives each value the type that its key has.
+    """Adds what a section leaves out, in place, and converts each value to its key's type.
 
-    A ConfigDict remembers the type of each value and holds overrides to it.
+    A ConfigDict remembers the type of each value, and overrides must have that type.
     """
     for key in config:
         settings.check_key(root, kind, name, key)
@@ -123,9 +123,9 @@ def _fill(config: ConfigDict, kind: type, root: type, name: str) -> None:
                 config[key] = _typed(defaults[key], hint)
             elif (reference := _reference(config, key)) is None:
                 value = settings.checked(f"{name}.{key}", config[key], hint)
-                del config[key]  # it would turn the new value into the old one's type
+                del config[key]  # otherwise it would convert the new value to the old one's type
                 config[key] = _typed(value, hint)
-            elif _is_open(reference):  # ml_collections cannot override what has no value at all
+            elif _is_open(reference):  # ml_collections cannot override a key without a value
                 del config[key]
                 config[key] = config_dict.placeholder(settings.plain(hint))
 
@@ -139,7 +139,7 @@ def _fill_section(config: ConfigDict, key: str, kind: type, root: type, name: st
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """A value that stands for its key's type even where it is None."""
+    """A value that carries its key's type even where it is None."""
     if not settings.allows_none(hint):
         return value
     reference = config_dict.placeholder(settings.plain(hint))
@@ -148,7 +148,7 @@ def _typed(value: Any, hint: Any) -> Any:
 
 
 def _reference(config: ConfigDict, key: str) -> config_dict.FieldReference | None:
-    """What stands at a key that the file left open or tied to another key's value."""
+    """The reference at a key that the file left open or tied to another key's value."""
     value = dict(config.items(preserve_field_references=True))[key]
     return value if isinstance(value, config_dict.FieldReference) else None
 

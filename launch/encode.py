@@ -1,4 +1,4 @@
-"""Runs the encode stage alone: python launch/encode.py --config=FILE [--workdir=DIR]."""
+"""Runs only the encode stage: python launch/encode.py --config=FILE [--workdir=DIR]."""
 
 from absl import app
 from flags import config_and_workdir, finish, parse_flags
@@ -7,7 +7,7 @@ from jaxprobe.stages import run
 
 
 def main(argv: list[str]) -> None:
-    """One stage; what earlier stages make must be there."""
+    """Runs one stage; the earlier ones must have run."""
     config, workdir = config_and_workdir(argv)
     finish(lambda: run.run(config, workdir, ("encode",)))
 

@@ -15,8 +15,8 @@ from jaxprobe.outgoing import printable
 from jaxprobe.results import TableError
 from jaxprobe.store import StoreError
 
-# What files, disks, networks and users bring about. TypeError, KeyError and the like are mistakes of
-# the program: they stay tracebacks.
+# Errors caused by files, disks, networks and users. TypeError, KeyError and the like are bugs of the
+# program: they stay tracebacks.
 FAILURES = (AssetError, StoreError, TableError, ValueError, OSError, MemoryError)
 Result = TypeVar("Result")
 _GO_ON = "then run the same command again to go on"
@@ -27,11 +27,11 @@ _REMEDIES = {
         "allow it there, or name another folder in --workdir (JAXPROBE_CACHE for the cache)"
     ),
     (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY): (
-        "something else lies in its place: move it away, or name another --workdir"
+        "something else is in its place: move it away, or name another --workdir"
     ),
     (errno.ENAMETOOLONG,): "use a shorter name or --workdir",
-    (errno.ENOENT,): "has it been moved? name what is there",
-    (errno.ELOOP,): "its symbolic links lead in a circle: mend them",
+    (errno.ENOENT,): "has it been moved? name an existing one",
+    (errno.ELOOP,): "its symbolic links form a loop: correct them",
     (errno.EMFILE, errno.ENFILE): f"allow more open files (`ulimit -n`), {_GO_ON}",
     (errno.ENOMEM,): f"free memory, {_GO_ON}",
 }
@@ -40,9 +40,9 @@ _REMEDIES = {
 def finish(work: Callable[[], Result]) -> Result:
     """Does the work; an error that says what to do ends the program without a traceback.
 
-    What a user, a disk or another program can bring about is a sentence (`FAILURES`); anything
-    else is a mistake of jaxprobe and stays a traceback. A signal ends the program with 128 and its
-    number, after what was done is committed.
+    Errors that a user, a disk or another program can cause (`FAILURES`) become a sentence; anything
+    else is a bug of jaxprobe and stays a traceback. A signal ends the program with status 128 plus its
+    number, after finished work is committed.
     """
     try:
         with stopping.on_signals():
@@ -50,7 +50,9 @@ def finish(work: Callable[[], Result]) -> Result:
     except stopping.Stopped as stop:
         signals.leave(stop.number, "what was done is kept, and the same command goes on from here")
     except BrokenPipeError:
-        os._exit(141)  # whoever read our output has gone: as SIGPIPE ends other programs
+        os._exit(
+            141
+        )  # the reader of our output has gone: the status with which SIGPIPE ends programs
     except FAILURES as error:
         _explain(error)
 
@@ -61,11 +63,11 @@ def _explain(error: BaseException) -> NoReturn:
 
 
 def sentence(error: BaseException) -> str:
-    """One line; names in it that others chose cannot move the cursor or turn the text around."""
+    """One line, in which names chosen by others cannot move the cursor or reverse the text."""
     if isinstance(error, OSError) and error.errno is not None:
         said = _of_system(error)
     elif isinstance(error, MemoryError):
-        said = f"memory ran out ({error or 'no more is known'}); free some, {_GO_ON}"
+        said = f"memory ran out ({error or 'no details'}); free some, {_GO_ON}"
     else:
         said = str(error) or type(error).__name__
     return printable(" ".join(said.splitlines()))
@@ -76,7 +78,7 @@ def _of_system(error: OSError) -> str:
     reason = (error.strerror or os.strerror(error.errno or 0)).strip()
     remedy = next((text for codes, text in _REMEDIES.items() if error.errno in codes), None)
     where = f"{' -> '.join(names)}: " if names else ""
-    return f"{where}{reason}; {remedy or f'what was committed is safe: mend that, {_GO_ON}'}"
+    return f"{where}{reason}; {remedy or f'what was committed is safe: correct that, {_GO_ON}'}"
 
 
 def _is_path(name: object) -> bool:

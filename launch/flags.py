@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import signals  # noqa: F401  first: from here on a signal is met
+import signals  # noqa: F401  first: from here on signals are handled
 
-# LAPACK inside compiled programs: the matrices are small, threads only wait for each other there
+# For LAPACK in compiled programs: the matrices are small, and threads would only wait for each other
 # (10 to 80 times slower on a busy machine). Set before JAX loads it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -26,14 +26,15 @@ from jaxprobe.assets import cache_dir
 from jaxprobe.experiments import schemas
 from jaxprobe.experiments.config import check_overrides
 from jaxprobe.outgoing import printable
-from jaxprobe.stages import run, shards
+from jaxprobe.runs import shards
+from jaxprobe.stages import run
 
 FLAGS = (
     "flags are --config=FILE, --workdir=DIR, --shard=I/N, --unpack_limit_mib=N and"
     " --config.KEY=VALUE"
 )
 BY_PROCESS = "process"
-# (this process's number, how many there are), as launchers of many processes name them.
+# Variables for (this process's number, number of processes), as set by launchers of many processes.
 _LAUNCHERS = (
     ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),
     ("SLURM_PROCID", "SLURM_NTASKS"),
@@ -68,7 +69,7 @@ _SHARD = flags.DEFINE_string(
 
 
 class _FilledConfig(flags.ArgumentParser):
-    """Reads the config file in place of ml_collections' own reader, which knows no schema."""
+    """Reads the config file instead of ml_collections' own reader, which has no schema."""
 
     def __init__(self, overridden: list[str]):
         self._overridden = overridden
@@ -87,14 +88,14 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def fill_config(values: flags.FlagValues, argv: list[str]) -> None:
-    """Lets the flag `config` read its file by `config_file.load`, told of the overrides."""
+    """Makes the flag `config` read its file by `config_file.load`, given the overridden keys."""
     given = values.read_flags_from_files(argv[1:], force_gnu=False)
     found = [re.match(r"--?(?:no)?config\.([^=]+)", part) for part in given]
     values["config"].parser = _FilledConfig([match[1] for match in found if match])
 
 
 def config_and_workdir(argv: list[str]) -> tuple[run.RunConfig, Path]:
-    """The job and its folder, from the flags; exits with a message where they make no sense."""
+    """The job and its folder, from the flags; exits with a message where they are invalid."""
     if len(argv) > 1:
         sys.exit(f"error: unknown argument {argv[1]!r}; {FLAGS}")
     if _CONFIG.value is None:
@@ -113,7 +114,7 @@ def _config_and_workdir() -> tuple[run.RunConfig, Path]:
 
 
 def default_workdir(config: str) -> Path:
-    """The folder of `FILE.py` or `FILE.py:VARIANT` below `runs`; variants are jobs of their own."""
+    """The folder for `FILE.py` or `FILE.py:VARIANT` in `runs`; each variant is a job of its own."""
     file, _, variant = config.partition(":")
     return Path("runs") / (Path(file).stem + (f"_{variant}" if variant else ""))
 
@@ -124,7 +125,7 @@ def job_content() -> dict:
 
 
 def _without_wrapped_none(content: dict) -> dict:
-    """Undoes what absl's reader of tuples makes of `None`: a tuple that holds it."""
+    """Unwraps `None` where absl's parser of tuples turned it into a tuple that holds it."""
     return {
         key: _without_wrapped_none(value)
         if isinstance(value, dict)
@@ -136,33 +137,33 @@ def _without_wrapped_none(content: dict) -> dict:
 
 
 def _prepare_process() -> None:
-    """Sets what holds for the whole process: limits, logging, the terminal, JAX's cache."""
+    """Sets what applies to the whole process: limits, logging, the terminal, JAX's cache."""
     set_limits()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_make_printable)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that does not know a letter
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack a character
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
     # Compiled programs are kept: a second run, or a resumed one, starts at once.
     jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-    # Those of the forward pass take about a second each, which JAX would not find worth keeping.
+    # The forward pass's programs take about a second each, too little for JAX to keep by default.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _make_printable(record: python_logging.LogRecord) -> bool:
-    """Lets a log line through, with names in it that cannot move the cursor."""
+    """Passes a log line on, escaped so that names in it cannot move the cursor."""
     record.msg, record.args = printable(record.getMessage()), ()
     return True
 
 
 def set_limits() -> None:
-    """Hands --unpack_limit_mib to the readers, and to processes that this one starts."""
+    """Passes --unpack_limit_mib to the readers, and to processes that this one starts."""
     if _UNPACK.value is not None:
         os.environ[boundary.UNPACK_VARIABLE] = str(_UNPACK.value)
 
 
 def with_shard(config: run.RunConfig) -> run.RunConfig:
-    """The job, or the part of it that --shard names; ValueError for a shard that makes no sense."""
+    """The job, or the part of it that --shard names; ValueError for an invalid shard."""
     if _SHARD.value is None:
         return config
     text = of_process(os.environ) if _SHARD.value == BY_PROCESS else _SHARD.value
@@ -173,7 +174,7 @@ def of_process(environment: Mapping[str, str]) -> str:
     """`i/n` of the process that a launcher started.
 
     Raises:
-        ValueError: No launcher that is known has set its variables.
+        ValueError: No known launcher has set its variables.
     """
     for index, count in _LAUNCHERS:
         if index in environment and count in environment:
@@ -181,5 +182,5 @@ def of_process(environment: Mapping[str, str]) -> str:
     known = ", ".join(f"{index} and {count}" for index, count in _LAUNCHERS)
     raise ValueError(
         f"--shard={BY_PROCESS} needs the numbers that a launcher sets ({known}), and none are set;"
-        " start it by srun or mpirun, or write --shard=i/n"
+        " start it with srun or mpirun, or write --shard=i/n"
     )

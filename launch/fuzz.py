@@ -1,8 +1,8 @@
 """Mutates valid files and reads them: python launch/fuzz.py --reader=NAME|all --seconds=60 [--count=N --seed=N].
 
-Each mutated file must be read, or refused within 2 CPU seconds and 300 MiB in one sentence that names it;
-a crash, a hang, another error, a file written or a process started is a finding, kept below --found and
-repeated by `--reader=NAME --number=N` with the same seed. Ends with 1 if there is one.
+Each mutated file must be read, or refused within 2 CPU seconds and 300 MiB in one sentence that names it. A crash,
+a hang, any other error, a file written or a process started is a finding, which is kept in --found and can be
+repeated by `--reader=NAME --number=N` with the same seed. The exit status is 1 if there is a finding.
 """
 
 import os
@@ -17,16 +17,16 @@ _READER = flags.DEFINE_enum("reader", "all", [*READERS, "all"], "Which reader.")
 _ENGINE = flags.DEFINE_enum(
     "engine", "numbered", ["numbered", "guided"], "guided: by coverage (`pip install atheris`)."
 )
-_SECONDS = flags.DEFINE_float("seconds", 60, "Time in all, shared by the readers.")
-_COUNT = flags.DEFINE_integer("count", 1 << 40, "Most files of a reader.")
+_SECONDS = flags.DEFINE_float("seconds", 60, "Total time, shared by the readers.")
+_COUNT = flags.DEFINE_integer("count", 1 << 40, "Most files per reader.")
 _SEED = flags.DEFINE_integer("seed", 0, "Decides the files; a finding is repeated with its seed.")
 _JOBS = flags.DEFINE_integer("jobs", os.cpu_count() or 1, "Processes.")
-_FOUND = flags.DEFINE_string("found", "runs/fuzz", "Folder of what is found.")
+_FOUND = flags.DEFINE_string("found", "runs/fuzz", "Folder for findings.")
 _NUMBER = flags.DEFINE_integer("number", None, "Reads this one file of the reader again.")
 
 
 def main(argv: list[str]) -> None:
-    """Fuzzes, and prints a line a reader."""
+    """Fuzzes, and prints a line per reader."""
     if len(argv) > 1:
         sys.exit(f"error: unknown argument {argv[1]!r}; the flags are listed by --help")
     if _ENGINE.value == "guided" and not guided.available():

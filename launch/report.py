@@ -14,8 +14,8 @@ from jaxprobe import published
 from jaxprobe.stages import report, report_published, run
 
 _PUBLISHED = flags.DEFINE_string("published", "", "The authors' repository, or its `results`.")
-_MODEL = flags.DEFINE_string("published_model", None, "Whose published results.")
-_SITE = flags.DEFINE_string("published_site", "", "Whose layer's; default: that of the regimes.")
+_MODEL = flags.DEFINE_string("published_model", None, "Model of the published results.")
+_SITE = flags.DEFINE_string("published_site", "", "Their layer; default: that of the regimes.")
 _SOURCE = flags.DEFINE_string("source", "", "Where the datasets are, for their leak rates.")
 _RUNS = flags.DEFINE_list("runs", [], "Work directories of finished runs, for one page.")
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
 
 
 def _report_others(argv: list[str]) -> str:
-    """Reports several runs, or published files, into a work directory of their own."""
+    """Writes the report of several runs, or of published files, to a work directory of its own."""
     set_limits()
     if len(argv) > 1:
         raise ValueError(f"unknown argument {argv[1]!r}; {FLAGS}")

@@ -1,7 +1,7 @@
 """Runs the whole job: python launch/run.py --config=configs/quickstart.py [--workdir=DIR] [--shard=I/N].
 
-With --shard=0/4 it does the first of four independent parts, by dataset; when all four are done, the
-same command without --shard finds their results and writes the report.
+With --shard=0/4 it does the first of four independent parts of the datasets; when all four are done, the same
+command without --shard finds their results and writes the report.
 """
 
 import functools
@@ -13,7 +13,7 @@ from jaxprobe.stages import run
 
 
 def main(argv: list[str]) -> None:
-    """Every stage, resuming what is there."""
+    """Runs every stage, resuming from what is already done."""
     config, workdir = config_and_workdir(argv)
     finish(lambda: _whole_job(config, workdir))
 

@@ -1,7 +1,7 @@
 """What a signal does before and after the work: one sentence, and the status that a shell expects.
 
-It imports nothing that takes time: a launch script imports it first, so that a signal is met while JAX,
-which takes seconds, is still on its way.
+It imports nothing slow: a launch script imports it first, so that signals are handled during the seconds that
+importing JAX takes.
 """
 
 import os
@@ -14,7 +14,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def leave(number: int, said: str) -> NoReturn:
-    """Says why and ends at once: threads inside compiled programs are not waited for."""
+    """Says why and exits at once, without waiting for threads inside compiled programs."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -28,10 +28,10 @@ def leave(number: int, said: str) -> NoReturn:
 
 
 def _leave_until_told() -> None:
-    """From now on a signal ends the program at once; before the work there is nothing to commit.
+    """From now on a signal ends the program at once, as there is nothing to commit before the work.
 
-    Only for the launch scripts: a test that imports their modules keeps its handlers. Signals that are
-    ignored stay so, as `nohup` and background jobs want it.
+    Only for the launch scripts: a test that imports their modules keeps its handlers. Ignored signals stay
+    ignored, as `nohup` and background jobs need.
     """
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is None or Path(script).resolve().parent != Path(__file__).resolve().parent:
@@ -39,7 +39,7 @@ def _leave_until_told() -> None:
     for name in _NAMES:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda got, frame: leave(got, "nothing was under way"))
+            signal.signal(number, lambda got, frame: leave(got, "no work had begun"))
 
 
 _leave_until_told()

@@ -19,7 +19,7 @@ def failing(path, error):
     [
         (KeyError("wool"), "KeyError: 'wool'"),
         (ValueError("two heads"), "two heads"),
-        (RecursionError("x"), "it is nested too deep"),
+        (RecursionError("x"), "it is nested too deeply"),
         (MemoryError(), "it asks for more memory than there is"),
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
         (PermissionError(13, "Permission denied", "/x"), "Permission denied"),

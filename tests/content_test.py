@@ -15,10 +15,12 @@ from jaxprobe import checkpoints, records, results, sealed
 from jaxprobe.base import POOLINGS, Site
 from jaxprobe.checkpoints import native, training_state
 from jaxprobe.experiments import config
+from jaxprobe.extraction.request import Request
 from jaxprobe.features import kept
 from jaxprobe.jobs import Need
 from jaxprobe.place import Place
-from jaxprobe.stages import extract, plans
+from jaxprobe.runs import plans
+from jaxprobe.stages import extract
 from jaxprobe.store import ActivationStore, StoreError, StoreWriter, checksums, layout
 from jaxprobe.store import arrays as store_arrays
 from jaxprobe.workdir import Workdir
@@ -37,7 +39,7 @@ SHARD_BYTES = dict.fromkeys(POOLINGS, 1 << 12) | {
 
 def request(*names, poolings=("last", "tokens")):
     taps = tuple((SITE, pooling) for pooling in poolings)
-    return extract.Request.of([Need(texts=texts_of(name), taps=taps) for name in names])
+    return Request.of([Need(texts=texts_of(name), taps=taps) for name in names])
 
 
 def run_extract(folder, *names, batch_tokens=512, poolings=("last", "tokens"), **changes):
@@ -208,14 +210,14 @@ def swap(one, other):
 def test_a_whole_file_in_the_wrong_place_is_an_error(store, pooling, tmp_path):
     # Each of the two is whole and satisfies its own checksums.
     swap(*shards_of(store, pooling))
-    with pytest.raises(StoreError, match=rf"of {SITE}/{pooling} .*not those that were written"):
+    with pytest.raises(StoreError, match=rf"of {SITE}/{pooling} .*not the ones that were written"):
         read_store(store)
     swap(*shards_of(store, pooling))
     swap(
         checksums.path_of(Place.parse(store), 0).local,
         checksums.path_of(Place.parse(store), 1).local,
     )
-    with pytest.raises(StoreError, match="tells of another store or segment"):
+    with pytest.raises(StoreError, match="belongs to another store or segment"):
         read_store(store)
 
 
@@ -386,7 +388,7 @@ def test_entries_that_leave_their_matrix_are_refused(tmp_path):
     ):
         rows = dataclasses.replace(whole.rows, **{field: value})
         kept.write(place, IDENTITY, dataclasses.replace(whole, rows=rows))
-        with pytest.raises(ValueError, match="entries leave the matrix"):
+        with pytest.raises(ValueError, match="entries are outside the matrix"):
             kept.read(place, IDENTITY, NUM_ROWS)
 
 
@@ -395,7 +397,7 @@ def test_rows_that_take_no_bytes_are_not_believed(tmp_path):
     place, whole = Place.parse(tmp_path / "a"), some_latents()
     rows = dataclasses.replace(whole.rows, num_rows=1 << 40)
     kept.write(place, IDENTITY, dataclasses.replace(whole, rows=rows))
-    with pytest.raises(ValueError, match="1099511627776 rows, its dataset 9"):
+    with pytest.raises(ValueError, match="1099511627776 rows, but its dataset 9"):
         kept.read(place, IDENTITY, NUM_ROWS)
 
 

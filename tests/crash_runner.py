@@ -21,6 +21,7 @@ import traceback
 
 from jaxprobe.base import POOLINGS, Site
 from jaxprobe.experiments import config
+from jaxprobe.extraction.request import Request
 from jaxprobe.jobs import Need
 from jaxprobe.place import Place
 from jaxprobe.stages import extract
@@ -65,7 +66,7 @@ def _child(order: dict) -> None:
     ]
     extract.run(
         job,
-        extract.Request.of(needs),
+        Request.of(needs),
         Place.parse(order["workdir"]) / "activations",
         model=fakes.FakeModel(),
         make_forward=fakes.make_forward,

@@ -8,7 +8,8 @@ import numpy as np
 from jaxprobe import base, records, results, sealed
 from jaxprobe.experiments.config import TrainSae
 from jaxprobe.experiments.probing.config import Config, Encode, Fit
-from jaxprobe.stages import plans, report
+from jaxprobe.runs import plans
+from jaxprobe.stages import report
 from jaxprobe.workdir import Workdir
 
 DATASETS = (

@@ -73,12 +73,19 @@ def make_forward(model: FakeModel, sites: Sequence[Site], pooling: str | Sequenc
             width = model.widths.get(site.stream, model.d_model)
             x_BTD = np.stack([activations(row, site, width) for row in tokens_BT])
             for name in poolings:
-                values[site, name] = x_BTD if name == "tokens" else x_BTD[row_B, last_B]
+                values[site, name] = _pooled(name, x_BTD, row_B, last_B)
         if isinstance(pooling, str):
             return {site: value for (site, _), value in values.items()}
         return values
 
     return forward
+
+
+def _pooled(pooling: str, x_BTD, row_B, last_B):
+    if pooling in ("tokens", "last"):
+        return x_BTD if pooling == "tokens" else x_BTD[row_B, last_B]
+    read = [x_TD[min(1, last) : last + 1] for x_TD, last in zip(x_BTD, last_B, strict=True)]
+    return np.stack([getattr(np, pooling)(x_TD, axis=0) for x_TD in read])
 
 
 def dataset(name: str, num_rows: int = 40, seed: int = 0, gap: float = 1.0) -> TextDataset:

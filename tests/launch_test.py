@@ -245,8 +245,8 @@ def test_what_lies_in_the_way_is_one_sentence(launch, tmp_path):
     _tiny_published(tmp_path)
     asked = (f"--published={tmp_path}", "--published_model=gemma-2-9b", "--unpack_limit_mib=64")
     for workdir, remedy in (
-        (tmp_path / "file", "something else lies in its place"),
-        (tmp_path / "file" / "below", "something else lies in its place"),
+        (tmp_path / "file", "something else is in its place"),
+        (tmp_path / "file" / "below", "something else is in its place"),
         (tmp_path / ("x" * 300), "use a shorter name or --workdir"),
     ):
         got = launch("report.py", *asked, f"--workdir={workdir}")

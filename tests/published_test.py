@@ -107,10 +107,10 @@ def test_published_results_are_written_whole(gemma):
     assert (
         "SAE probes added to the baselines: they lower the mean test AUROC in standard, imbalance and label"
         " noise; no difference can be told apart from chance in scarcity. This is the paper split with ties"
-        " to the baselines; in scarcity it rests on the tie rule."
+        " to the baselines; in scarcity it depends on the tie rule."
     ) in page
     assert "SAE probes alone: they lower the mean test AUROC in standard, " in page
-    for words in ("formatting slip", "do not say which fits converged", "--source=pypi"):
+    for words in ("formatting error", "do not say which fits converged", "--source=pypi"):
         assert words in page
     assert "fits did not converge" not in page
     record = json.loads((root / "run.json").read_text())

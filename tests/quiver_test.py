@@ -205,7 +205,7 @@ def test_holm_by_hand():
         (_effect(0.002, 0.001, 0.003, 0.01), "raises the mean test AUROC by +0.002", 1),
         (_effect(-0.002, -0.003, -0.001, 0.0002), "lowers the mean test AUROC: -0.002 (95 %", -1),
         (_effect(0, 0, 0, 1), "changes the test AUROC of none of them", 0),
-        (_effect(0.3, math.nan, math.nan, math.nan, 1), "one dataset has no interval", 0),
+        (_effect(0.3, math.nan, math.nan, math.nan, 1), "one dataset gives no interval", 0),
         (_effect(math.nan, math.nan, math.nan, math.nan, 0), "nothing to compare", 0),
         (_effect(0.0004, 0.00002, 0.001, 0.01), "+0.0004 (95 % interval +0.00002 to +0.001", 1),
     ],

@@ -2,12 +2,14 @@
 
 import ast
 import copy
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from jaxprobe import assets, base, regimes
+from tests import fakes
 
 SIZES = (728, 786, 1000, 1062, 1494, 2500, 5000)
 
@@ -232,3 +234,30 @@ def test_an_empty_answer_says_why():
         found[0]
     assert found[:1] == ()
     assert copy.deepcopy(found) == ()
+
+
+def test_a_split_of_chosen_rows():
+    """As a regime's own where the rows are the regime's; with groups, weights and several test sets."""
+    data = fakes.dataset("a", 300)
+    (drawn,) = regimes.splits(data)
+    made = regimes.split_of(data, drawn.train_N, {"test": drawn.test_N}, regime="standard")
+    assert made.digest == drawn.digest
+    code_N = np.arange(300, dtype=np.int32) % 3
+    grouped = dataclasses.replace(
+        data, columns={"word": base.Column(code_N=code_N, names=("x", "y", "z"))}
+    )
+    weight_N, y_N = np.linspace(1, 2, 40), 1 - np.asarray(data.y_N)[:40]
+    made = regimes.split_of(
+        *(grouped, range(40), {"near": range(40, 90), "far": range(90, 300)}),
+        **{"regime": "own", "level": 0.5, "group": "word"},
+        **{"y_train_N": y_N, "weight_train_N": weight_N},
+    )
+    assert [test.name for test in made.tests] == ["near", "far"]
+    np.testing.assert_array_equal(made.tests[1].group_M, code_N[90:])
+    np.testing.assert_array_equal(made.tests[1].y_M, np.asarray(data.y_N)[90:])
+    np.testing.assert_array_equal(made.y_train_N, y_N)
+    np.testing.assert_array_equal(made.weight_train_N, weight_N)
+    assert len(made.folds) == len(regimes.validation_folds(y_N, 42)) and made.num_rows == 300
+    for rows, words in (([300], "got 300 to 300"), ([], "at least one"), ([0.5], "row number")):
+        with pytest.raises(ValueError, match=rf"`tests\['test'\]` must .*{words}"):
+            regimes.split_of(data, range(40), {"test": rows}, regime="own")

@@ -192,7 +192,7 @@ def test_other_columns_and_types_are_refused_by_name(tmp_path):
         results.read(place)
     at = good.schema.get_field_index("test_f1")
     pq.write_table(good.set_column(at, "test_f1", pa.array([None, 1.0], pa.float64())), path)
-    with pytest.raises(TableError, match=r"`test_f1` of .* holds nulls"):
+    with pytest.raises(TableError, match=r"`test_f1` of .* must not hold nulls"):
         results.read(place)
     # The order of columns is no matter, and columns that came later may be absent.
     pq.write_table(good.select(good.column_names[::-1]).drop_columns(["kind", "test_set"]), path)

@@ -49,9 +49,9 @@ NAMES = {
         "blocks.3.mlp.hook_post": "the MLP's neurons",
         "blocks.3.ln2_post.hook_normalized": "a post norm's output without its weight",
         "blocks.3.ln2.hook_scale": "a norm's divisor",
-        "blocks.3.mlp.hook_in": "TransformerBridge alone",
-        "blocks.3.ln2.hook_out": "TransformerBridge alone",
-        "blocks.3.hook_out": "TransformerBridge alone",
+        "blocks.3.mlp.hook_in": "only of TransformerLens's TransformerBridge",
+        "blocks.3.ln2.hook_out": "only of TransformerLens's TransformerBridge",
+        "blocks.3.hook_out": "only of TransformerLens's TransformerBridge",
         "blocks.3.mlp.hook_expert_indices": "a router's choice",
         "ln_final.hook_normalized": "final norm",
         "model.norm": "final norm",
@@ -69,8 +69,8 @@ NAMES = {
     },
     "transformer_lens": {
         "blocks.3.hook_mlp_in": "blocks.3.resid_mid",
-        "blocks.3.resid_post": "in another library's words",
-        "model.layers.3": "in another library's words",
+        "blocks.3.resid_post": "another library's name of one",
+        "model.layers.3": "another library's name of one",
     },
     "llama_scope": {
         "blocks.15.hook_resid_post": "blocks.15.resid_post",
@@ -84,7 +84,7 @@ NAMES = {
     },
     "sae_lens_transcoder": {
         "blocks.3.hook_mlp_in": "blocks.3.mlp_in",
-        "blocks.3.mlp.hook_in": "TransformerBridge alone",
+        "blocks.3.mlp.hook_in": "only of TransformerLens's TransformerBridge",
     },
     "sparsify": {
         "embed_tokens": "embed",
@@ -95,7 +95,7 @@ NAMES = {
         "layers.3.self_attn": "blocks.3.attn_module_out",
         "layers.3.attention": "blocks.3.attn_module_out",
         "layers.3.post_attention_layernorm": "two meanings",
-        "blocks.3.hook_resid_post": "in another library's words",
+        "blocks.3.hook_resid_post": "another library's name of one",
     },
     "dictionary_learning": {
         "resid_post_layer_12": "blocks.12.resid_post",
@@ -109,8 +109,8 @@ NAMES = {
         "attn_out_layer3": "blocks.3.attn_module_out",
         "attention_layer_3": "blocks.3.attn_module_out",
         "gpt_neox.layers.3.mlp": "blocks.3.mlp_module_out",
-        "resid_postlude_layer_3": "in another library's words",
-        "mlp_gate_layer_3": "in another library's words",
+        "resid_postlude_layer_3": "another library's name of one",
+        "mlp_gate_layer_3": "another library's name of one",
     },
 }
 INPUTS = {  # names that stand for a module's input
@@ -124,8 +124,8 @@ INPUTS = {  # names that stand for a module's input
         "mlp_layer_3": "blocks.3.mlp_in",
         "resid_layer_3": "blocks.3.resid_pre",
         "resid_pre_layer_3": "blocks.3.resid_pre",
-        "resid_post_layer_3": "contradict each other",
-        "mlp_out_layer_3": "contradict each other",
+        "resid_post_layer_3": "correct one of them",
+        "mlp_out_layer_3": "correct one of them",
         "attn_layer_3": "`attn_in_unscaled` is without",
         "gpt_neox.layers.3.mlp": "blocks.3.mlp_in",
     },

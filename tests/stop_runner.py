@@ -33,15 +33,16 @@ from jaxprobe import rendering
 from jaxprobe.features import ranked
 from jaxprobe.methods import probes
 from jaxprobe.saes import training
-from jaxprobe.stages import run, train_sae
+from jaxprobe.stages import run
 from jaxprobe.store import writing
+from jaxprobe.training import steps, trainer
 from tests import fakes
 
 STEPS = {
     "append": (writing.StoreWriter, "append"),
     "trace": (training, "train_step"),
-    "train": (train_sae, "_show"),
-    "quality": (train_sae, "measure_quality"),
+    "train": (steps, "_show"),
+    "quality": (trainer, "measure_quality"),
     "encode": (ranked, "rank"),
     "fit": (probes.grid, "fit_grid"),
     "stuck": (probes.grid, "fit_grid"),

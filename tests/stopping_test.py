@@ -165,7 +165,7 @@ def test_a_signal_while_the_program_starts_is_one_sentence():
         process.send_signal(getattr(signal, name))
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 128 + getattr(signal, name), said
-        assert f"stopped by {name}; nothing was under way" in said
+        assert f"stopped by {name}; no work had begun" in said
         assert "Traceback" not in said
 
 

@@ -176,7 +176,7 @@ def test_rows_that_do_not_fit_the_plan_are_refused(root):
         with pytest.raises(ValueError, match=r"rows of blocks.12.resid_post/last.*\(7, 24\)"):
             writer.append({**batches[0], LAST: batches[0][LAST][:3]})
         writer.append(batches[0])
-        with pytest.raises(ValueError, match="the segment has 2 batches, got 1"):
+        with pytest.raises(ValueError, match="the segment has 2 batches, `append` got 1"):
             writer.finish()
 
 
@@ -256,6 +256,18 @@ def test_a_flipped_bit_is_noticed(tmp_path):
     (tmp_path / "s" / "segments" / "000000.npy").write_bytes(b"")
     with pytest.raises(StoreError, match=r"000000\.npy .* missing or damaged"):
         ActivationStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("size", [100_000, 30_000])
+def test_a_header_that_would_crash_tensorstores_parser_is_refused(root, size):
+    texts = names("a", 30)
+    fill(root, texts, [1] * 30)
+    (root / "blocks.12.resid_post" / "last" / "zarr.json").replace(b"[" * size + b"]" * size)
+    with pytest.raises(StoreError, match=r"zarr\.json .*(at most 65,536 bytes|nested too deep)"):
+        ActivationStore.open(root).read(SITE, texts)
+    segment = segment_for(names("b", 4), [1] * 4)
+    with pytest.raises(StoreError, match=r"zarr\.json"), StoreWriter(root, FINGERPRINT) as writer:
+        writer.begin(segment)
 
 
 @pytest.mark.parametrize("place", ["zarr.json", "c/0/0", "c/0", "c"])

@@ -68,13 +68,13 @@ def test_label_names_say_which_text_is_one():
         ({"y_N": [0, 1j, 1]}, "`y_N` must hold labels, got complex numbers"),
         ({"texts": [], "y_N": []}, "`y_N` must hold both classes"),
         ({"texts": None}, "`texts` must be several texts, got None"),
-        ({"label_names": ("a", "a")}, "`label_names` must be two texts that differ"),
-        ({"label_names": "ab"}, "`label_names` must be two texts that differ, got 'ab'"),
-        ({"label_names": None}, "`label_names` must be two texts that differ, got None"),
+        ({"label_names": ("a", "a")}, "`label_names` must be two distinct texts"),
+        ({"label_names": "ab"}, "`label_names` must be two distinct texts, got 'ab'"),
+        ({"label_names": None}, "`label_names` must be two distinct texts, got None"),
         ({"texts": "abc"}, r"must be several texts, got one, 'abc'; write \[text\]"),
         ({"texts": ["a", b"b", "c"]}, "must be texts, got b'b' in row 1"),
         ({"texts": ["a", "b", float("nan")]}, "must be texts, got nan in row 2"),
-        ({"label_names": ("a",)}, "`label_names` must be two texts"),
+        ({"label_names": ("a",)}, "`label_names` must be two distinct texts"),
     ],
 )
 def test_a_dataset_that_cannot_be_meant_is_refused(changes, message):
@@ -128,7 +128,9 @@ def test_one_class_against_the_rest_shares_the_texts_and_their_hashes():
     assert view.y_N.tolist() == [1, 0, 0, 1] and view.label_names == ("not x", "x")
     assert view.texts is data.texts and view.sha256_N is data.sha256_N
     assert view.name == "x[kind=x]"
-    with pytest.raises(ValueError, match="must be one of the column's, 'x', 'y', 'z'; got 'w'"):
+    with pytest.raises(
+        ValueError, match="must be one of the column's names, 'x', 'y', 'z'; got 'w'"
+    ):
         data.one_against_rest("kind", "w")
     gaps = dataset(columns={"kind": ["x", None, "y"]})
     with pytest.raises(ValueError, match=r"in every row, got 1 rows without.*`rows`"):
@@ -151,5 +153,5 @@ def test_a_joined_table_hashes_no_text_again(monkeypatch):
     assert table.columns["more"].code_N.tolist() == [-1] * 4 + [0, 0, 1]
     assert table.columns["part"].code_N.tolist() == [0] * 4 + [1] * 3
     swapped = dataset(y_N=["no", "yes", "no"], label_names=("yes", "no"))
-    with pytest.raises(ValueError, match="0 and 1 are the other way round"):
+    with pytest.raises(ValueError, match="0 and 1 are swapped"):
         base.joined(dataset(y_N=["no", "yes", "no"]), swapped)

@@ -41,7 +41,7 @@ def test_saes_without_a_site_or_with_one_id_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not say which site"):
         _ = work(tmp_path, dataclasses.replace(sae, site=None)).saes
     with pytest.raises(
-        ValueError, match="differ in their ids, got 'sae' twice, the second from fake 1"
+        ValueError, match="differ in their ids, got 'sae' from fake 0 and from fake 1;"
     ):
         _ = work(tmp_path, sae, fakes.loaded_sae(SITE, seed=1)).saes
 

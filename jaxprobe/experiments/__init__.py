@@ -1,4 +1,4 @@
-"""What is asked: an experiment is a file, and this is where they are listed."""
+"""Experiments: each is a file, and this module lists them."""
 
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.experiments.one_against_rest import EXPERIMENT as ONE_AGAINST_REST

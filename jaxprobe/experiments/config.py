@@ -3,15 +3,14 @@
 import dataclasses
 import itertools
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Any
 
-from jaxprobe import base, datasets, tokens
-from jaxprobe.settings import MOST_INT, Count, CountOrZero, Range, Seed
+from jaxprobe import base, datasets
+from jaxprobe.extraction.settings import Extract
+from jaxprobe.settings import Seed
+from jaxprobe.training.settings import SaeToTrain, TrainSae
 
-Gib = Annotated[float, Range(0, 2**30)]
-Seconds = Annotated[float, Range(0, 2**53)]
-L0 = Annotated[float, Range(0, MOST_INT)]
-_SINGLE = {  # key of one value -> key that takes its place with several
+_SINGLE = {  # key of one value -> key of several that overrides it
     "site": "sites",
     "train_sae.architecture": "train_sae.architectures",
     "train_sae.d_sae": "train_sae.d_saes",
@@ -20,100 +19,19 @@ _SINGLE = {  # key of one value -> key that takes its place with several
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Extract:
-    """`config.extract`: how prompts become activations.
-
-    Attributes:
-        max_length: Most tokens of a prompt, BOS included; longer prompts lose their beginning.
-        buckets: Row lengths of batches, each a compiled program.
-        batch_tokens: Tokens of a batch, padding included. An accelerator wants more than a CPU.
-        mesh: Devices along (data, model): how many share a batch's rows, how many a parameter.
-        token_dtype: Number format of token activations on disk. bfloat16 halves the 46 GB of all
-            datasets (17.9M tokens, d_model 640); its rounding adds 2e-5 of the variance at Gemma
-            3 270M's block 12.
-        token_datasets: Datasets whose tokens train SAEs; None means all of `datasets`.
-    """
-
-    max_length: Count = 1024
-    buckets: tuple[Count, ...] = tokens.BUCKETS
-    batch_tokens: Count = tokens.BATCH_TOKENS
-    mesh: tuple[Count, Count] = (1, 1)
-    token_dtype: str = "bfloat16"
-    token_datasets: tuple[str, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSae:
-    """`config.train_sae`: the SAEs that the job trains itself.
-
-    A file that names any key of this section trains, unless it says `train` itself. Every
-    combination of site, architecture, d_sae and target_l0 is one SAE.
-
-    Attributes:
-        train: Whether to train at all.
-        sites: Where SAEs are trained; () means at every site of the job.
-        architecture: One of `saes.rules.RULES`: jump_relu, relu, gated, topk, batch_topk.
-        architectures: Several of them in place of `architecture`.
-        d_sae: Number of latents.
-        d_saes: Several of them in place of `d_sae`.
-        target_l0: Mean number of active latents per token.
-        target_l0s: Several of them in place of `target_l0`.
-        num_tokens: Tokens to train on, counting repeats.
-        batch_size: Tokens per step.
-        learning_rate: Adam's rate at its peak.
-        bandwidth: Width of the thresholds' straight-through kernel, relative to the threshold.
-        compute_dtype: Type of the factors of matrix products, `bfloat16` or `float32`.
-        seed: Seed for initial weights, order of tokens and held-out prompts.
-        held_out: Fraction of prompts that only measure the result.
-        max_gib: Most memory for activations; a larger set streams through it.
-        checkpoint_seconds: Seconds between saves of the training state.
-        num_devices: Devices that share a batch; 0 takes as many as divide it evenly.
-    """
-
-    train: bool = False
-    sites: tuple[str, ...] = ()
-    architecture: str = "jump_relu"
-    architectures: tuple[str, ...] = ()
-    d_sae: Count = 4096
-    d_saes: tuple[Count, ...] = ()
-    target_l0: L0 = 62.0
-    target_l0s: tuple[L0, ...] = ()
-    num_tokens: Annotated[int, Range(1, 2**53)] = 400_000
-    batch_size: Count = 512
-    learning_rate: Annotated[float, Range(0, 1e6)] = 6e-3
-    bandwidth: Annotated[float, Range(0, 1e6)] = 0.5
-    compute_dtype: str = "bfloat16"
-    seed: Seed = 0
-    held_out: Annotated[float, Range(0, 1)] = 0.1
-    max_gib: Gib = 2.0
-    checkpoint_seconds: Seconds = 30.0
-    num_devices: CountOrZero = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SaeToTrain:
-    """One SAE of the `train_sae` section."""
-
-    site: base.Site
-    architecture: str
-    d_sae: int
-    target_l0: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Common:
-    """What every experiment's config says at its top.
+    """The top-level keys of every experiment's config.
 
     Attributes:
-        experiment: Which experiment, a key of `schemas.SCHEMAS`.
+        experiment: Which experiment, a key of `experiments.EXPERIMENTS`.
         model: An asset or a path, as `models.load_model` takes it.
         dtype: `bfloat16` (products in bfloat16, sums in float32) or `float32`.
-        bos: Whether prompts open with BOS: `on`, `off`, or `auto`: as the SAEs say, or else the
+        bos: Whether prompts begin with BOS: `on`, `off`, or `auto`: as the SAEs say, or otherwise the
             tokenizer's files.
-        site: Where activations are read, for a job of one site.
-        sites: Several sites in place of `site`; baselines read each of them.
+        site: Where activations are read, for a job with one site.
+        sites: Several sites instead of `site`; baselines read each of them.
         source: Where the published datasets come from.
-        datasets: Names, paths of CSV files or NAME=PATH; () means all of the source.
+        datasets: Names, paths of CSV files or NAME=PATH; () means all datasets of the source.
         seed: Seed for the splits and the controls; SAEs have their own, `train_sae.seed`.
         saes: SAEs to load: folders, files or `hf://` addresses; `NAME=` before one is its id in
             results.
@@ -131,15 +49,15 @@ class Common:
     datasets: tuple[str, ...] = ()
     seed: Seed = 42
     saes: tuple[str, ...] = ()
-    extract: Extract = Extract()
-    train_sae: TrainSae = TrainSae()
+    extract: Extract = dataclasses.field(default=Extract())
+    train_sae: TrainSae = dataclasses.field(default=TrainSae())
 
 
 def sites_of(job: Common) -> tuple[base.Site, ...]:
     """Where the job's baselines read, in the config's order.
 
     Raises:
-        ValueError: A text that is no site's name, or two names of one site.
+        ValueError: A text that is not a site, or two names of the same site.
     """
     return _parsed("config.sites", job.sites or (job.site,))
 
@@ -148,7 +66,7 @@ def saes_to_train(job: Common) -> tuple[SaeToTrain, ...]:
     """Every SAE that the `train_sae` section asks for; none where it does not train.
 
     Raises:
-        ValueError: A text that is no site's name, two names of one site, or a site that no baseline
+        ValueError: A text that is not a site, two names of the same site, or a site that no baseline
             reads.
     """
     wanted, read = job.train_sae, sites_of(job)
@@ -162,7 +80,9 @@ def saes_to_train(job: Common) -> tuple[SaeToTrain, ...]:
             " add it to config.sites"
         )
     return tuple(
-        SaeToTrain(site=site, architecture=architecture, d_sae=d_sae, target_l0=target_l0)
+        SaeToTrain.of(
+            wanted, site=site, architecture=architecture, d_sae=d_sae, target_l0=target_l0
+        )
         for site, architecture, d_sae, target_l0 in itertools.product(
             sites,
             wanted.architectures or (wanted.architecture,),
@@ -183,20 +103,20 @@ def _parsed(key: str, texts: tuple[str, ...]) -> tuple[base.Site, ...]:
 def imply_training(content: Any) -> None:
     """Sets `train` of a file's content in place where its `train_sae` names other keys only."""
     section = content.get("train_sae")
-    # A section that is no mapping is refused with the other types.
+    # A section that is not a mapping is refused later, by the check of types.
     if section and hasattr(section, "items") and "train" not in section:
         section["train"] = True
 
 
 def check_overrides(job: Common, overridden: Collection[str]) -> None:
-    """Refuses what somebody sets on the command line and what would change nothing.
+    """Refuses a key that is set on the command line and would have no effect.
 
     Args:
         job: The config, overrides included.
         overridden: Dotted keys that the command line names.
 
     Raises:
-        ValueError: Such a key; the message says what to set in its place.
+        ValueError: There is such a key; the message says what to set instead.
     """
     for single, several in _SINGLE.items():
         entries = _value(job, several)

@@ -1,6 +1,6 @@
-"""The published sets of several classes, each class against the rest, through the main grid's probes.
+"""The published datasets of several classes, each class against the rest, with the main grid's probes.
 
-A class is a binary view of one table: texts, hashes and activations are shared.
+Each class is a binary view of the same table: texts, hashes and activations are shared.
 
 References:
     Kantamneni et al., Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681.
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxprobe import datasets, regimes
-from jaxprobe.experiments.config import sites_of
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.experiments.probing import jobs as probing
 from jaxprobe.experiments.probing.checking import check, with_installed
@@ -23,7 +22,7 @@ from jaxprobe.workspace import Workspace
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(ProbingConfig):
-    """The config of the main grid; `datasets` are sets of several classes, () all of the source's.
+    """The config of the main grid; `datasets` name datasets of several classes, () all of the source's.
 
     Attributes:
         experiment: `one_against_rest`.
@@ -38,10 +37,9 @@ def names(config: Config) -> tuple[str, ...]:
 
 
 def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterator[Need]:
-    """The last token of every prompt at every site that a probe reads."""
-    sites = dict.fromkeys((*sites_of(config), *workspace.sae_sites.values()))
+    """Every prompt at every site that a probe reads."""
+    taps = probing.taps_of(config, workspace)
     for name in chosen:
-        taps = tuple((site, "last") for site in sites)
         yield Need(texts=workspace.dataset(name).texts, taps=taps)
 
 
@@ -57,6 +55,12 @@ def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
             for split in regimes.splits(view, regime, protocol=protocol, seed=config.seed)
         ]
         yield from probing.jobs_of(config, workspace, view, tuple(splits))
+
+
+def levels(config: Config, workspace: Workspace, name: str) -> dict[tuple[str, str], int]:
+    """Number of splits of a dataset's classes by regime and protocol, if each class is large enough."""
+    classes = len(workspace.dataset(name).column("class").names)
+    return {key: classes * n for key, n in probing.levels(config, workspace, name).items()}
 
 
 def _check(config: Config, d_sae: Any) -> None:
@@ -79,4 +83,5 @@ EXPERIMENT = Experiment(
     load=datasets.load_classes,
     check=_check,
     installed=with_installed,
+    levels=levels,
 )

@@ -23,7 +23,7 @@ def read(content: Mapping[str, Any]) -> config.Common:
     """The config of a file's content.
 
     Raises:
-        ValueError: An unknown experiment or key, or a value that its key does not take.
+        ValueError: An unknown experiment or key, or an invalid value.
     """
     content = copy.deepcopy(dict(content))
     config.imply_training(content)

@@ -1,7 +1,7 @@
 """The latents of one dataset that some split kept, in memory and as a file.
 
-SAE latents are mostly zeros, so columns are kept sparse: 113 datasets of a run at 4,096 latents,
-62 of them active, take 0.2 GB where dense arrays take 5.5 GB.
+SAE latents are mostly zeros, so columns are stored sparse: the 113 datasets of a run with 4,096 latents,
+62 of them active per row, take 0.2 GB instead of 5.5 GB dense.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from absl import logging
 from jaxprobe import boundary, sealed
 from jaxprobe.place import Place
 
-_ENTRY = "latents"  # the header entry that says what they were made from
+_ENTRY = "latents"  # the header entry that says what the latents were made from
 _AGAIN = "run the encode stage again"
 _STORED = ("value_E", "row_E", "start_C")  # of `Columns`
 
@@ -26,7 +26,7 @@ class Columns:
 
     Attributes:
         value_E: float32 entries.
-        row_E: int32 row of each entry, rising in a column.
+        row_E: int32 row of each entry, increasing within a column.
         start_C: int64 [U + 1]; column u has the entries from `start_C[u]` to `start_C[u + 1]`.
         num_rows: N.
     """
@@ -87,13 +87,14 @@ def read(place: Place, identity: Mapping[str, object], num_rows: int) -> Dataset
     """Reads what `write` wrote.
 
     Args:
-        place: Where it lies.
-        identity: What the file must have been made from, or it is of no use.
-        num_rows: Rows of the dataset: empty rows take no bytes, so the file's own word is not enough.
+        place: The file.
+        identity: What the file must have been made from.
+        num_rows: Rows of the dataset, which the file's own count must match: empty rows take no bytes
+            in a sparse file, so a wrong count would not show otherwise.
 
     Raises:
-        FileNotFoundError: The encode stage has not been here.
-        ValueError: It has been here with another SAE, dataset or config, or the file is damaged.
+        FileNotFoundError: The encode stage has not written the file.
+        ValueError: The file was made from another SAE, dataset or config, or is damaged.
     """
     try:
         record, arrays = sealed.read_safetensors(place, _ENTRY, _AGAIN)
@@ -105,7 +106,7 @@ def read(place: Place, identity: Mapping[str, object], num_rows: int) -> Dataset
         )
     with boundary.reader(str(place), "a dataset's latents", _AGAIN):
         if int(arrays["num_rows"]) != num_rows:
-            raise ValueError(f"it has {arrays['num_rows']} rows, its dataset {num_rows}")
+            raise ValueError(f"it has {arrays['num_rows']} rows, but its dataset {num_rows}")
         rows = Columns(**{key: arrays[f"rows.{key}"] for key in _STORED}, num_rows=num_rows)
         kept = {name: arrays[name] for name in ("top_PK", "random_PK", "latent_U")}
         _check_columns(rows, len(kept["latent_U"]))
@@ -113,7 +114,7 @@ def read(place: Place, identity: Mapping[str, object], num_rows: int) -> Dataset
 
 
 def _check_columns(columns: Columns, num_columns: int) -> None:
-    """Raises ValueError unless every entry lies in a row and a column that there are."""
+    """Raises ValueError unless every entry is in an existing row and column."""
     start_C, row_E = columns.start_C, columns.row_E
     whole = (
         start_C.ndim == 1
@@ -124,7 +125,7 @@ def _check_columns(columns: Columns, num_columns: int) -> None:
         and start_C[-1] == len(row_E) == len(columns.value_E)
     )
     if not whole or (len(row_E) and not (row_E.min() >= 0 and row_E.max() < columns.num_rows)):
-        raise ValueError("its entries leave the matrix that its header tells of")
+        raise ValueError("its entries are outside the matrix that its header describes")
 
 
 def write(place: Place, identity: Mapping[str, object], latents: DatasetLatents) -> None:
@@ -136,13 +137,13 @@ def write(place: Place, identity: Mapping[str, object], latents: DatasetLatents)
 
 
 def is_done(place: Place, identity: Mapping[str, object]) -> bool:
-    """Whether the file was made in this very way and is whole; any other is made again."""
+    """Whether the file was made from exactly this and is whole; any other file is made again."""
     try:
         return sealed.read_safetensors(place, _ENTRY, _AGAIN)[0] == _record(identity)
     except FileNotFoundError:
         return False
     except sealed.FileError as error:
-        logging.warning("%s, which is done now", error)
+        logging.warning("%s; this is done now", error)
         return False
 
 

@@ -1,10 +1,10 @@
-"""Measured L0 against the published one: what tells a wrong layer, normalisation or threshold."""
+"""Measured L0 against the published one: a large gap reveals a wrong layer, normalisation or threshold."""
 
 from absl import logging
 
 from jaxprobe.checkpoints import LoadedSae
 
-FAR_OFF = 2.0  # last tokens of prompts are not the tokens that a publisher measured on
+FAR_OFF = 2.0  # a ratio; loose, because publishers measure on other tokens than prompts' last ones
 
 
 class MeasuredL0:
@@ -14,12 +14,12 @@ class MeasuredL0:
         """Starts counting.
 
         Args:
-            sae: The SAE; its `expected_l0` is compared with.
+            sae: The SAE, whose `expected_l0` is the published value.
             dataset: The dataset's name, for the message.
             num_rows: Its rows.
         """
         self._sae, self._dataset, self._num_rows = sae, dataset, num_rows
-        self._counts = []  # on the device until they are asked for, so that nothing waits
+        self._counts = []  # left on the device until `value` is read, so that nothing waits
 
     def add(self, z_NB) -> None:
         """Counts a block of latents of all rows."""
@@ -31,7 +31,7 @@ class MeasuredL0:
         return sum(int(count) for count in self._counts) / self._num_rows
 
     def report(self) -> bool:
-        """Logs the measured value beside the published one; returns whether they are far apart."""
+        """Logs the measured and the published value; returns whether they are far apart."""
         expected = self._sae.expected_l0
         if not expected:
             logging.info("%s on %s: L0 %.1f", self._sae.id, self._dataset, self.value)
@@ -41,7 +41,7 @@ class MeasuredL0:
         if far:
             logging.warning(
                 "%s: far apart; is this the model and layer that the SAE was trained on (%s), and"
-                " are its normalisation and threshold read rightly?",
+                " are its normalisation and threshold read correctly?",
                 text,
                 self._sae.site,
             )

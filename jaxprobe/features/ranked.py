@@ -17,7 +17,7 @@ from jaxprobe.features.measured_l0 import MeasuredL0
 from jaxprobe.saes import BlockEncoder, prepare
 
 VERSION = 3  # raised when a change to the code changes what is kept
-ROW_STEP = 512  # rows are padded to its multiples: few sizes, few compiled programs
+ROW_STEP = 512  # rows are padded to a multiple of this: few sizes, few compiled programs
 COLUMNS_AT_ONCE = 1024  # of the second pass
 
 
@@ -29,7 +29,7 @@ class Ranking:
         max_latents: Latents kept per split: the largest k of a probe.
         ranking: `normalised` or `raw`, see `selection.score`.
         random_latents: Latents of the random-latents control; 0 leaves it out.
-        seed: Of that control's draw.
+        seed: Seed of that control's draw.
     """
 
     max_latents: int = 512
@@ -50,7 +50,7 @@ def rank(
     Args:
         ranking: What to keep.
         sae: The SAE.
-        name: The dataset's name: an address of the control's draw.
+        name: The dataset's name; the control's draw depends on it.
         x_ND: float32 activations of all rows of the dataset, at the SAE's site.
         splits: P splits; rows of the result's arrays follow their order.
 
@@ -92,7 +92,7 @@ def kept_columns(
     """Latents of the first rows at these columns, a block of columns at a time."""
     for start in range(0, len(latent_U), COLUMNS_AT_ONCE):
         index_B = latent_U[start : start + COLUMNS_AT_ONCE]
-        # A program per number of columns would be compiled per dataset: pad to a few sizes.
+        # Padded to a few sizes: otherwise almost every dataset would compile a program of its own.
         padded_B = np.pad(index_B, (0, -len(index_B) % 256), mode="edge")
         yield np.asarray(encoder.columns(padded_B))[:num_rows, : len(index_B)]
 
@@ -104,7 +104,7 @@ def _padded(x_ND: np.ndarray) -> np.ndarray:
 def _random_latents(
     ranking: Ranking, name: str, split: base.Split, alive_S: np.ndarray
 ) -> np.ndarray:
-    """Latents for the control, drawn without regard to labels; few alive: the rest are silent."""
+    """Latents for the control, drawn without regard to labels: active ones first, then silent ones."""
     address = f"{ranking.seed}/{name}/{split.regime}/{split.level}/{split.protocol}"
     entropy = int.from_bytes(hashlib.sha256(address.encode()).digest()[:8], "little")
     rng = np.random.default_rng(entropy)

@@ -1,7 +1,7 @@
 """The random SAE: a control of an SAE's shape and frequencies, drawn once and kept.
 
-Its floats depend on the processor and on how many threads it has, so what it *is* is told by what it was
-drawn from, and a work directory reads the one that it holds.
+Its floats depend on the processor and its number of threads, so it is identified by what it was drawn from,
+and a work directory uses the one that it holds.
 """
 
 import jax
@@ -11,7 +11,7 @@ from jaxprobe import base
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.saes import random_like
 
-VERSION = 1  # raised when a change to the code draws another
+VERSION = 1  # raised when a change to the code changes the draw
 
 
 def identity(of: LoadedSae, seed: int, store: str, prompts: str) -> dict[str, object]:
@@ -19,7 +19,7 @@ def identity(of: LoadedSae, seed: int, store: str, prompts: str) -> dict[str, ob
 
     Args:
         of: The SAE that it imitates.
-        seed: Of the draw.
+        seed: Seed of the draw.
         store: Digest of how the activations were made.
         prompts: Digest of the prompts on which thresholds are matched.
     """
@@ -39,7 +39,7 @@ def draw(of: LoadedSae, x_ND: np.ndarray, seed: int) -> LoadedSae:
     Args:
         of: The SAE to imitate.
         x_ND: float32 activations at its site, on which the frequencies are matched.
-        seed: Of the directions.
+        seed: Seed of the directions.
     """
     return LoadedSae(
         sae=random_like(of.sae, x_ND, jax.random.key(seed)),

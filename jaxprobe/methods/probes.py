@@ -25,15 +25,13 @@ class Engine:
     """How the probe engine runs a job; call it as a job's `predict`.
 
     Attributes:
-        dtype: Arithmetic of fits: `float64` or `float32`.
-        memory_gib: What the probes of one compiled program may take together on a device.
-        metrics: Names of metrics beyond the columns of a row.
+        dtype: Arithmetic of fits: `float64`, `float32`, or `auto`: float64 on CPUs.
+        memory_gib: GiB that the probes of one compiled program may take together on a device.
         keep: Some of `KEPT`.
     """
 
-    dtype: str
+    dtype: str = "auto"
     memory_gib: float = grid.MEMORY_GIB
-    metrics: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
 
     def __call__(self, job: Job, workspace: Workspace) -> list[Evaluation]:
@@ -48,28 +46,28 @@ class Engine:
             splits,
             columns=columns,
             num_latents=() if columns is None else counts,
-            metrics=(*COLUMN_METRICS, *self.metrics),
+            metrics=(*COLUMN_METRICS, *job.metrics),
             keep_scores="scores" in self.keep,
             keep_probes="probes" in self.keep or chosen.wanted(job),
-            # A library's probe brings its own arithmetic and memory.
-            **({} if PROBES[method].on_host else self._settings()),
+            # A host library decides about its own arithmetic and memory.
+            **({} if PROBES[method].on_host else self._settings(workspace)),
         )
         if scores.probes is not None and columns is not None:
             scores = _of_the_sae(scores, job, workspace, union_U)
         found = _evaluations(method, scores, splits, len(counts), self.keep)
         return _with_chosen(found, job, workspace, scores) if chosen.wanted(job) else found
 
-    def _settings(self) -> dict:
-        return {"dtype": self.dtype, "memory_gib": self.memory_gib}
+    def _settings(self, workspace: Workspace) -> dict:
+        return {"dtype": workspace.fit_dtype(self.dtype), "memory_gib": self.memory_gib}
 
 
 def probe_key(method: str) -> str:
-    """The key of `PROBES` of a method as result rows name it."""
+    """The key in `PROBES` of a method, given its name in result rows."""
     return _KEYS.get(method, method)
 
 
 def with_control(split: Split, control: str) -> Split:
-    """The split as a control fits it: with its own labels in an order that means nothing, or as it is."""
+    """The split as the control fits it: with shuffled labels, or unchanged."""
     if control != "shuffled_labels":
         return split
     y_N = shuffled_labels(split)
@@ -78,7 +76,7 @@ def with_control(split: Split, control: str) -> Split:
 
 
 def shuffled_labels(split: Split) -> np.ndarray:
-    """The control's labels: the split's own in an order that has nothing to do with the texts."""
+    """The control's labels: the split's own, shuffled independently of the texts."""
     address = f"{split.seed}/{split.dataset}/{split.regime}/{split.level}/{split.protocol}/shuffle"
     entropy = int.from_bytes(hashlib.sha256(address.encode()).digest()[:8], "little")
     return np.random.default_rng(entropy).permutation(split.y_train_N)
@@ -87,8 +85,10 @@ def shuffled_labels(split: Split) -> np.ndarray:
 def _features(
     job: Job, workspace: Workspace
 ) -> tuple[np.ndarray, list[np.ndarray] | None, np.ndarray]:
-    """Features of the dataset's rows; where latents are read the columns of each split, and of the matrix."""
+    """Features of the dataset's rows; for latents also each split's columns, and the matrix's latents."""
     arrow = job.arrow
+    if job.features:
+        return workspace.features(job.dataset, job.features), None, np.zeros(0, int)
     if arrow.features == base.ACTIVATIONS:
         return workspace.activations(job.dataset, job.site, arrow.pooling), None, np.zeros(0, int)
     latents = _latents(job, workspace)
@@ -106,7 +106,7 @@ def _latents(job: Job, workspace: Workspace) -> DatasetLatents:
 
 
 def _of_the_sae(scores: Scores, job: Job, workspace: Workspace, union_U: np.ndarray) -> Scores:
-    """Scores whose fitted probes read all of the SAE's latents, not the few columns that the job loads."""
+    """Scores whose fitted probes take all latents of the SAE, not only the columns that the job loads."""
     latent_U = _latents(job, workspace).latent_U[union_U]
     d_sae = workspace.sae(job.arrow.features, job.site).d_sae
 
@@ -123,7 +123,7 @@ def _of_the_sae(scores: Scores, job: Job, workspace: Workspace, union_U: np.ndar
 def _with_chosen(
     found: list[Evaluation], job: Job, workspace: Workspace, scores: Scores
 ) -> list[Evaluation]:
-    """Evaluations with what the probes of one k weigh most."""
+    """Evaluations with the latents that the probes of one k weigh most."""
     latents, k = _latents(job, workspace), chosen.shown_k(job)
     for s, split in enumerate(job.splits):
         for a, arrow in enumerate(job.arrows):
@@ -162,6 +162,6 @@ def _evaluations(
 
 
 def _nested(kept: Sequence | None, at: tuple[int, ...]):
-    """What was kept for a split and k; one entry a split where nothing has a k."""
+    """What was kept for a split and k; one entry per split where the features have no k."""
     one = (kept or ())[at[0]]
     return one[at[1]] if isinstance(one, tuple | list) else one

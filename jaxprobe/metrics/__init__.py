@@ -1,4 +1,4 @@
-"""Scores of a probe's predictions: kernels, and the registry of metrics by name."""
+"""Metrics of a probe's predictions: kernels, and the registry of metrics by name."""
 
 from jaxprobe.metrics.decisions import group_codes as group_codes
 from jaxprobe.metrics.decisions import recall as recall

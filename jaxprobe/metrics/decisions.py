@@ -1,4 +1,4 @@
-"""Measures of decisions: thresholds that validation rows set, and the worst of several groups."""
+"""Metrics of decisions: thresholds set on validation rows, and the worst of several groups."""
 
 import jax
 import jax.numpy as jnp
@@ -7,19 +7,19 @@ import numpy as np
 from jaxprobe import arguments, checks
 from jaxprobe.metrics.kernels import evaluated, known, ratio
 
-_SLACK = 1e-6  # .29 * 100 is a little below 29 in floating point, and 29 of 100 must do
+_SLACK = 1e-6  # .29 * 100 is a little below 29 in floating point, and 29 of 100 must be allowed
 
 
 def threshold_at_fpr(y_N, score_N, weight_N=None, *, rate: float):
-    """The lowest threshold that no more than a share of the negatives exceeds.
+    """The lowest threshold that at most a share `rate` of the negatives exceeds.
 
-    It is the score of a negative; an example is called positive where its score is above it.
+    It is the score of a negative; an example is classified as positive where its score is above it.
 
     Args:
         y_N: Labels, as for `auroc`.
         score_N: Real scores.
         weight_N: Non-negative example weights. Default: all 1.
-        rate: The largest false-positive rate that is allowed, in [0, 1).
+        rate: The largest false-positive rate allowed, in [0, 1).
 
     Returns:
         Scalar; NaN without negatives, or where an example of some weight scores NaN.
@@ -58,7 +58,7 @@ def recall(y_N, score_N, weight_N=None):
 
     Args:
         y_N: Labels, as for `auroc`.
-        score_N: Log-odds, or any scores less a threshold.
+        score_N: Log-odds, or any scores minus a threshold.
         weight_N: Non-negative example weights. Default: all 1.
 
     Returns:
@@ -84,13 +84,13 @@ def recall(y_N, score_N, weight_N=None):
 
 
 def worst_group_accuracy(y_N, score_N, weight_N=None, group_N=None):
-    """The accuracy of the group where it is lowest; a score above 0 predicts class 1.
+    """The lowest accuracy among the groups; a score above 0 predicts class 1.
 
     Args:
         y_N: Labels, as for `auroc`.
         score_N: Log-odds.
         weight_N: Non-negative example weights. Default: all 1.
-        group_N: Whole numbers that name groups; negative for rows of no group. Traced, they must be
+        group_N: Integers that name groups; negative for rows of no group. Where traced, they must be
             below the number of rows.
 
     Returns:
@@ -117,7 +117,7 @@ def worst_group_accuracy(y_N, score_N, weight_N=None, group_N=None):
     checks.check_shape("group_N", group_N, np.shape(score_N), "one group per example")
 
     def worst(xp, y_N, score_N, weight_N):
-        # Rows of no group are counted in one more, which is then left out.
+        # Rows of no group are counted in an extra group, which is then left out.
         size = max(len(y_N), 1)
         code_N = xp.where(xp.asarray(group_N) < 0, size, xp.asarray(group_N))
         right_N = xp.where((score_N > 0) == (y_N > 0.5), weight_N, 0)
@@ -131,10 +131,10 @@ def worst_group_accuracy(y_N, score_N, weight_N=None, group_N=None):
 
 
 def group_codes(group_N) -> np.ndarray:
-    """Concrete groups as int32 0, 1, ... in rising order; -1 for rows of no group.
+    """Concrete groups as int32 codes 0, 1, ... in increasing order; -1 for rows of no group.
 
     Raises:
-        ValueError: They are not one axis of whole numbers.
+        ValueError: `group_N` is not one axis of integers.
     """
     found_N = arguments.array("group_N", group_N)
     if found_N.ndim != 1 or (len(found_N) and not np.issubdtype(found_N.dtype, np.integer)):

@@ -1,11 +1,11 @@
-"""Scores of a probe's predictions: weighted, exact under ties, traceable under jit and vmap.
+"""Metrics of a probe's predictions: weighted, exact under ties, traceable under jit and vmap.
 
-Arguments stand in scikit-learn's order, truth first. Every function takes one probe's examples; `jax.vmap`
-turns it into many. A weight of 0 leaves an example out, so padded batches need no slicing.
+Arguments are in scikit-learn's order, truth first. Every function takes one probe's examples; `jax.vmap` takes
+many. A weight of 0 leaves an example out, so padded batches need no slicing.
 
-Concrete arguments are checked, and computed in float64 by NumPy: float64 scores keep their order, and
-denormal ones their size, whether or not JAX computes in 64 bits. Traced arguments are computed in their own
-precision, as JAX computes: float32 where they are narrower, and denormal numbers are zero.
+Concrete arguments are checked, and computed with in float64 by NumPy: float64 scores keep their order, and
+denormal ones their size, whether or not JAX computes in 64 bits. For traced arguments JAX computes in their own
+precision, at least float32, and denormal numbers are zero.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxprobe import arguments, checks
 
-_SLACK = 1e-6  # eight roundings of float32 beside 1: sums of probabilities that add up to one
+_SLACK = 1e-6  # eight float32 rounding errors near 1: a sum of probabilities may exceed 1 by them
 _ORDER = "the order is (y_true, y_score)"
 
 
@@ -33,7 +33,7 @@ def auroc(y_N, score_N, weight_N=None):
 
     Raises:
         ValueError: Concrete labels that are not binary (are the arguments in order?), shapes that
-            disagree, scores that are no real numbers, weights that are negative or not finite.
+            disagree, scores that are not real numbers, weights that are negative or not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -54,10 +54,10 @@ def auroc(y_N, score_N, weight_N=None):
 
 
 def pair_counts(y_N, score_N, weight_N):
-    """Pairs of a positive and a negative: twice those that the positive wins, and all of them.
+    """Pairs of a positive and a negative: twice the number that the positive wins, and their total.
 
-    A tie is half a win, so where weights are whole numbers both are too, and exact: what ranks equally
-    well is equal, whatever the processor. Traced or JAX arrays only.
+    A tie is half a win, so with integer weights both are integers and exact: scores that rank equally well
+    give equal numbers on every processor. Traced or JAX arrays only.
 
     Args:
         y_N: Labels in {0, 1}.
@@ -155,8 +155,8 @@ def average_precision(y_N, score_N, weight_N=None):
     """
 
     def area(xp, y_N, score_N, weight_N):
-        # The order is that of `auroc`: in one program they share the sort, most of the work. Precision
-        # is read at the first of each run of ties, counted from the highest score down.
+        # Sorted as in `auroc`: in one program they share the sort, which is most of the work. Precision
+        # counts all examples that score at least as high, so tied examples share one value.
         order_N = xp.argsort(score_N)
         sorted_N = score_N[order_N]
         pos_N, counted_N = (weight_N * y_N)[order_N], weight_N[order_N]
@@ -212,7 +212,7 @@ def expected_calibration_error(y_N, probability_N, weight_N=None, num_bins: int 
         Scalar in [0, 1]; NaN as in `accuracy`.
 
     Raises:
-        ValueError: As `accuracy`, and for a number of bins that is not whole or not above zero.
+        ValueError: As `accuracy`, and for `num_bins` that is not a positive integer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -226,7 +226,7 @@ def expected_calibration_error(y_N, probability_N, weight_N=None, num_bins: int 
     num_bins = arguments.whole("num_bins", num_bins, 1)
 
     def gap(xp, y_N, probability_N, weight_N):
-        # Compared with edges of the same precision: a product would round .58 * 100 below 58.
+        # Compared with edges of the same precision: multiplying would round .58 * 100 to below 58.
         edge_B = xp.asarray(np.arange(1, num_bins) / num_bins, probability_N.dtype)
         bin_N = xp.searchsorted(edge_B, probability_N, side="right")
         off_N = xp.where(weight_N > 0, weight_N * (probability_N - y_N), 0)
@@ -254,14 +254,14 @@ def evaluated(
     """`metric(xp, y_N, score_N, weight_N)` by NumPy, or by JAX where something is traced.
 
     Args:
-        metric: Of arrays of one shape.
+        metric: A function of arrays of one shape.
         y_N: Labels.
         score_N: Scores.
         weight_N: Weights, or None.
         ranks: Whether only the order of scores matters.
-        least: Concrete scores are not below it,
-        most: nor above it.
-        others: What else `metric` reads that may be traced.
+        least: Smallest value allowed for concrete scores.
+        most: Largest value allowed for concrete scores.
+        others: Other arguments of `metric` that may be traced.
     """
     traced = arguments.traced(y_N, score_N, weight_N, *others)
     if not arguments.traced(y_N):
@@ -283,7 +283,7 @@ def evaluated(
 
 
 def _on_device(y_N, score_N, weight_N, ranks: bool):
-    """The arguments as JAX arrays of the precision that scores have, at least float32."""
+    """The arguments as JAX arrays in the precision of the scores, at least float32."""
     if ranks and isinstance(score_N, np.ndarray):
         # JAX would narrow float64 to float32, where different scores tie.
         score_N = np.where(np.isnan(score_N), np.nan, np.unique(score_N, return_inverse=True)[1])
@@ -294,7 +294,7 @@ def _on_device(y_N, score_N, weight_N, ranks: bool):
 
 
 def _checked_scores(score_N, ranks: bool, least: float, most: float) -> np.ndarray:
-    """Concrete scores in their own precision, and so in their order; whole numbers where they rank."""
+    """Concrete scores in their own precision, so that their order is kept; integers where only it matters."""
     found_N = arguments.array("score_N", score_N)
     if not (ranks and np.issubdtype(found_N.dtype, np.integer)):
         found_N = arguments.real("score_N", found_N)
@@ -321,9 +321,9 @@ def _checked_weights(weight_N) -> np.ndarray:
 
 
 def _scaled(weight_N: np.ndarray) -> np.ndarray:
-    """Weights of at most 1, for only their ratios count: products of huge or tiny ones are no numbers.
+    """Weights scaled to at most 1, as only ratios matter: products of huge or tiny ones over- or underflow.
 
-    By a power of two, so no digit of any of them changes.
+    Scaled by a power of two, so that no digit changes.
     """
     _, exponent = np.frexp(np.max(weight_N, initial=0.0))
     return np.ldexp(weight_N, -exponent)
@@ -344,15 +344,15 @@ def _pair_counts(xp, y_N, score_N, weight_N):
 
 
 def any_nan(xp, score_N, weight_N):
-    """A probe that scored NaN ranks nothing; sorting alone would call NaN the highest score."""
+    """Whether an example of some weight scored NaN, which sorting would treat as the highest score."""
     return xp.any(xp.isnan(score_N) & (weight_N > 0))
 
 
 def known(xp, score_N, weight_N):
-    """The weight of all examples; 0 where one of them scored NaN, which is on no side."""
+    """The total weight of all examples; 0 where one of them scored NaN, which is on neither side."""
     return xp.where(any_nan(xp, score_N, weight_N), 0, xp.sum(weight_N))
 
 
 def ratio(xp, part, whole, *, empty):
-    """A part over a whole that is above 0, else `empty`."""
+    """`part / whole` where `whole` is above 0, else `empty`."""
     return xp.where(whole > 0, part / xp.where(whole > 0, whole, 1), empty)

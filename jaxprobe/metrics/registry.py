@@ -1,4 +1,4 @@
-"""All metrics by name, one line each: functions of a probe's log-odds on the rows that are tested."""
+"""All metrics by name, one line each: functions of a probe's log-odds on the test rows."""
 
 import contextlib
 import functools
@@ -20,9 +20,9 @@ class Metric(NamedTuple):
         evaluate: `(y_M, score_M, weight_M, group_M) -> scalar`: labels in {0, 1}, log-odds of class 1,
             weights (0 leaves a row out), and a group's code per row or None. It is traced and vmapped.
         threshold: `(y_V, score_V, weight_V) -> scalar`, where decisions are not made at log-odds 0: it
-            is given the validation rows, scored by models that did not see them, and what it returns
-            is subtracted from `score_M` first. NaN, and so the metric, where nothing validates.
-        larger_is_better: Whether a probe is better where this is larger.
+            is given the validation rows, scored by models that were not fitted on them, and its result
+            is subtracted from `score_M` first. Without folds it is NaN, and so is the metric.
+        larger_is_better: Whether larger values are better.
     """
 
     evaluate: Callable[..., Any]
@@ -31,12 +31,12 @@ class Metric(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Validation rows as models scored them that did not see them; a row may occur more than once.
+    """Validation rows, scored by models that were not fitted on them; a row may occur more than once.
 
     Attributes:
         y_V: Labels.
         score_V: Log-odds.
-        weight_V: 0 where there is no such row.
+        weight_V: Weights; 0 for padding.
     """
 
     y_V: Any
@@ -49,9 +49,9 @@ def _by_score(kernel: Callable) -> Metric:
 
 
 def _by_guess(kernel: Callable) -> Metric:
-    """Of decisions at log-odds 0.
+    """A metric of decisions at log-odds 0.
 
-    Not at probability 1/2: small log-odds would round to it.
+    Not at probability 1/2, to which small log-odds would round.
     """
 
     def evaluate(y_M, score_M, weight_M, group_M):
@@ -89,7 +89,7 @@ def chosen(names: Iterable[str]) -> dict[str, Metric]:
     """The metrics of these names, in their order.
 
     Raises:
-        ValueError: One text instead of several, or a name of none.
+        ValueError: A single string instead of several names, or an unknown name.
     """
     if isinstance(names, str):
         raise ValueError(f"`metrics` must be several names, got one text; write ({names!r},)")
@@ -102,7 +102,7 @@ def chosen(names: Iterable[str]) -> dict[str, Metric]:
 def evaluate(
     metrics: Mapping[str, Metric], y_M, score_M, weight_M, group_M=None, held_out=None
 ) -> dict[str, Any]:
-    """All of some metrics on one test set.
+    """Evaluates several metrics on one test set.
 
     Args:
         metrics: By name, as `chosen` returns them.
@@ -110,13 +110,13 @@ def evaluate(
         score_M: Log-odds of class 1.
         weight_M: Non-negative weights; 0 leaves a row out.
         group_M: A group's code per row, -1 for none; None where there are no groups.
-        held_out: A `HeldOut`, where a metric sets its threshold by it.
+        held_out: A `HeldOut`, for metrics that set a threshold on it.
 
     Returns:
         A scalar per name.
 
     Raises:
-        ValueError: A metric has a threshold, and there is nothing that was held out.
+        ValueError: A metric has a threshold, and `held_out` is missing.
 
     Example:
         >>> import numpy as np
@@ -127,7 +127,7 @@ def evaluate(
         (1.0, 0.6667)
     """
     concrete = not arguments.traced(y_M, score_M, weight_M, group_M, *(held_out or ()))
-    # Concrete scores keep their order in float64, whatever JAX computes in elsewhere.
+    # In float64 concrete scores keep their order, whatever precision JAX uses elsewhere.
     with jax.enable_x64(True) if concrete else contextlib.nullcontext():
         found = {}
         for name, metric in metrics.items():
@@ -138,7 +138,7 @@ def evaluate(
                         f"metric {name!r} sets its threshold on validation rows: give `held_out`"
                     )
                 moved_M = score_M - metric.threshold(*held_out).astype(score_M.dtype)
-            # Whoever writes a metric may multiply a comparison by a weight, wherever this runs.
+            # So that a metric may multiply a comparison by a weight, also under strict promotion.
             with jax.numpy_dtype_promotion("standard"):
                 value = metric.evaluate(y_M, moved_M, weight_M, group_M)
             found[name] = np.asarray(value) if concrete else value

@@ -6,6 +6,9 @@ head_groups, query_heads, projection, neurons. Side inputs that every layer may 
     token_positions     {seq}          position of each token
     query_positions     {seq} or {batch, seq}: positions that are asked for in a pruned block
     tables              {(positions name, Rotary): (cosines, sines)}, see `rotary`
+
+Unwrapped arrays of attention have the axes B batch, G head groups, T seq, Q query heads, M T and Q together,
+S kv_seq, P projection; in `PickQueries`, Q is the queried positions.
 """
 
 import dataclasses

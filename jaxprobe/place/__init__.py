@@ -1,7 +1,7 @@
-"""Where artefacts lie: the one room that opens, writes and deletes their files.
+"""Where artefacts are stored: the only package that opens, writes and deletes their files.
 
-On object stores and in memory the work is TensorStore's, whose conditional writes make `create` have one winner,
-see `keys`. Local files are written by our own code, see `files`, which says why.
+Object stores and memory are handled by TensorStore, whose conditional writes give `create` exactly one winner,
+see `keys`. Local files are written by our own code; `files` says why.
 """
 
 from jaxprobe.place.files import ObstacleError as ObstacleError

@@ -1,14 +1,14 @@
 """Places on a local path.
 
-TensorStore's `file` driver does not write objects here: by default it opens `NAME.__lock`, a name that anyone can
-foresee, follows a link that was planted there and writes through it; and with its locks off, two processes can
-both win a conditional write. Both were tried with 0.1.86, and tests/place_test.py tries the first again.
-So objects are written here: under a random name that is created exclusively, synced, then renamed or hard-linked into
-place. Arrays below a place still go through the `file` driver, with its locks off: then its names are random and
-exclusive too, and the one process that writes holds our own lock.
+TensorStore's `file` driver does not write objects here. By default it opens `NAME.__lock`, a predictable name, and
+follows a link planted there and writes through it; with its locks off, two processes can both win a conditional
+write. Both were observed with 0.1.86, and tests/place_test.py checks the first again. So this module writes
+objects itself: to a file of a random name, created exclusively and synced, then renamed or hard-linked into place.
+Arrays below a place still go through the `file` driver, with its locks off: then its names are random and exclusive
+too, and the one process that writes holds our own lock.
 
-Folders below what the user named are opened one from the other, links refused, so that no link is followed however
-quickly it appears.
+Folders below what the user named are opened each relative to the one above and links are refused, so that no link
+is followed however quickly it appears.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _OURS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never through a link, ne
 
 
 class ObstacleError(OSError):
-    """A link, or what is no file, where something is to be written or deleted; names it."""
+    """A link, or something other than a file, is where an object is to be written or deleted; names it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Files:
             return os.fstat(file.fileno()).st_size
 
     def replace(self, data: Data) -> None:
-        """As `Place.replace`; what killed processes left of the same object goes first."""
+        """As `Place.replace`; first removes what killed processes left of the same object."""
         with self._named(), self._folder(make=True) as folder:
             _sweep(folder, self.path.name)
             with _unfinished(folder, self.path.name, data) as name:
@@ -81,7 +81,7 @@ class Files:
                     ends = {"src_dir_fd": folder, "dst_dir_fd": folder}
                     os.link(name, self.path.name, **ends, follow_symlinks=False)
                 except FileExistsError:
-                    self._lies(folder)  # raises where it is no object
+                    self._lies(folder)  # raises where it is not an object
                     return False
             os.fsync(folder)
         return True
@@ -146,7 +146,7 @@ class Files:
             os.close(folder)
 
     def _lies(self, folder: int) -> bool:
-        """Whether a file lies here, perhaps behind a link; raises where something else does."""
+        """Whether a file is here, perhaps behind a link; raises where something else is."""
         try:
             os.stat(self.path.name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -154,12 +154,12 @@ class Files:
         with contextlib.suppress(OSError):
             if stat.S_ISREG(os.stat(self.path.name, dir_fd=folder).st_mode):
                 return True
-        said = "a folder, a device or a link to nothing is in the way of a file; take it away"
+        said = "a folder, a device or a broken link is in the way of a file; remove it"
         raise ObstacleError(errno.EEXIST, said, self.text)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Gives errors the place's name: a full disk's has none, others a temporary file's."""
+        """Puts the place's name into errors: a full disk's has none, others a temporary file's."""
         try:
             yield
         except ObstacleError:
@@ -171,7 +171,7 @@ class Files:
 
 
 def _make_folders(path: Path) -> None:
-    """Makes a folder and those above it, each durable; links on the way are the user's."""
+    """Makes a folder and those above it, each durable; follows links, which are the user's own."""
     if path.is_dir():
         return
     _make_folders(path.parent)
@@ -210,8 +210,8 @@ def _check_linked(folder: int, path: Path, depth: int) -> None:
 
 def _linked(path: Path) -> ObstacleError:
     said = (
-        "a symbolic link is in the place of a folder, and nothing is written or deleted through it; take it"
-        " away, or name what it leads to as the work directory"
+        "a symbolic link is in the place of a folder, and nothing is written or deleted through a link;"
+        " remove it, or give its target as the work directory"
     )
     return ObstacleError(errno.ELOOP, said, str(path))
 
@@ -227,29 +227,29 @@ def _unfinished(folder: int, name: str, data: Data) -> Iterator[str]:
             os.fsync(descriptor)
             yield temporary
     finally:
-        with contextlib.suppress(OSError):  # it has its last name, or the disk is gone
+        with contextlib.suppress(OSError):  # renamed already, or the disk is gone
             os.unlink(temporary, dir_fd=folder)
 
 
 def _begin(folder: int, name: str) -> tuple[str, int]:
-    """A new file of a random name, locked: that tells `_sweep` that its writer lives."""
+    """A new file of a random name, locked: the lock tells `_sweep` that its writer is alive."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OURS
     while True:
         temporary = f".{name}.{secrets.token_hex(8)}.tmp"
         descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
-        with contextlib.suppress(OSError):  # no locks in this file system: nothing is swept either
+        with contextlib.suppress(OSError):  # the file system has no locks: then nothing is swept
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return temporary, descriptor
-        os.close(descriptor)  # another's sweep came before the lock
+        os.close(descriptor)  # another process swept it before it was locked
 
 
 def _sweep(folder: int, name: str) -> None:
-    """Removes the files that killed processes had begun of the object `name`."""
+    """Removes the unfinished files of the object `name` that killed processes left."""
     for left in os.listdir(folder):
         known = UNFINISHED.fullmatch(left)
         if known and known["name"] == name:
-            with contextlib.suppress(OSError):  # a link, or a file whose writer lives
+            with contextlib.suppress(OSError):  # a link, or a file whose writer is alive
                 _remove_dead(folder, left)
 
 

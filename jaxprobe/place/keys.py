@@ -25,7 +25,7 @@ def is_url(text: str) -> bool:
 
 
 def check_url(text: str) -> None:
-    """Raises ValueError for a URL that is no place; a path passes.
+    """Raises ValueError for a URL that is not a place; a path passes.
 
     Args:
         text: What a user named.
@@ -48,7 +48,7 @@ def check_url(text: str) -> None:
 
 
 def context() -> ts.Context:
-    """The context of every TensorStore of this process: what lies in `memory://` lives in it."""
+    """The context of every TensorStore of this process; it holds what is stored in `memory://`."""
     return _context()
 
 
@@ -64,7 +64,7 @@ def _open(spec: str) -> ts.KvStore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Keys:
-    """One object of a key-value store, and what has its key and a slash before its own name."""
+    """One object of a key-value store, and the objects whose keys begin with its key and a slash."""
 
     text: str
 
@@ -97,7 +97,7 @@ class Keys:
             return self._look().state == "value"
 
     def size(self) -> int:
-        """As `Place.size`; TensorStore tells no sizes."""
+        """As `Place.size`; reads the object, because TensorStore reports no sizes."""
         return len(self.read())
 
     def replace(self, data: Data) -> None:
@@ -112,7 +112,7 @@ class Keys:
     def children(self) -> list[str]:
         """As `Place.children`; TensorStore lists everything below."""
         prefix = f"{self.key}/" if self.key else ""
-        # Every key that begins so: "0" is the letter after "/".
+        # Every key with this prefix: "0" is the character after "/".
         wanted = ts.KvStore.KeyRange(f"{self.key}/", f"{self.key}0") if prefix else None
         with self._named():
             found = self._store.list(wanted, strip_prefix_length=len(prefix.encode())).result()
@@ -125,16 +125,16 @@ class Keys:
 
     @contextlib.contextmanager
     def locked(self, wait: bool) -> Iterator[None]:
-        """As `Place.locked`; `wait` has no meaning here."""
+        """As `Place.locked`; `wait` has no effect here."""
         del wait
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
         generation = self._claim(json.dumps(owner).encode())
         if generation is None:
-            with contextlib.suppress(FileNotFoundError):  # it has just been freed
+            with contextlib.suppress(FileNotFoundError):  # it has just been released
                 holder = self.read()[:200].decode(errors="replace")
                 said = f"held by {holder}; if that process is dead, delete this object"
                 raise BlockingIOError(errno.EWOULDBLOCK, said, self.text)
-            raise BlockingIOError(errno.EWOULDBLOCK, "it was held until now", self.text)
+            raise BlockingIOError(errno.EWOULDBLOCK, "held until just now; try again", self.text)
         try:
             yield
         finally:
@@ -153,7 +153,7 @@ class Keys:
         return self._store.read(self.key, byte_range=slice(0, 0)).result()
 
     def _claim(self, data: Data) -> bytes | None:
-        """Writes where nothing lies; the generation of what was written, None where another was first."""
+        """Writes if there is no object; returns its generation, or None where another was first."""
         with self._named():
             found = self._look()
             if found.state == "value":

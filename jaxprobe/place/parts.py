@@ -1,4 +1,4 @@
-"""What places hold and how they may be called: content in parts, names that are good everywhere."""
+"""Content of objects in parts, and names that are valid in every place."""
 
 import re
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 def parts_of(data: Data) -> Sequence[Bytes]:
-    """The parts of what is to be written; any other buffer, such as Arrow's, is one part too."""
+    """The parts to be written; any single buffer, such as Arrow's, is one part."""
     if isinstance(data, list | tuple):
         return data
     return [memoryview(data)]
 
 
 def check_name(name: str, whole: str) -> None:
-    """Raises ValueError for what is not the name of one file everywhere.
+    """Raises ValueError for a name that is not valid for one file in every place.
 
     Args:
         name: The name.
         whole: What it is part of, for the error.
     """
-    told = f"{whole!r:.200} must hold names of files with single slashes between them, got"
+    told = f"{whole!r:.200} must be file names with single slashes between them, got"
     if name in ("", ".", ".."):
         raise ValueError(f"{told} {name!r}; leave out `.`, `..` and slashes at the ends")
     if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise ValueError(f"{told} letters that no file's name may have everywhere; take others")
+        raise ValueError(f"{told} characters that some file systems refuse; use others")
     if len(name.encode()) > MOST_NAME:
-        raise ValueError(f"{told} one of {len(name.encode())} bytes; take at most {MOST_NAME}")
+        raise ValueError(f"{told} one of {len(name.encode())} bytes; use at most {MOST_NAME}")
     if UNFINISHED.fullmatch(name):
-        raise ValueError(f"{told} {name!r}, which names an unfinished file; take another")
+        raise ValueError(f"{told} {name!r}, which names an unfinished file; use another")

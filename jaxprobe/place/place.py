@@ -14,13 +14,12 @@ from jaxprobe.place.parts import Data, check_name
 class Place:
     """A place for one object, or for several below it; made by `parse` and `/`.
 
-    An object is whole or absent, whoever is killed and when. Every method that looks or writes raises
-    OSError with the place's name in it.
+    An object is whole or absent, whichever process is killed and when. Every method that reads or writes may
+    raise OSError, which names the place.
 
-    Links on a local path: what the user named may be a link or lie behind one. Below it, a link is never
-    written through and nothing behind it is deleted: a link in place of a folder is refused, one in place of
-    an object is replaced or removed itself. Reading follows links, so a large folder may be moved to another
-    disk and read there.
+    Links on a local path: what the user named may be a link or be behind one. Below it, nothing is written or
+    deleted through a link: a link in place of a folder is refused, one in place of an object is itself
+    replaced or removed. Reading follows links, so a large folder may be moved to another disk and read there.
 
     Attributes:
         root: What the user named, as it was given.
@@ -38,7 +37,7 @@ class Place:
             text: A path, or `memory://NAME` (of this process), `gs://BUCKET/NAME`, `s3://BUCKET/NAME`.
 
         Raises:
-            ValueError: No place: empty, another scheme, no bucket, or names such as `..` in a URL.
+            ValueError: Not a place: empty, another scheme, no bucket, or names such as `..` in a URL.
         """
         if isinstance(text, Place):
             return text
@@ -52,7 +51,7 @@ class Place:
         """The place `name` below this one; `name` may hold several names with slashes between them.
 
         Raises:
-            ValueError: It leads elsewhere (`..`, an absolute path) or is no name of a file.
+            ValueError: It leads elsewhere (`..`, an absolute path) or is not a valid file name.
         """
         names = tuple(name.split("/"))
         for part in names:
@@ -70,10 +69,10 @@ class Place:
         """The path in the file system, for libraries that take paths.
 
         Raises:
-            ValueError: It lies elsewhere.
+            ValueError: The place is not on a local path.
         """
         if self.local is None:
-            raise ValueError(f"{self} is no path of this machine; name a directory")
+            raise ValueError(f"{self} is not a path on this machine; name a directory")
         return str(self.local)
 
     @property
@@ -83,7 +82,7 @@ class Place:
 
     @functools.cached_property
     def local(self) -> Path | None:
-        """The path in the file system, or None for what lies elsewhere."""
+        """The path in the file system, or None for a place that is not on one."""
         return None if keys.is_url(self.root) else Path(self.root, *self.below)
 
     def read(self, *, limit: int | None = None) -> bytes:
@@ -93,20 +92,20 @@ class Place:
             limit: Most bytes that it may have.
 
         Raises:
-            FileNotFoundError: Nothing lies here.
-            FileError: It is longer, or a folder, pipe or device lies here.
+            FileNotFoundError: There is no object.
+            FileError: It is longer than `limit`, or is a folder, pipe or device.
         """
         return self._driver.read(limit)
 
     def exists(self) -> bool:
-        """Whether an object lies here; a folder is none, ask for its `children`."""
+        """Whether there is an object; a folder is not one, see `children`."""
         return self._driver.exists()
 
     def size(self) -> int:
-        """The number of the object's bytes; elsewhere than on a path it is read for that.
+        """The number of the object's bytes; where the place is not on a path, the object is read.
 
         Raises:
-            FileNotFoundError: Nothing lies here.
+            FileNotFoundError: There is no object.
         """
         return self._driver.size()
 
@@ -119,41 +118,41 @@ class Place:
         self._driver.replace(data)
 
     def create(self, data: Data) -> bool:
-        """Writes the object if nothing lies here: whole, durable, and by exactly one of many.
+        """Writes the object unless it exists: whole, durable, and with one winner among several writers.
 
         Args:
             data: Its bytes, or a list of parts that are written one after the other.
 
         Returns:
-            Whether it was written; False where an object lies here already.
+            Whether it was written; False where the object exists already.
 
         Raises:
-            ObstacleError: A folder, a device or a link to nothing lies here.
+            ObstacleError: A folder, a device or a broken link is in its place.
         """
         return self._driver.create(data)
 
     def children(self) -> list[str]:
-        """The names directly below, sorted; none where nothing lies there.
+        """The names directly below, sorted; empty where there are none.
 
-        A path also shows empty folders and files of others; it never shows unfinished files.
+        On a path, empty folders and other people's files are listed too; unfinished files never are.
         """
         return self._driver.children()
 
     def delete(self) -> None:
-        """Removes this one object, or the link in its place; nothing here is fine."""
+        """Removes this one object, or the link in its place; does nothing where there is none."""
         self._driver.delete()
 
     def locked(self, *, wait: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Holds this place, which is nothing but a lock, against others until the block ends.
+        """Holds this place, which serves only as a lock, until the block ends.
 
-        On a path the kernel frees the lock when its process ends in any way, and an empty file stays.
-        Elsewhere an object stands for the lock, and one that a killed process left must be deleted by hand.
+        On a path the kernel releases the lock however its process ends, and an empty file stays. Elsewhere an
+        object represents the lock, and one that a killed process left must be deleted by hand.
 
         Args:
-            wait: Whether to wait for another process to free it; on paths only.
+            wait: Whether to wait for another process to release it; on paths only.
 
         Raises:
-            BlockingIOError: Another holds it.
+            BlockingIOError: Another process holds it.
         """
         return self._driver.locked(wait)
 

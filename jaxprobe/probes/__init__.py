@@ -1,4 +1,4 @@
-"""Probes: one file a method, one line each in `registry.PROBES`."""
+"""Probes: one file per method, and one line each in `registry.PROBES`."""
 
 from jaxprobe.probes.fit_probe import ProbeResult as ProbeResult
 from jaxprobe.probes.fit_probe import fit_probe as fit_probe

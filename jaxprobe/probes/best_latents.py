@@ -1,9 +1,9 @@
-"""The h best single columns, summed: what a few latents say without any weights to fit.
+"""The sum of the h best single columns: what a few latents say without any fitted weights.
 
-Each column's AUROC over the training rows says how well it separates the classes alone, and its side of
-1/2 which way. The h columns farthest from 1/2, standardised on all training rows and signed, are summed.
-h is a power of two, chosen by validation; h = 1 is the best single latent. Threshold and scale of the sum
-are `closed_form.midpoint`'s. Among equal columns the earlier is the better.
+A column's AUROC over the training rows says how well it separates the classes alone; whether it is above or
+below 1/2 says in which direction. The h columns farthest from 1/2, standardised on all training rows and signed,
+are summed. h is a power of two, chosen by validation; h = 1 is the best single latent. Threshold and scale of the
+sum are `closed_form.midpoint`'s. Ties go to the earlier column.
 
 References:
     Gurnee et al., Finding Neurons in a Haystack, arXiv 2305.01610 (probes of few neurons).
@@ -23,7 +23,7 @@ BLOCK = 256  # columns that are ranked at once
 
 
 class _Ranked(NamedTuple):
-    """The best columns, best first, and the sign of each: 0 for one that separates nothing."""
+    """The best columns, best first, and the sign of each: 0 where the AUROC is 1/2."""
 
     index_K: jax.Array
     sign_K: jax.Array
@@ -40,7 +40,7 @@ def _rank(x_ND, y_N, weight_N) -> _Ranked:
         won, pairs = metrics.pair_counts(y_N, column_N, weight_N)
         return won - pairs
 
-    # Whole numbers: columns that rank equally well tie, whichever way they point.
+    # Integers, so that columns that rank equally well tie, whichever direction they have.
     edge_D = jax.lax.map(edge, x_ND.T, batch_size=BLOCK)
     _, index_K = jax.lax.top_k(jnp.abs(edge_D), min(x_ND.shape[1], MAX_COLUMNS))
     return _Ranked(index_K, jnp.sign(edge_D[index_K]))

@@ -1,4 +1,4 @@
-"""What the converged solvers share: a fit, its certificate, the walk along a path of strengths."""
+"""What the solvers that run to convergence share: a fit, its certificate, a path of strengths."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from jaxprobe.probes.probe import Array
 # Estimated relative gap of the objective, before the last step, at which a fit counts as converged;
 # that step then leaves about a hundredth of it.
 TOLERANCE = 1e-5
-ROUGH = 1e-3  # the same for a fit that another starts from
-# Shares of the last move along the path that are tried as the next. Strengths stand at equal steps of
-# log C, in which a path is nearly straight once the examples that can be separated are.
+ROUGH = 1e-3  # the same for a fit that only serves as a start for another
+# Fractions of the last move along the path that are tried as the next one. Strengths are equally spaced
+# in log C, in which a path is nearly straight once the separable examples are separated.
 FORESIGHT = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -43,10 +43,10 @@ class Solver(NamedTuple):
 
     Attributes:
         minimise: `(z_NK with ones, y_N, weight_N, c, start v_K, kept, tolerance) -> (Fit, kept)`, where
-            `kept` is what a fit leaves to the next beside its weights, to save it work.
-        nothing: `num_weights -> kept` for the first.
-        foresee: `(z_NK with ones, y_N, weight_N, c, v_K, move_K) -> start v_K`, the best of some
-            shares of `move_K` from `v_K`.
+            `kept` is what a fit passes to the next besides its weights, to save work.
+        nothing: `num_weights -> kept` for the first fit.
+        foresee: `(z_NK with ones, y_N, weight_N, c, v_K, move_K) -> start v_K`, the best of several
+            fractions of `move_K` away from `v_K`.
     """
 
     minimise: Callable[..., tuple[Fit, Any]]
@@ -57,7 +57,7 @@ class Solver(NamedTuple):
 def fit_from(
     solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c: Array | float, start: Fit | None
 ) -> Fit:
-    """One fit, from another or from nothing."""
+    """One fit, started from another fit or from zero."""
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
     v_K = jnp.zeros(z_NK.shape[1], z_NK.dtype)
     if start is not None:
@@ -67,7 +67,7 @@ def fit_from(
 
 
 def walk(solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -> Fit:
-    """A fit for every strength, each warm from the last two; fields gain a leading axis R."""
+    """A fit for every strength, each started from the last two; fields gain a leading axis R."""
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
 
     def advance(carry, c):
@@ -84,10 +84,10 @@ def walk(solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -
 def walk_to(
     solver: Solver, z_NK: Array, y_N: Array, weight_N: Array, c_R: Array, c: Array | float
 ) -> Fit:
-    """A fit at one strength, reached by way of the weaker ones of `c_R`, each fitted roughly.
+    """A fit at one strength, reached through the smaller ones of `c_R`, each fitted roughly.
 
-    From a fit on other rows the way can be longer: a row that it left out may stand far on the wrong
-    side, where the loss has no curvature left for Newton's method to go by.
+    Starting from a fit on other rows can take longer: a row that it left out may be far on the wrong side,
+    where the loss has no curvature left for Newton's method to use.
     """
     z_NK, y_N, weight_N = _with_intercept(z_NK, y_N, weight_N)
     way_R = jnp.append(jnp.asarray(c_R, z_NK.dtype), jnp.inf)
@@ -108,7 +108,7 @@ def walk_to(
 
 
 def finish(v_K: Array, objective: Array, residual: Array, steps: Array) -> Fit:
-    """The fit that a solver ended with."""
+    """A solver's last state as a fit."""
     return Fit(v_K[:-1], v_K[-1], objective, residual, residual <= TOLERANCE, steps)
 
 

@@ -1,11 +1,11 @@
 """Candidates of hyperparameters, the same on every processor.
 
-The published code takes them from `numpy.logspace`, whose power is the processor's: with AVX512 2^log2(3)
-is 2.9999999999999996 and cut to 2, elsewhere it is 3. Here each step of that formula is rounded once, to
-the nearest double, in software; that is what NumPy gives where its power and logarithm come from the C
-library (x86 without AVX512, Arm). The paper's files were made with these: of 113 sets with five training
-rows not one has a kNN with a validation AUROC below 1/2, which 3 neighbours of 3 rows ensure (all scores
-tie), and of 113 sets with seven rows five have, which 5 of 5 rows (2^log2(5) rounds below 5) would exclude.
+The published code takes them from `numpy.logspace`, whose power function depends on the processor: with AVX512,
+2^log2(3) is 2.9999999999999996 and truncated to 2; elsewhere it is 3. Here each step of that formula is rounded
+once, to the nearest double, in software. NumPy gives the same where its power and logarithm come from the C
+library (x86 without AVX512, Arm). The paper's files were made with these values. With five training rows, none of
+the 113 sets has a kNN with a validation AUROC below 1/2, which 3 neighbours of 3 rows ensure (all scores tie).
+With seven training rows, five sets have one, which 5 neighbours of 5 rows would exclude (2^log2(5) rounds below 5).
 
 References:
     `find_best_pcareg` and `find_best_knn` in sae-probes 0.4.2.
@@ -17,7 +17,7 @@ import functools
 
 import numpy as np
 
-_DIGITS = 60  # far more than double and triple rounding could need
+_DIGITS = 60  # far more than correct rounding to a double needs
 
 
 def powers(base: int, start: float, stop: float, num: int) -> np.ndarray:
@@ -27,9 +27,9 @@ def powers(base: int, start: float, stop: float, num: int) -> np.ndarray:
 
 @functools.cache
 def whole_powers(most: int, num: int) -> tuple[int, ...]:
-    """The distinct whole parts of `num` powers from 1 to `most`, as the published code counts.
+    """The distinct integer parts of `num` powers from 1 to `most`, as in the published code.
 
-    Rounding can leave the last below `most`: of 5 it makes 1, 2, 3, 4; of 100 its last is 99.
+    Rounding can leave the last below `most`: 5 gives 1, 2, 3, 4; for 100 the last is 99.
     """
     return tuple(sorted({int(power) for power in _powers(2, 0.0, _log2(most), num)}))
 

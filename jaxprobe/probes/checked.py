@@ -1,4 +1,4 @@
-"""What `fit_grid` is asked to fit, checked against the features before anything is compiled."""
+"""Checks of `fit_grid`'s arguments against the features, before anything is compiled."""
 
 import numbers
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from jaxprobe import arguments, base, checks, metrics
 
 
 def sequence(name: str, found: Iterable, of: str) -> tuple:
-    """Any iterable as a tuple; raises ValueError for what is none, or is one of them."""
+    """Any iterable as a tuple; raises ValueError for anything else, or for a single item."""
     if isinstance(found, base.Split | str) or not isinstance(found, Iterable):
         raise ValueError(f"`{name}` must be a sequence of {of}, got {type(found).__name__}")
     return tuple(found)
 
 
 def settings(is_host: bool, dtype: str, memory_gib: Any, mesh: Any, default_gib: float) -> None:
-    """Raises ValueError for settings of the computation that are none, or have no effect."""
+    """Raises ValueError for invalid settings of the computation, or ones without effect."""
     is_number = isinstance(memory_gib, numbers.Real) and not isinstance(memory_gib, bool)
     if not (is_number and 0 < float(memory_gib) < float("inf")):
         raise ValueError(f"`memory_gib` must be a finite number above 0, got {memory_gib!r}")
@@ -33,7 +33,7 @@ def settings(is_host: bool, dtype: str, memory_gib: Any, mesh: Any, default_gib:
 
 
 def splits(found: Sequence[base.Split], num_rows: int, *, weighted: bool) -> None:
-    """Raises ValueError unless every split numbers rows that are there and holds binary labels.
+    """Raises ValueError unless every split refers to existing rows and holds binary labels.
 
     Args:
         found: The splits.
@@ -58,7 +58,9 @@ def _rows(split: base.Split, num_rows: int, where: str) -> None:
     if split.num_rows is not None and split.num_rows != num_rows:
         hint = "are they features of another dataset?"
         if split.regime == "covariate_shift":
-            hint = "the rows of the shifted set stand behind the dataset's, or in `x_shift_MD`"
+            hint = (
+                "append the rows of the shifted set to the dataset's, or give them as `x_shift_MD`"
+            )
         raise ValueError(
             f"`x_ND` must have a row for each of the {split.num_rows} examples {where}, got {num_rows}"
             f" rows; {hint}"
@@ -88,7 +90,7 @@ def _folds(split: base.Split, where: str) -> None:
 def _weights(split: base.Split, weighted: bool, where: str) -> None:
     if not weighted:
         raise ValueError(
-            f"`weight_train_N` {where} has no meaning for a method that counts or pairs rows (knn, lat);"
+            f"`weight_train_N` {where} has no effect on a method that counts or pairs rows (knn, lat);"
             " leave the weights out, or use another method"
         )
     weight_N = arguments.real("weight_train_N", split.weight_train_N)
@@ -108,8 +110,8 @@ def columns(
     """The values of k; `(0,)` where all columns are read.
 
     Raises:
-        ValueError: Not one list of columns a split, columns that are not there, values of k without
-            columns or the other way round.
+        ValueError: Not one list of columns per split, columns that do not exist, or values of k without
+            columns or vice versa.
     """
     num_latents = num_latents if isinstance(num_latents, Iterable) else (num_latents,)
     num_latents = tuple(num_latents)
@@ -119,11 +121,11 @@ def columns(
         return (0,)
     if len(found) != num_splits:
         raise ValueError(
-            f"`columns` must hold one list of columns a split, got {len(found)} for {num_splits}"
+            f"`columns` must hold one list of columns per split, got {len(found)} for {num_splits}"
         )
     for column_K in found:
         if not len(arguments.positions("columns", column_K, width)):
-            raise ValueError("`columns` must name a column at least for each split, got none")
+            raise ValueError("`columns` must name at least one column for each split, got none")
     if not len(num_latents):
-        raise ValueError("`num_latents` must hold a number of columns at least, got none")
+        raise ValueError("`num_latents` must hold at least one number of columns, got none")
     return tuple(arguments.whole("num_latents", count, 1) for count in num_latents)

@@ -1,4 +1,4 @@
-"""What probes in closed form share: one candidate, nothing to converge, a threshold along a direction.
+"""What closed-form probes share: a single candidate, an exact fit, a threshold along a direction.
 
 Such a probe is a function from training rows to a direction w. `midpoint` turns it into log-odds: for
 two normal classes of one variance s^2 along w and equal priors,
@@ -22,14 +22,14 @@ from jaxprobe.probes import probe, scaling
 from jaxprobe.probes.linear_model import LinearModel
 from jaxprobe.probes.probe import Array
 
-# Log-odds at a class mean are at most this; two rows leave no variance to scale with.
+# Log-odds at a class mean are at most this: with two rows there is no variance to scale by.
 MAX_LOGIT = 20.0
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearFit:
-    """A direction and a threshold in centred features, in closed form: nothing that could fail to converge."""
+    """A direction and a threshold in centred features, in closed form, so always converged."""
 
     coef_D: Array
     intercept: Array
@@ -49,7 +49,7 @@ def linear_fit(coef_D: Array, intercept: Array) -> LinearFit:
 
 
 def finish(prepared: Any, fit: LinearFit) -> LinearModel:
-    """`Probe.finish` where fits are of the features that the probe was given."""
+    """`Probe.finish` where a fit reads the probe's features unchanged."""
     del prepared
     return LinearModel(coef_D=fit.coef_D, intercept=fit.intercept)
 
@@ -85,7 +85,7 @@ def midpoint(x_ND: Array, y_N: Array, weight_N: Array, w_D: Array) -> LinearFit:
     """Log-odds along a direction, zero halfway between the class means.
 
     Args:
-        x_ND: Features, best near zero mean.
+        x_ND: Features, for accuracy close to zero mean.
         y_N: Labels in {0, 1}.
         weight_N: Non-negative weights; 0 leaves a row out.
         w_D: Direction, of any length, towards class 1. Where class means coincide, all scores are 0.
@@ -99,7 +99,7 @@ def midpoint(x_ND: Array, y_N: Array, weight_N: Array, w_D: Array) -> LinearFit:
     along_N = x_ND @ w_D
     means = class_means(along_N[:, None], y_N, weight_N)
     pos, neg = means.pos_D[0], means.neg_D[0]
-    # A direction that orders examples well may still have its means the other way round.
+    # A direction that ranks examples well may still have its means in the opposite order.
     gap = jnp.abs(pos - neg)
     off_N = along_N - jnp.where(y_N > 0, pos, neg)
     variance = jnp.sum(weight_N * off_N**2) / jnp.maximum(means.pos + means.neg - 2, 1)
@@ -109,7 +109,7 @@ def midpoint(x_ND: Array, y_N: Array, weight_N: Array, w_D: Array) -> LinearFit:
 
 
 def along(score_N: Array, y_N: Array, weight_N: Array) -> Array:
-    """Scores that only rank, as log-odds: `midpoint` of one column, a function that keeps their order."""
+    """Turns scores that only rank into log-odds: `midpoint` of one column, which keeps their order."""
     model = midpoint(score_N[:, None], y_N, weight_N, jnp.ones(1, score_N.dtype))
     return score_N * model.coef_D[0] + model.intercept
 
@@ -145,6 +145,6 @@ def make(direction: Callable) -> probe.Probe:
 
 
 def one_candidate(score_N: Array, value_H: Array) -> tuple[probe.Certificate, Array]:
-    """What `Probe.path` returns where all candidates are one exact fit."""
+    """What `Probe.path` returns where all candidates have the same exact fit."""
     shape = (value_H.shape[0], score_N.shape[0])
     return probe.exact(shape[:1], score_N.dtype), jnp.broadcast_to(score_N[None, :], shape)

@@ -1,8 +1,8 @@
-"""Mean validation AUROCs as the fractions that they are, so that equal ones are equal on every processor.
+"""Mean validation AUROCs as exact fractions, so that equal ones are equal on every processor.
 
-A fold of P positives and N negatives has an AUROC of whole 2PN-ths, so the mean over F folds is a whole
-number of parts, F times the least common multiple of the 2PN. Sums in another order round it differently in
-the last digits, which would decide a tie between methods; the nearest whole number of parts does not.
+A fold of P positives and N negatives has an AUROC that is a multiple of 1 / 2PN, so the mean over F folds is a
+multiple of 1 / (F times the least common multiple of the 2PN). Summing in another order changes its last digits,
+which would decide ties between methods; rounding to the nearest multiple removes that.
 """
 
 import math
@@ -14,7 +14,7 @@ from jaxprobe import base, regimes
 
 
 def parts(split: base.Split) -> int:
-    """The number of parts of which every mean validation AUROC of a split is a whole number."""
+    """The denominator of a split's mean validation AUROCs: each is a whole number of such parts of 1."""
     y_N = np.asarray(split.y_train_N)
     valid = [y_N[fold.valid] for fold in split.folds] or [y_N]  # none: the training AUROC
     pairs = [2 * int(np.sum(y_V == 1)) * int(np.sum(y_V == 0)) for y_V in valid]
@@ -23,9 +23,9 @@ def parts(split: base.Split) -> int:
 
 
 def valid_auroc(found: Any, split: base.Split) -> Any:
-    """A mean validation AUROC at its fraction; as it is where parts are too small to tell, or it is NaN."""
+    """A mean validation AUROC as its exact fraction; unchanged where parts are too small, or it is NaN."""
     if split.weight_train_N is not None:
-        return found  # weighted pairs are no whole numbers
+        return found  # weighted pairs are not whole numbers
     total = parts(split)
     if total > 1 / (2 * regimes.SAME_AUROC):
         return found

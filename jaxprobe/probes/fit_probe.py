@@ -1,4 +1,4 @@
-"""One probe on rows that the caller has: `fit_probe`, also under jit, vmap and shard_map."""
+"""One probe on the caller's own rows: `fit_probe`, also under jit, vmap and shard_map."""
 
 import dataclasses
 from typing import Any
@@ -18,11 +18,11 @@ PENALTIES = ("l1", "l2")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """How a probe did; see `Scores` for what each number means.
+    """The scores of a probe, and the probe itself; see `Scores` for what each number means.
 
     Attributes:
-        probe: What was fitted: it scores new activations, `probe(x_ND) -> log-odds`, and can be saved.
-        no_probe: Where there is none, a sentence that says why; else empty.
+        probe: The fitted probe: it scores new activations, `probe(x_ND) -> log-odds`, and can be saved.
+        no_probe: Why there is no probe, in a sentence; empty where there is one.
     """
 
     valid_auroc: Any
@@ -63,19 +63,18 @@ def fit_probe(
 
     Args:
         method: A key of `registry.PROBES`.
-        x_train: [N, D] activations, or [N, S] latents: finite numbers, of any array-like; read as
-            float32.
-        y_train: [N] labels, both classes: 0 and 1, booleans, or two other whole numbers or texts, of
-            which the smaller (the first in the order of characters) is class 0.
+        x_train: [N, D] activations, or [N, S] latents: finite numbers, any array-like; read as float32.
+        y_train: [N] labels of both classes: 0 and 1, booleans, or two other integers or strings, of which
+            the smaller (the first in character order) is class 0.
         x_test: [M, D] or [M, S].
         y_test: [M] labels, among those of `y_train`.
         seed: Seed of the validation folds and of the probe's own randomness.
         features: `activations`, or `latents`: the k best by class-mean difference are read.
-        num_latents: k, of latents; all where None.
-        penalty: Of `logistic`: `l2` or `l1`; by default `l2` for activations and `l1` for latents.
-        ranking: Of latents, see `selection.score`; by default `normalised`.
-        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs. Traced, `auto` follows
-            `jax_enable_x64`, and so must what is asked for. Methods of host libraries take `auto` only.
+        num_latents: k, for latents only; None reads all.
+        penalty: For `logistic` only: `l2` or `l1`; by default `l2` for activations and `l1` for latents.
+        ranking: For latents only, see `selection.score`; by default `normalised`.
+        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs. In a traced call `auto` follows
+            `jax_enable_x64`, without which float64 is refused. Methods of host libraries take only `auto`.
 
     Returns:
         Validation AUROC at the chosen value; test AUROC, support-weighted F1 and accuracy at
@@ -104,7 +103,9 @@ def fit_probe(
     seed = arguments.whole("seed", seed, 0, 2**32 - 1)
     num_latents, ranking = _latents(features, num_latents, ranking)
     if probe.on_host and dtype != "auto":
-        raise ValueError(f"`dtype` has no effect on {method}, a library's; leave it out")
+        raise ValueError(
+            f"`dtype` has no effect on {method}, a method of a host library; leave it out"
+        )
     arrays = _checked(x_train, y_train, x_test, y_test)
     if arguments.traced(*arrays):
         return _traced(method, arrays, seed, features, num_latents, ranking, dtype)
@@ -127,7 +128,7 @@ def fit_probe(
     return ProbeResult(
         **{name: np.ravel(getattr(scores, name))[0].item() for name in _NUMBERS},
         probe=kept,
-        no_probe="" if kept is not None else f"{method} keeps its model inside its library",
+        no_probe="" if kept is not None else f"{method}'s model stays inside its library",
     )
 
 
@@ -140,7 +141,7 @@ def _traced(
     ranking: str,
     dtype: str,
 ) -> ProbeResult:
-    """The same inside somebody's program."""
+    """The same inside a caller's compiled program."""
     probe = registry.PROBES[method]
     if isinstance(probe, HostProbe):
         raise ValueError(f"{method} runs on the host and cannot be traced; call it outside of jit")
@@ -154,7 +155,7 @@ def _traced(
     )
     kept, reason = (
         None,
-        "a traced kNN is not kept: its training rows would be copied for every lane",
+        "a traced kNN is not returned: its training rows would be copied for every lane",
     )
     if not isinstance(model, NeighboursModel):
         reason = ""
@@ -177,13 +178,15 @@ def _method(method: str, features: str, penalty: str | None) -> str:
     if penalty is not None:
         checks.check_choice("penalty", penalty, PENALTIES)
         if method != "logistic":
-            raise ValueError(f"`penalty` is of `logistic` alone, got it for {method}; leave it out")
+            raise ValueError(
+                f"`penalty` applies to `logistic` only, got it for {method}; leave it out"
+            )
     default = "l1" if features == "latents" else "l2"
     return "logistic_l1" if method == "logistic" and (penalty or default) == "l1" else method
 
 
 def _latents(features: str, num_latents, ranking: str | None) -> tuple[int | None, str]:
-    """What only latents have."""
+    """The arguments that apply to latents only, with their defaults."""
     for name, given in (("num_latents", num_latents), ("ranking", ranking)):
         if given is not None and features != "latents":
             raise ValueError(
@@ -197,11 +200,11 @@ def _latents(features: str, num_latents, ranking: str | None) -> tuple[int | Non
 
 
 def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
-    """The arrays, in numbers; what is traced as it is."""
+    """The arrays, checked and as numbers; traced ones unchanged."""
     x_train = arguments.features("x_train", x_train)
     hint = "train and test must agree"
     x_test = arguments.features("x_test", x_test, (None, x_train.shape[1]), hint)
-    # Of traced ones the precision is the program's.
+    # Traced arrays keep the precision of the caller's program.
     x_train, x_test = (
         x if arguments.traced(x) else x.astype(np.float32) for x in (x_train, x_test)
     )
@@ -209,7 +212,7 @@ def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
     if not arguments.traced(y_train):
         y_train, names = arguments.labels("y_train", y_train, both=True)
     if not arguments.traced(y_test):
-        # Traced training labels are 0 and 1, for nothing else can be read there.
+        # Traced training labels must be 0 and 1, since their values cannot be read.
         y_test = arguments.labels("y_test", y_test, names=names or (0, 1)).y_N
     for name, y_N, x_ND in (("y_train", y_train, x_train), ("y_test", y_test, x_test)):
         checks.check_shape(name, y_N, (x_ND.shape[0],), "one label per row")
@@ -219,7 +222,7 @@ def _checked(x_train, y_train, x_test, y_test) -> tuple[Any, Any, Any, Any]:
 def table_of(
     x_train: Any, y_train: Any, x_test: Any, y_test: Any, seed: int
 ) -> tuple[np.ndarray, base.Split]:
-    """All rows in one array, and the split that numbers them."""
+    """All rows in one array, and the split over them."""
     num_train = len(y_train)
     split = base.Split(
         dataset="",

@@ -1,7 +1,7 @@
-"""A fitted probe as an artefact: it scores new activations, and is saved without the training data's help.
+"""A fitted probe as an artefact: it scores new activations and can be saved without its training data.
 
-The file is safetensors with a digest of its own bytes (see `sealed`); its header's entry `probe` is a record
-of the method and of the kind of model, the arrays are the model's. No pickle is read or written.
+The file is safetensors with a digest of its own bytes (see `sealed`). The header's entry `probe` records the
+method and the kind of model; the arrays are the model's. No pickle is read or written.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from jaxprobe.probes.mlp import NetworkModel
 from jaxprobe.probes.probe import Array, Model
 from jaxprobe.sealed import FileError
 
-# What a file may hold, by the name that its record has for it.
+# The kinds of model that a file may hold, by their names in its record.
 KINDS: dict[str, type] = {
     "linear": LinearModel,
     "neighbours": NeighboursModel,
@@ -35,14 +35,14 @@ _AGAIN = "fit and save the probe again"
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FittedProbe:
-    """A probe that has been fitted; a pytree, to be jitted, vmapped and saved.
+    """A fitted probe: a pytree that can be jitted, vmapped and saved.
 
     Attributes:
         model: Scores rows of the features that the probe reads.
-        latents: Columns of the matrix that it reads, best first; None where it reads all.
+        latents: The columns that it reads, best first; None where it reads all.
         method: Its key in `PROBES`, or `custom`.
-        num_features: Columns of the matrices that it takes.
-        number_format: Of the features that it was fitted on; others are brought to it first.
+        num_features: Number of columns of the matrices that it takes.
+        number_format: Number format of the features that it was fitted on; inputs are converted to it.
     """
 
     model: Model
@@ -59,20 +59,20 @@ class FittedProbe:
                 on. May be traced, and so may the probe.
 
         Returns:
-            float64 or float32 [N], in the precision that the probe was fitted in; traced, in the
-            program's.
+            float64 or float32 [N], in the precision that the probe was fitted in; in a traced call, in
+            the precision of the program.
 
         Raises:
-            ValueError: Another width, or numbers that are not finite.
+            ValueError: The width differs, or numbers are not finite.
         """
         x_ND = arguments.features("x_ND", x_ND, (None, self.num_features), "as it was fitted on")
         if arguments.traced(x_ND, *jax.tree.leaves(self)):
-            # As constants of a program without 64-bit numbers, its arrays are narrowed once, here.
+            # Constants of a program without 64-bit numbers are narrowed once, here.
             return _score(jax.tree.map(jnp.asarray, self.model), self._read(x_ND))
         wide = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(self.model))
         with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
             x_ND = jnp.asarray(x_ND).astype(self.number_format)
-            # Distances and layers are compiled as they were in the fit; a product is as quick without.
+            # Distances and layers are compiled as they were in the fit; a plain product needs no compiling.
             score = _score if isinstance(self.model, LinearModel) else _compiled
             return np.asarray(score(self.model, self._read(x_ND)))
 
@@ -88,7 +88,7 @@ class FittedProbe:
         """
         if not isinstance(self.model, LinearModel):
             raise AttributeError(
-                f"{self.method} is no linear probe, so it has no weights; call it to score features"
+                f"{self.method} is not a linear probe, so it has no weights; call it to score features"
             )
         return self.model.coef_D
 
@@ -116,7 +116,7 @@ class FittedProbe:
             AttributeError: The method is not linear.
         """
         if not isinstance(self.model, LinearModel):
-            return self.weights  # which says why there is none
+            return self.weights  # raises the error that says why there is none
         return self.model.intercept
 
     def save(self, path: str | os.PathLike | Place) -> None:
@@ -152,8 +152,8 @@ def load_probe(path: str | os.PathLike | Place) -> FittedProbe:
     """Reads what `FittedProbe.save` wrote.
 
     Raises:
-        FileError: Not such a file, a damaged one, or one of another version.
-        FileNotFoundError: Nothing lies there.
+        FileError: Not a probe's file, or damaged, or of another version.
+        FileNotFoundError: There is no file.
 
     Example:
         >>> import os, tempfile
@@ -188,11 +188,11 @@ def load_probe(path: str | os.PathLike | Place) -> FittedProbe:
             num_features=num_features,
             number_format=number_format,
         )
-        # One row through it tells whether the arrays fit each other, without running anything.
+        # Evaluating the shapes for one row shows whether the arrays fit each other, without running anything.
         row = jax.ShapeDtypeStruct((1, num_features), np.float32)
         shape = jax.eval_shape(lambda x_ND: probe(x_ND), row).shape
         if shape != (1,):
-            raise ValueError(f"it scores a row by {shape} numbers")
+            raise ValueError(f"it scores one row by an array of shape {shape}")
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise FileError(
             f"{path} must hold a probe that jaxprobe saved: {error}; {_AGAIN}"
@@ -212,10 +212,10 @@ def kept(
     """The probe of a lane's model, without its padding.
 
     Args:
-        model: Of padded rows and columns.
+        model: The model, with padded rows and columns.
         method: Its name.
-        num_features: Columns of the matrix that it was fitted on.
-        number_format: Of that matrix.
+        num_features: Number of columns of the matrix that it was fitted on.
+        number_format: Number format of that matrix.
         num_train: Training rows.
         latents: Columns that it reads; None where it reads all.
     """
@@ -237,14 +237,14 @@ _compiled = jax.jit(_score)
 
 
 def _arrays(model: Model) -> dict[str, np.ndarray]:
-    """A model's arrays by their place in it: `published/params/Dense_0/kernel`."""
+    """A model's arrays by their path in it, such as `published/params/Dense_0/kernel`."""
     leaves = jax.tree_util.tree_flatten_with_path(model)[0]
     # A name of a field, or of a dictionary's entry.
     names = [
         "/".join(str(getattr(key, "name", getattr(key, "key", key))) for key in p)
         for p, _ in leaves
     ]
-    # safetensors writes memory as it lies: slices are copied into order first.
+    # safetensors writes memory in its own layout, so slices are copied to contiguous arrays first.
     return {
         name: np.ascontiguousarray(leaf).reshape(np.shape(leaf))
         for name, (_, leaf) in zip(names, leaves, strict=True)

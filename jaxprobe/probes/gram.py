@@ -1,8 +1,8 @@
 """Fewer columns for an L2 problem, with the same solution.
 
-An L2 probe sees its examples only through their inner products, and its free intercept makes it
-blind to where the origin lies. So features may be centred, and where there are fewer examples
-than dimensions, replaced by the Cholesky factor of their Gram matrix: d_model vanishes.
+An L2 probe depends on its examples only through their inner products, and its unpenalised intercept makes
+it independent of the origin. So features may be centred and, where there are fewer examples than dimensions,
+replaced by the Cholesky factor of their Gram matrix, whose size does not depend on d_model.
 """
 
 from typing import NamedTuple
@@ -37,8 +37,7 @@ class Reduced(NamedTuple):
 def reduce(x_ND: Array, weight_N: Array) -> Reduced:
     """Centres and reduces training examples.
 
-    Centring is not left to `scaling.centred`: the Gram matrix needs it, and the factor undoes it with the
-    rest.
+    Centres here rather than by `scaling.centred`: the Gram matrix needs it, and `lift` undoes both at once.
 
     Args:
         x_ND: Training features.
@@ -51,10 +50,10 @@ def reduce(x_ND: Array, weight_N: Array) -> Reduced:
     gram_NN = x_ND @ x_ND.T
     counted = probe.total_weight((weight_N > 0).astype(gram_NN.dtype))
     floor = JITTER[gram_NN.dtype.name] * jnp.trace(gram_NN) / counted
-    # Padding rows have zero Gram rows; the floor (1 if everything is zero) carries them.
+    # Padding rows have zero Gram rows; the floor (1 if everything is zero) keeps them positive definite.
     floor = jnp.where(floor > 0, floor, 1)
     lower_NN = jnp.linalg.cholesky(gram_NN + floor * jnp.eye(num_rows, dtype=gram_NN.dtype))
-    # Weights are the loss's; here they only say which rows there are.
+    # Weights belong to the loss; here they only tell rows from padding.
     return Reduced(jnp.where(weight_N[:, None] > 0, lower_NN, 0), x_ND, mean_D, lower_NN)
 
 

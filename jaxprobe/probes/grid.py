@@ -1,9 +1,9 @@
 """From splits to scores: every (split, fold, hyperparameter, k, label vector) of a dataset at once.
 
-A lane is one probe of one split: its rows, folds and candidates in padded arrays (`running.Lane`).
-Lanes of one bucket of sizes share one compiled program, so a dataset's whole grid needs a bounded
-number of them. On a CPU a program takes a lane at a time, whose loops then stop when that lane is done, and
-as many run at once as there are cores; on accelerators, and over a mesh of devices, a program takes many.
+A lane is one probe of one split: its rows, folds and candidates in padded arrays (`running.Lane`). Lanes of
+one bucket of sizes share one compiled program, so a dataset's whole grid needs few programs. On a CPU a
+program takes one lane at a time, so its loops stop when that lane is done, and as many run at once as there
+are cores; on accelerators, and over a mesh of devices, a program takes many lanes.
 """
 
 import concurrent.futures
@@ -51,31 +51,30 @@ def fit_grid(
 
     Args:
         probe: The method, or its name among `registry.PROBES`.
-        x_ND: Finite float32 features of the rows of a table, the one that the splits number; may be traced
-            (then their numbers are not looked at).
+        x_ND: Finite float32 features, one row for each row that the splits number; may be traced (then
+            values are not checked).
         splits: Rows, labels, weights, folds and test sets.
-        x_shift_MD: Features of a shifted set, to be put behind `x_ND`: `covariate_shift` splits number the
-            rows of `base.joined(dataset, shifted)`.
+        x_shift_MD: Features of a shifted set, appended to `x_ND`: `covariate_shift` splits number the rows
+            of `base.joined(dataset, shifted)`.
         columns: Per split, the columns to read (an SAE's latents, best first); None reads all.
-        num_latents: Values of k, or one: the probe reads the first k columns; one beyond their number reads
-            all that are there.
-        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs (traced, `auto` follows
+        num_latents: One or several values of k: the probe reads the first k columns, or all where there are
+            fewer than k.
+        dtype: Arithmetic: `float64`, `float32`, or `auto`: float64 on CPUs (in a traced call, `auto` follows
             `jax_enable_x64`).
-        memory_gib: What all lanes of a program may take together, in GiB a device.
+        memory_gib: Memory that all lanes of a program may take together, in GiB per device.
         mesh: Devices to spread the lanes over, whatever its axes; the numbers do not depend on it.
-            Methods of host libraries take the defaults of these three only.
-        metrics: Names of `metrics.METRICS`, to evaluate on every test set.
+            `dtype`, `memory_gib` and `mesh` must be left out for methods of host libraries.
+        metrics: Names from `metrics.METRICS`, to evaluate on every test set.
         keep_scores: Whether to return every row's log-odds too, as `predictions`.
-        keep_probes: Whether to return what was fitted too, as `probes`; not where `x_ND` is traced.
+        keep_probes: Whether to return the fitted probes too, as `probes`; not where `x_ND` is traced.
 
     Returns:
         Scores with arrays [splits], or [splits, k] with `columns`.
 
     Raises:
-        ValueError: Features that are not finite or not those of the splits' dataset, splits or columns
-            that number rows or columns that are not there, labels that are not binary, weights for a
-            method that has no use for them, arguments without an effect, an unknown metric, or a memory
-            budget that is too small for one lane.
+        ValueError: Features that are not finite or belong to another dataset, rows or columns that do not
+            exist, labels that are not binary, weights for a method that does not use them, arguments
+            without an effect, an unknown metric, or a memory budget that is too small for one lane.
 
     Example:
         >>> import numpy as np
@@ -101,7 +100,7 @@ def fit_grid(
     if traced and (probe.on_host or keep_probes):
         what = "a method of a host library" if probe.on_host else "a grid whose probes are kept"
         raise ValueError(f"{what} cannot be traced; call it outside of jit")
-    # The one place that knows of two kinds of methods.
+    # The one place that distinguishes two kinds of methods.
     if isinstance(probe, HostProbe):
         found = _on_host(probe, x_ND, splits, columns, counts, asked)
         scores = shaping.shaped(found, splits, columns, counts, asked)
@@ -137,7 +136,7 @@ def _read_by(columns: Sequence | None, counts: Sequence[int], lane: int) -> np.n
 def _kept(
     outcome: Outcome, method: str, x_ND, split: base.Split, latents: np.ndarray | None
 ) -> fitted.FittedProbe | None:
-    """What was fitted; None where the method keeps it to itself."""
+    """The fitted probe; None where the method does not return its model."""
     if outcome.model is None:
         return None
     return fitted.kept(
@@ -151,7 +150,7 @@ def _kept(
 
 
 def _table(x_ND, x_shift_MD):
-    """Features of all rows, those of a shifted set behind the others."""
+    """Features of all rows, those of a shifted set last."""
     x_ND = arguments.features("x_ND", x_ND)
     if x_shift_MD is None:
         return x_ND
@@ -202,7 +201,7 @@ def _on_host(
     counts: Sequence[int],
     asked: Asked,
 ) -> list[Outcome]:
-    """The same one after the other; a library brings its own threads."""
+    """The same by a host library, one fit after another: the library has threads of its own."""
     found = []
     for s, split in enumerate(splits):
         for count in counts:
@@ -233,7 +232,7 @@ def _precision(dtype: str | None):
 
 
 def resolve_dtype(dtype: str) -> str:
-    """What `auto` stands for: float64 costs a CPU twice float32 and buys a sharp certificate; accelerators differ."""
+    """Resolves `auto`: float64 on CPUs, where it takes twice as long and gives a sharp certificate."""
     checks.check_choice("dtype", dtype, ("auto", "float32", "float64"))
     if dtype == "auto":
         return "float64" if jax.default_backend() == "cpu" else "float32"
@@ -241,7 +240,7 @@ def resolve_dtype(dtype: str) -> str:
 
 
 def traced_dtype(dtype: str) -> str:
-    """As `resolve_dtype` inside somebody's program, whose numbers may not widen half-way.
+    """As `resolve_dtype`, inside a caller's compiled program, whose number width is fixed.
 
     Raises:
         ValueError: `float64` without `jax_enable_x64`.
@@ -258,7 +257,7 @@ def traced_dtype(dtype: str) -> str:
 
 @functools.cache
 def _program(probe: Probe, mesh: Mesh | None, dtype: str, asked: Asked):
-    """The compiled function of (features, stacked lanes): one program a shape of lane."""
+    """The compiled function of (features, stacked lanes): one program per shape of lane."""
 
     def one(x_MD, lane: Lane) -> Outcome:
         return run(probe, x_MD, lane, asked, map_folds, dtype)
@@ -279,20 +278,20 @@ def _program(probe: Probe, mesh: Mesh | None, dtype: str, asked: Asked):
 
 
 def num_programs(probe: Probe, mesh: Mesh | None = None, dtype: str = "auto") -> int:
-    """Programs compiled so far for a probe: one a shape of lane."""
+    """Number of programs compiled so far for a probe: one per shape of lane."""
     asked = Asked(tuple(choose_metrics(DEFAULT_METRICS).items()))
     return _program(probe, mesh, resolve_dtype(dtype), asked)._cache_size()  # type: ignore[missing-attribute]
 
 
 def map_folds(fold: Callable, given_F: Any) -> Any:
-    """All folds at once where the device is wide; on a CPU one after the other, the real ones only."""
+    """All folds at once on accelerators; on a CPU one after the other, the real ones only."""
     if jax.default_backend() == "cpu":
         return jax.lax.map(fold, given_F)
     return jax.vmap(fold)(given_F)
 
 
 def _run_all(call: Callable, calls: list[list[list[int]]], threads: int):
-    """`(lane numbers, scores)` of every call; a program's first, which compiles it, before its others."""
+    """`(lane numbers, scores)` of every call; a program's first call, which compiles it, precedes its others."""
     if threads == 1:
         return [(numbers, call(numbers)) for of_program in calls for numbers in of_program]
 
@@ -308,13 +307,13 @@ def _run_all(call: Callable, calls: list[list[list[int]]], threads: int):
                 for future in done:
                     found.append(future.result())
                     waiting |= {pool.submit(finish, other): [] for other in waiting.pop(future)}
-        finally:  # after an error or an interrupt, what has not begun need not
+        finally:  # after an error or an interrupt, calls that have not begun are dropped
             pool.shutdown(cancel_futures=True)
     return found
 
 
 def _padded_features(x_ND, on_latents: bool):
-    """All rows, then zeros up to a bucket; once a call."""
+    """All rows, then zeros up to a bucket; done once per call."""
     x_MD = jnp.asarray(x_ND)
     # The number of latents that some split kept differs from dataset to dataset.
     columns = -x_MD.shape[1] % UNION_BUCKET if on_latents else 0

@@ -1,7 +1,7 @@
-"""Probes that a library fits on the host, a split at a time: what they are, and what they share.
+"""Probes that a library fits on the host, one split at a time: their type, and what they share.
 
-They cannot be traced; stages run them on threads beside the device's work. They give predictions, of which
-metrics are computed where all others are.
+They cannot be traced; stages run them on threads while the device works. They return predictions, and metrics
+are computed from these as for all other methods.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ class HostProbe(NamedTuple):
 
     @property
     def on_host(self) -> bool:
-        """Whether a library fits it there: it does."""
+        """Whether a library fits it on the host: true."""
         return True
 
 
 class Rows(NamedTuple):
-    """A split's rows, float32: those to train on, and those of all test sets, one behind the other."""
+    """A split's rows, float32: the training rows, and those of all test sets, concatenated."""
 
     train_ND: np.ndarray
     test_MD: np.ndarray
@@ -46,12 +46,12 @@ def rows(x_ND: np.ndarray, split: base.Split) -> Rows:
 
 
 def weights(split: base.Split, part: np.ndarray | slice = slice(None)) -> np.ndarray | None:
-    """Weights of training positions, as libraries take them; None where all are 1."""
+    """Weights of the training positions in `part`, as libraries take them; None where all are 1."""
     return None if split.weight_train_N is None else np.asarray(split.weight_train_N)[part]
 
 
 def standardised(found: Rows) -> Rows:
-    """Both sets less the training mean, over the training deviation (1 for a constant feature)."""
+    """Both sets minus the training mean, divided by the training deviation (1 for a constant feature)."""
     wide_ND = found.train_ND.astype(np.float64)
     mean_D, variance_D = wide_ND.mean(axis=0), wide_ND.var(axis=0)
     scale_D = scaling.deviation(np, mean_D, variance_D, len(wide_ND))
@@ -59,14 +59,14 @@ def standardised(found: Rows) -> Rows:
 
 
 class Validated(NamedTuple):
-    """A candidate's mean AUROC over folds, and log-odds of the rows that each fold leaves out, else NaN."""
+    """A candidate's mean AUROC over folds, and log-odds of each fold's validation rows (NaN elsewhere)."""
 
     auroc: float
     score_FN: np.ndarray
 
 
 def unvalidated(split: base.Split) -> Validated:
-    """What there is before any candidate was tried, and where nothing validates."""
+    """The value before any candidate is tried, and where there are no folds."""
     return Validated(float("nan"), np.full((len(split.folds), len(split.train_N)), np.nan))
 
 
@@ -80,7 +80,8 @@ def validate(
         predict: `(train positions, valid positions) -> log-odds`.
 
     Returns:
-        An AUROC of 1/2 counts for a fold whose training or validation rows hold one class.
+        The mean AUROC and the log-odds; a fold whose training or validation rows hold one class only
+        counts as an AUROC of 1/2.
     """
     y_N = np.asarray(split.y_train_N)
     score_FN = np.full((len(split.folds), len(y_N)), np.nan)
@@ -119,6 +120,6 @@ def tied(logit_M: np.ndarray, probability_M: np.ndarray) -> np.ndarray:
 
 
 def by_set(tests: Sequence[base.TestSet], score_M: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of all test rows, one set behind the other, by the set's name."""
+    """Splits the concatenated scores of all test sets by the sets' names."""
     ends = np.cumsum([len(test.row_M) for test in tests])[:-1]
     return {test.name: part_M for test, part_M in zip(tests, np.split(score_M, ends), strict=True)}

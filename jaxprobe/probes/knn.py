@@ -1,12 +1,14 @@
 """k nearest neighbours: the share of positives among the k training rows nearest to an example.
 
-Euclidean distance between features standardised on all training rows. Distances come from a matrix
-product, whose rounding would break ties (duplicate rows, integer features) at random, so they are
-rounded to a grid a billionth (float32: a 2^-15th) as fine as they are large, where equal ones meet; among
-equal distances the row that stands first in the training order is the nearer. Grid and order make one
-whole number a row, and bisection finds the k-th smallest of them: nothing is sorted.
+Euclidean distance between features standardised on all training rows. Distances come from a matrix product,
+whose rounding would break ties (duplicate rows, integer features) at random. So they are rounded to a grid of
+2^-30 (float32: 2^-15) of their size, on which equal distances coincide; ties go to the row that comes first in
+the training order. Distance and order are combined into one integer per row, and bisection finds the k-th
+smallest: nothing is sorted.
 
-The score is log(p / (1 - p)) of the share p, with p kept `LEAST` away from 0 and 1; p = 1/2 is exactly 0.
+The score is log(p / (1 - p)) of the share p, with p kept `LEAST` away from 0 and 1; p = 1/2 gives exactly 0.
+
+Axes: M queried examples, S whole numbers from 0 to `MAX_NEIGHBOURS`.
 
 References:
     Cover and Hart, Nearest Neighbor Pattern Classification, 1967.
@@ -25,7 +27,7 @@ from jaxprobe.probes.probe import Array
 MAX_NEIGHBOURS = 100
 NUM_VALUES = 10
 VALIDATED_AT_ONCE = 32  # rows: a hold-out has up to 100, six folds of few rows have a handful
-LEAST = 1e-6  # probability; an ever-wrong neighbourhood costs 14 nats
+LEAST = 1e-6  # probability; a neighbourhood that is wholly wrong costs 14 nats
 DIGITS = {"float32": 15, "float64": 30}  # of distances, in bits
 
 
@@ -44,13 +46,13 @@ class _Fit(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeighboursModel:
-    """The training rows, and how many of the nearest are asked.
+    """The training rows, and how many of the nearest are counted.
 
     Attributes:
-        x_ND: Training features, less `mean_D`, over `scale_D`.
+        x_ND: Training features, minus `mean_D`, divided by `scale_D`.
         y_N: Their labels.
-        weight_N: 0 for rows that are no neighbours of anything.
-        count: Neighbours that are asked.
+        weight_N: 0 for rows that are never neighbours.
+        count: Number of neighbours.
         mean_D, scale_D: What is subtracted from an example's features, and then divided by.
     """
 
@@ -87,7 +89,7 @@ class NeighboursModel:
 
 
 def values(num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
-    """Numbers of neighbours: the published grid, up to the smallest fold's training rows."""
+    """Candidate numbers of neighbours: the published grid, up to the smallest fold's training rows."""
     del num_features
     most = max(min(num_train - 1, MAX_NEIGHBOURS, smallest_fold), 1)
     return np.array(candidates.whole_powers(most, NUM_VALUES))
@@ -102,14 +104,14 @@ def positives(
         query_MD: Examples.
         x_ND: Training rows.
         y_N: Their labels in {0, 1}.
-        weight_N: 0 for rows that are no neighbours of anything.
-        count_H: Numbers of neighbours, at most as many as there are rows of weight 1.
+        weight_N: 0 for rows that are never neighbours.
+        count_H: Numbers of neighbours, at most the number of rows of weight 1.
     """
     key_MN, digits = _keys(query_MD, x_ND, weight_N)
     pos_N = (y_N > 0) & (weight_N > 0)
 
     def counted(count):
-        # The smallest key at or below which `count` keys lie: halve the span until nothing is left.
+        # Bisects for the smallest key at or below which there are `count` keys.
         def halve(_, bounds):
             low_M, high_M = bounds
             middle_M = (low_M + high_M) // 2
@@ -125,18 +127,18 @@ def positives(
 
 
 def _keys(query_MD, x_ND, weight_N):
-    """Whole numbers [M, N] in the order of distance, then of training, and the bits of their span."""
-    # The example's own squared norm would only make the numbers larger: it ranks nothing.
+    """Integers [M, N], ordered by distance, then by training order; and how many bits they take."""
+    # The query's own squared norm is left out: it changes no order and would only make numbers larger.
     norm_N = jnp.sum(x_ND * x_ND, axis=1)
     away_MN = norm_N[None, :] - 2 * (query_MD @ x_ND.T)
     longest = jnp.sqrt(jnp.max(norm_N))
     size_M = longest**2 + 2 * longest * jnp.sqrt(jnp.sum(query_MD * query_MD, axis=1))
-    # The power of two above it by its bits, no logarithm, so that scaling to the grid is exact.
+    # The next power of two, from the bits and not by a logarithm, so that scaling to the grid is exact.
     power_M = jnp.frexp(jnp.where(size_M > 0, size_M, 0.5))[1]
     whole = jnp.int64 if x_ND.dtype == jnp.float64 else jnp.int32
     order_bits = max(x_ND.shape[0] - 1, 1).bit_length()
-    # Two more than distance and order need: a sign, and rounding past the power. Very many rows
-    # leave the distances of an int32 fewer.
+    # Two bits more than distance and order need: the sign, and rounding up past the power of two. In an
+    # int32, very many rows leave fewer bits for distances.
     digits = min(DIGITS[x_ND.dtype.name] + order_bits + 2, jnp.iinfo(whole).bits - 1)
     grid_M = jnp.ldexp(jnp.ones_like(size_M), digits - order_bits - 2 - power_M)
     order_N = jnp.arange(x_ND.shape[0], dtype=whole)
@@ -150,10 +152,10 @@ def _prepare(x_ND, weight_N, seed) -> _Rows:
 
 
 def _log_odds(pos, count):
-    """Of `pos` positives among `count` neighbours.
+    """Log-odds of `pos` positives among `count` neighbours.
 
-    Logarithms are looked up, one for each whole number: those of vectors and of what is left behind
-    the last whole vector may round apart, and would break ties by the place of a row.
+    Logarithms are looked up in a table of integers: computed per row, they may round differently in SIMD
+    vectors and in the remainder after the last full one, and so break ties by a row's position.
     """
     least = LEAST * jnp.maximum(count, 1)
     log_S = jnp.log(jnp.maximum(jnp.arange(MAX_NEIGHBOURS + 1, dtype=pos.dtype), least))
@@ -162,9 +164,9 @@ def _log_odds(pos, count):
 
 
 def _path(prepared: _Rows, y_N, weight_N, value_H):
-    """Scores of the rows that this fold leaves out; 0 for the others, which nothing reads."""
+    """Scores of the rows that this fold leaves out; 0 for the others, whose scores are never read."""
     left_out_N = (prepared.weight_N > 0) & (weight_N == 0)
-    row_N = jnp.argsort(~left_out_N)  # stable: those that are left out come first
+    row_N = jnp.argsort(~left_out_N)  # stable; rows that are left out come first
     count_H = jnp.minimum(value_H, jnp.sum(weight_N))
 
     def scored(row_B):

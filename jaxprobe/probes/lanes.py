@@ -59,7 +59,7 @@ def make_lane(
 
 
 def _test_rows(tests: Sequence[base.TestSet]) -> dict[str, np.ndarray]:
-    """Fields of a lane: the rows of all test sets, one set behind the other."""
+    """Fields of a lane: the rows of all test sets, concatenated."""
     sizes = [len(test.row_M) for test in tests]
     padded_M = -(-max(sum(sizes), 1) // TEST_BUCKET) * TEST_BUCKET
     group_M = [
@@ -71,7 +71,7 @@ def _test_rows(tests: Sequence[base.TestSet]) -> dict[str, np.ndarray]:
         "test_M": _pad(np.concatenate([test.row_M for test in tests]), padded_M, np.int32),
         "y_test_M": _pad(np.concatenate([test.y_M for test in tests]), padded_M, np.float32),
         "weight_TM": np.stack([_pad(of_set_M, padded_M, np.float32) for of_set_M in of_set_TM]),
-        # Ranked, for a traced metric takes codes below the number of rows.
+        # Renumbered, because a traced metric needs codes below the number of rows.
         "group_M": _pad(metrics.group_codes(np.concatenate(group_M)), padded_M, np.int32),
     }
 
@@ -121,10 +121,10 @@ def _shape(lane: Lane) -> _Shape:
 def num_lanes(
     shape: _Shape, features: tuple[int, int], memory_gib: float, mesh: Mesh | None
 ) -> int:
-    """Lanes of a program: one a device on CPUs, else what the budget holds.
+    """Number of lanes in a program: one per device on CPUs, else as many as fit the budget.
 
     Raises:
-        ValueError: Not even one fits.
+        ValueError: The budget is too small for one lane.
     """
     devices = 1 if mesh is None else mesh.size
     needed = _lane_gib(shape, features)
@@ -142,9 +142,9 @@ def num_lanes(
 def calls_of(
     lanes: Sequence[Lane], features: tuple[int, int], memory_gib: float, mesh: Mesh | None
 ) -> list[list[list[int]]]:
-    """For every program its calls, each a list of lane numbers; what takes longest comes first.
+    """For every program its calls, each a list of lane numbers; the longest-running come first.
 
-    The last call of a program is filled up with repeats, so that one program serves all.
+    The last call of a program is filled up with repeated lanes, so that all its calls have one shape.
     """
     size_L = [np.sum(lane.weight_N > 0) * (lane.count or features[1]) for lane in lanes]
     groups: dict[_Shape, list[int]] = {}
@@ -159,7 +159,7 @@ def calls_of(
 
 
 def num_threads(lanes: Sequence[Lane], features: tuple[int, int], memory_gib: float) -> int:
-    """Calls at once on a CPU, whose cores one lane's small arrays leave idle: as many as fit the budget."""
+    """Concurrent calls on a CPU, where one lane's small arrays leave cores idle: as many as fit the budget."""
     if jax.default_backend() != "cpu":
         return 1
     needed = max(_lane_gib(_shape(lane), features) for lane in lanes)
@@ -167,7 +167,7 @@ def num_threads(lanes: Sequence[Lane], features: tuple[int, int], memory_gib: fl
 
 
 def num_cpus() -> int:
-    """Processors that this process may use: a container or a scheduler may leave it fewer than there are."""
+    """Processors that this process may use: a container or a scheduler may allow it fewer than there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -46,4 +46,4 @@ def _pairs(x_ND, y_N, weight_N):
     return jnp.where(paired_P[:, None], x_ND[first_P] - x_ND[second_P], 0)
 
 
-PROBE = closed_form.make(direction)._replace(weighted=False)  # it pairs rows, one with one
+PROBE = closed_form.make(direction)._replace(weighted=False)  # it pairs rows one to one

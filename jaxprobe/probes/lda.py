@@ -4,9 +4,9 @@
     log-odds(x) = w'(x - (mean over positives + mean over negatives) / 2) + log(positives / negatives)
     S = (1 - t) W + t tr(W) / D * I,   W = within-class covariance, pooled
 
-t is Ledoit and Wolf's: the share at which S is expected to be nearest to the true covariance. Features
-are standardised on all training rows. All of this is blind to rotation, so the rows are replaced by the
-factor of their Gram matrix (`gram`), and what is solved has min(N, D) unknowns.
+t is Ledoit and Wolf's: the share at which S is expected to be closest to the true covariance. Features are
+standardised on all training rows. All of this is invariant to rotation, so the rows are replaced by the factor
+of their Gram matrix (`gram`), and the linear system has min(N, D) unknowns.
 
 References:
     Fisher, The Use of Multiple Measurements in Taxonomic Problems, 1936.
@@ -22,8 +22,8 @@ from jaxprobe.probes import closed_form, gram, probe, scaling
 from jaxprobe.probes.linear_model import LinearModel
 from jaxprobe.probes.probe import Array
 
-# Standardised features have variance 1. Variance within classes below the first is rounding (two rows, or
-# each class one point): 1 stands for it. No eigenvalue is below the second.
+# Standardised features have variance 1. A within-class variance below the first is rounding (two rows, or
+# each class a single point) and replaced by 1. Eigenvalues are raised to at least the second.
 LEAST_VARIANCE = 1e-6
 LEAST_EIGENVALUE = {"float32": 1e-5, "float64": 1e-10}
 
@@ -47,8 +47,8 @@ def ledoit_wolf(r_NK: Array, weight_N: Array, num_features: Array | int) -> Cova
 
     Args:
         r_NK: Residuals of zero mean, in any coordinates that keep inner products; 0 where weight is.
-        weight_N: Non-negative weights, each as so many equal rows.
-        num_features: Of the space that they live in; K may be less where all else is zero.
+        weight_N: Non-negative weights; weight w counts as w equal rows.
+        num_features: Dimensions of the feature space; K may be smaller where the others are zero.
     """
     total = probe.total_weight(weight_N)
     weighted_NK = r_NK * jnp.sqrt(weight_N)[:, None]
@@ -65,9 +65,7 @@ def ledoit_wolf(r_NK: Array, weight_N: Array, num_features: Array | int) -> Cova
 
 class _Prepared(NamedTuple):
     reduced: gram.Reduced
-    num_features: (
-        jax.Array
-    )  # those that vary: constant ones, and columns of padding, count for nothing
+    num_features: jax.Array  # features that vary: constant ones and columns of padding do not count
 
 
 def _prepare(x_ND, weight_N, seed) -> _Prepared:

@@ -1,4 +1,4 @@
-"""A linear model of features: what most methods end with."""
+"""A linear model of features: the result of most methods."""
 
 import dataclasses
 
@@ -27,11 +27,11 @@ class LinearModel:
         return x_MD.astype(coef_D.dtype) @ coef_D + jnp.asarray(self.intercept)
 
     def after_scaling(self, mean_D: Array, scale_D: Array) -> "LinearModel":
-        """The model of features from which this one's were made, as `(x - mean) / scale`."""
+        """The model of raw features x, where this one reads `(x - mean) / scale`."""
         coef_D = self.coef_D / scale_D
         return LinearModel(coef_D=coef_D, intercept=self.intercept - mean_D @ coef_D)
 
     def trimmed(self, num_rows: int, num_columns: int) -> "LinearModel":
-        """Without the padding of features."""
+        """The model without the padding of features."""
         del num_rows
         return dataclasses.replace(self, coef_D=self.coef_D[:num_columns])

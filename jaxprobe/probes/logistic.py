@@ -3,8 +3,8 @@
     minimise over w, b:   1/2 w'w + C * sum_n weight_n log(1 + exp(-s_n (w'z_n + b))),   s = 2y - 1
 
 Damped Newton, each C started from the last two solutions. A factor of the Hessian serves as
-preconditioner for as many steps as it is good for. The problem is invariant to rotating the features
-and, b being unpenalised, to moving them; `gram` uses both.
+preconditioner for as many steps as it helps. The problem is invariant to rotating the features and,
+because b is not penalised, to translating them; `gram` uses both.
 
 References:
     Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
@@ -51,7 +51,7 @@ def fit_path(z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -> Fit:
         z_NK: Features.
         y_N: Labels in {0, 1}.
         weight_N: Non-negative example weights; 0 leaves an example out.
-        c_R: Strengths, rising, best at equal ratios.
+        c_R: Strengths, increasing, ideally in equal ratios.
     """
     return c_path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
@@ -162,7 +162,7 @@ def _finish(prepared: gram.Reduced, fit: Fit) -> LinearModel:
     return gram.lift(prepared, fit.coef_K, fit.intercept)
 
 
-# The paper's: features as they are.
+# As in the paper, features are not scaled.
 PROBE = probe.Probe(
     prepare=_prepare,
     path=_path,

@@ -3,9 +3,9 @@
     minimise over w, b:   |w|_1 + C * sum_n weight_n log(1 + exp(-s_n (w'z_n + b))),   s = 2y - 1
 
 Proximal Newton: each step minimises a quadratic model of the loss plus the exact penalty, over the
-few weights that may move. The model is minimised by projected Newton on orthants: a weight moves
-while it stays on its side of zero, stops at zero where it would cross, and leaves zero only where
-the model pulls harder than the penalty holds. Each C starts from the last two solutions.
+few weights that may move. The model is minimised by projected Newton on orthants: a weight keeps its
+sign, stops at zero where it would cross it, and leaves zero only where the model's gradient exceeds
+the penalty's. Each C starts from the last two solutions.
 
 References:
     Bertsekas, Projected Newton Methods for Optimization Problems with Simple Constraints, 1982.
@@ -26,8 +26,9 @@ from jaxprobe.probes.probe import Array
 MAX_STEPS = 60
 MAX_MODEL_STEPS = 60
 MODEL_TOLERANCE = 0.1
-# Sizes of working sets, and the pull (in units of the penalty's) from which a zero may move. After a
-# change of C many pull that will not be needed: a working set may outgrow the weights by so much only.
+# Sizes of working sets, and the gradient (in units of the penalty's) from which a zero weight may move.
+# After a change of C many zeros exceed it that will stay zero, so `MAY_GROW` and `MAY_ENTER` limit how much
+# larger than the set of nonzero weights a working set may be.
 WORKING_SETS = (64, 192, 288)
 MAY_MOVE = 0.8
 MAY_GROW, MAY_ENTER = 1.25, 64
@@ -37,10 +38,10 @@ MAX_ROUNDS = 20
 # than latents) Newton's direction is nearly a ray; damping bends it back until a step helps.
 LEAST_DAMPING = 1e-6
 MOST_DAMPING = 1e3
-# The nearest orthant walls can stand at a tiny share of a step.
+# The nearest boundary of the orthant can be at a tiny fraction of a step.
 MODEL_STEPS = tuple(0.4**i for i in range(16))
-# Weights nearer to zero than this share of the largest, and pushed towards it, are not left to
-# Newton's direction: it couples them to the others and could bend the projected path uphill.
+# Weights smaller than this share of the largest and pushed towards zero are not left to Newton's
+# direction: it couples them to the others and could make the projected path go uphill.
 NEAR_ZERO = 1e-3
 
 
@@ -57,20 +58,20 @@ def fit(
         start: A fit to start from.
 
     Returns:
-        The fit. `residual` estimates the relative distance of the objective to its minimum: what
-        the last quadratic model (with the L1 term exact) had to gain, or convexity's bound.
+        The fit. `residual` estimates the relative distance of the objective to its minimum: the gain
+        that the last quadratic model (with the exact L1 term) predicts, or the bound by convexity.
     """
     return c_path.fit_from(SOLVER, z_NK, y_N, weight_N, c, start)
 
 
 def fit_path(z_NK: Array, y_N: Array, weight_N: Array, c_R: Array) -> Fit:
-    """Fits a probe for every strength, each warm from the last; fields gain a leading axis R.
+    """Fits a probe for every strength, each started from the last; fields gain a leading axis R.
 
     Args:
         z_NK: Features.
         y_N: Labels in {0, 1}.
         weight_N: Non-negative example weights; 0 leaves an example out.
-        c_R: Strengths, rising.
+        c_R: Strengths, increasing.
     """
     return c_path.walk(SOLVER, z_NK, y_N, weight_N, c_R)
 
@@ -127,12 +128,12 @@ def _minimise(z_NK, y_N, weight_N, c, v_K, barred_K, tolerance) -> tuple[Fit, Ar
 
 
 def _nothing(num_weights: int):
-    """Who was barred last: nobody."""
+    """Weights barred by the last fit: none."""
     return jnp.zeros(num_weights, bool)
 
 
 def _foresee(z_NK, y_N, weight_N, c, v_K, move_K):
-    """The best of some shares of the last move; weights keep their side of zero, and zeros stay."""
+    """The best of several fractions of the last move; weights keep their sign, and zeros stay."""
     penalty_K = jnp.ones_like(v_K).at[-1].set(0)
     share_T = jnp.asarray(c_path.FORESIGHT, v_K.dtype)
     start_TK = v_K[None, :] + share_T[:, None] * move_K[None, :]
@@ -146,11 +147,11 @@ SOLVER = c_path.Solver(_minimise, _nothing, _foresee)
 
 
 def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, barred_K, target):
-    """Minimiser and gap of the quadratic model over the weights that may move, and who was barred last.
+    """Minimiser and gap of the quadratic model over the weights that may move, and the last barred ones.
 
-    Most weights are zero and stay so. The model is built over a working set: all that are not
-    zero or that the loss pulls nearly hard enough, padded to one of a few sizes. A weight that is
-    left out wrongly is pulled in at the next step, whose gradient sees all.
+    Most weights are zero and stay zero. The model is built over a working set: all weights that are
+    nonzero or have nearly a large enough gradient, padded to one of a few sizes. A weight that is left
+    out wrongly enters at the next step, whose gradient is over all weights.
     """
     pull_K = jnp.where((v_K != 0) | (penalty_K == 0), jnp.inf, jnp.abs(gradient_K))
     sizes = _working_sets(*z_NK.shape)
@@ -162,7 +163,7 @@ def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, barred_K, targ
         hessian_AA = newton.hessian(z_NK[:, index_A], curvature_N)
         part = (gradient_K[index_A], v_K[index_A], penalty_K[index_A], barred_K[index_A])
         u_A, gap, barred_A = _minimise_model(hessian_AA, *part, target)
-        # A model that does not see a violated condition certifies nothing.
+        # A working set that leaves out a violated condition certifies nothing.
         left_out = jnp.max(pull_K.at[index_A].set(0))
         gap = jnp.where(left_out > MAY_STAY, jnp.inf, gap)
         return v_K.at[index_A].set(u_A), gap, barred_K.at[index_A].set(barred_A)
@@ -175,7 +176,7 @@ def _model_minimum(z_NK, curvature_N, gradient_K, v_K, penalty_K, barred_K, targ
 
 
 def _working_sets(num_rows: int, num_weights: int) -> list[int]:
-    """Sizes to choose from; one where examples are so few that a generic solution is tiny."""
+    """Sizes to choose from; only one where examples are so few that solutions have few weights."""
     if num_rows <= 16:
         return [min(num_weights, 64)]
     return [size for size in WORKING_SETS if 1.5 * size < num_weights] + [num_weights]
@@ -193,13 +194,13 @@ class _ModelState(NamedTuple):
 def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
     """Minimises `g'(u - v) + (u - v)'H(u - v)/2 + |u|_1` by projected Newton on orthants.
 
-    Zeros that Newton's direction pushed out of their orthant are barred from the next steps, which
-    would find the same at a factor a round, until the others have settled. Stops where a step that
-    bars none promises a small share of what was gained, or of `target`.
+    Zeros that Newton's direction pushed out of their orthant are barred from the next steps until the
+    others have settled; those steps would push them out again, at the cost of a factorisation each.
+    Stops where a step that bars none predicts a small share of what was gained, or of `target`.
 
     Returns:
-        The minimiser; an estimate of how far the model's value at v lies above its minimum: what
-        was gained and what the next step would still promise; and who was barred last.
+        The minimiser; an estimate of how far the model's value at v is above its minimum, which is what
+        was gained plus what the next step predicts; and the weights barred last.
     """
 
     def value(u_K):
@@ -253,7 +254,7 @@ def _minimise_model(hessian_KK, gradient_K, v_K, penalty_K, barred_K, target):
 
 
 def _sinking(u_K, sign_K, slope_K, penalty_K):
-    """Weights nearer to zero than `NEAR_ZERO` of the largest, and pushed towards it."""
+    """Weights smaller than `NEAR_ZERO` times the largest, and pushed towards zero."""
     near = NEAR_ZERO * jnp.max(jnp.abs(u_K) * penalty_K)
     return (jnp.abs(u_K) <= near) & (slope_K * sign_K > 0) & (penalty_K > 0)
 
@@ -269,10 +270,10 @@ def _trials(u_K, d_K, sign_K, penalty_K):
 def _inward(solve, free_K, at_zero_K, sign_K):
     """Newton's direction without the weights at zero that it would push out of their orthant.
 
-    Left in, the projection would stop them, and the others would move as if they had moved.
+    If they were kept, the projection would stop them, while the others moved as if they had moved.
 
     Returns:
-        Which weights are left, and the direction.
+        Which weights remain, and the direction.
     """
 
     def outward(d_K):
@@ -328,7 +329,7 @@ def _finish(z_NK, fit: Fit) -> LinearModel:
     return LinearModel(coef_D=fit.coef_K, intercept=fit.intercept)
 
 
-# Centred, which changes no solution but lets the solver see curvature, not offsets.
+# Centring changes no solution, but improves the conditioning of the Hessian.
 PROBE = scaling.centred(
     logistic.PROBE._replace(prepare=_prepare, path=_path, fit=_fit, finish=_finish)
 )

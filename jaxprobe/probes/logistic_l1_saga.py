@@ -2,9 +2,9 @@
 
     minimise over w, b:   |w|_1 + C * sum_n log(1 + exp(-s_n (w'x_n + b))),   s = 2y - 1
 
-On raw latents saga stops far from the optimum, and stopping early regularises, so this answers other
-than `logistic_l1`, which goes to the optimum. It is here to reproduce published behaviour, to the order
-of calls: C from 1e5 down, the first best by probabilities' validation AUROC, a refit on shuffled rows.
+On raw latents saga stops far from the optimum, and stopping early regularises, so its answers differ from those
+of `logistic_l1`, which goes to the optimum. It is here to reproduce published behaviour, including the order of
+calls: C from 1e5 down, the first best by the validation AUROC of probabilities, a refit on shuffled rows.
 
 References:
     Defazio, Bach and Lacoste-Julien, SAGA, arXiv 1407.0202.
@@ -32,11 +32,11 @@ def fit(x_ND: np.ndarray, split: base.Split, seed: int) -> base.Prediction:
     Args:
         x_ND: Features whose rows the split numbers; saga works in float32.
         split: Rows, labels, weights and folds.
-        seed: Of saga's order of rows and of the shuffle.
+        seed: Seed of saga's order of rows and of the shuffle.
 
     Returns:
-        A prediction. `converged` is False where some fit took all its epochs; `residual` bounds the
-        last fit's relative distance to its minimum, by convexity.
+        A prediction. `converged` is False where any fit took all its epochs; `residual` is an upper bound,
+        by convexity, on the last fit's relative distance to its minimum.
 
     Raises:
         ValueError: scikit-learn is not installed.
@@ -48,7 +48,7 @@ def fit(x_ND: np.ndarray, split: base.Split, seed: int) -> base.Prediction:
 
     def fitted(c, rows):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it stopped early is in `converged`
+            warnings.simplefilter("ignore")  # `converged` says where it stopped early
             weight_N = host_probe.weights(split, rows)
             model = make(c).fit(train_ND[rows], y_N[rows], sample_weight=weight_N)
         epochs.append(int(np.max(model.n_iter_)))
@@ -88,7 +88,7 @@ def _log_odds(model, x_MD: np.ndarray) -> np.ndarray:
 
 
 def _bound(model, x_ND, y_N, c: float, weight_N=None) -> float:
-    """How far the objective can be above its minimum, relatively: at most 1.
+    """Upper bound on how far the objective is above its minimum, as a share of it: at most 1.
 
     A subgradient g bounds the gap by `max|g| (|w|_1 + |w*|_1)`, and both norms by the objective.
     """
@@ -97,13 +97,13 @@ def _bound(model, x_ND, y_N, c: float, weight_N=None) -> float:
     error_N = 1 / (1 + np.exp(-np.clip(logit_N, -700, 700))) - y_N
     error_N = error_N if weight_N is None else error_N * weight_N
     slope_D = c * error_N @ x_ND.astype(np.float64)
-    # The shortest subgradient: at zero the penalty holds a pull of up to 1.
+    # The shortest subgradient: at zero the penalty offsets a gradient of up to 1.
     slope_D = np.where(w_D == 0, np.maximum(np.abs(slope_D) - 1, 0), slope_D + np.sign(w_D))
     return float(min(2 * max(np.max(np.abs(slope_D)), c * abs(np.sum(error_N))), 1))
 
 
 def _maker(seed: int):
-    """The function of C that makes the estimator, whatever scikit-learn calls an L1 penalty."""
+    """A function of C that makes the estimator, in the installed scikit-learn's terms for an L1 penalty."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:

@@ -1,8 +1,8 @@
 """The linear algebra that the logistic probes share: losses, Hessian factors, Newton directions.
 
 A probe's problem is small and dense. Logits, gradients and objectives are in the data's own precision
-(float64 on CPUs); the Hessian's factor and what is solved with it are in float32, which is half the
-work and costs digits of a step's direction only, never of the optimum that is reached.
+(float64 on CPUs); the Hessian's factor and the systems solved with it are in float32, which is half the
+work and costs precision only in a step's direction, never in the optimum that is reached.
 """
 
 import functools
@@ -16,19 +16,19 @@ from jaxprobe.probes.probe import Array
 
 # Relative to a Hessian scaled to unit diagonal; keeps a float32 Cholesky of a singular one finite.
 JITTER = 3e-6
-# A direction off by this relative residual still gains two digits of the objective a step.
+# With this relative residual, a step still gains two digits of the objective.
 CG_TOLERANCE = 0.1
 CG_STEPS = 20
-# From this many steps of conjugate gradients on, a fresh factor is cheaper.
+# Beyond this many steps of conjugate gradients, a new factor is cheaper.
 STALE_STEPS = 6
 # Step sizes are tried four at a time until one helps; logits are linear in the step, so each costs a
-# pass over N. From a start with a saturated example on the wrong side only a tiny share helps.
+# pass over N. From a start with a saturated example on the wrong side, only a tiny step helps.
 STEPS = (1.0, 0.5, 0.25, 0.125)
 STEP_ROUNDS = 8
 
 
 class Slope(NamedTuple):
-    """Derivatives of the logistic loss in the logits: residuals p - y and curvatures p (1 - p)."""
+    """Derivatives of the logistic loss by the logits: residuals p - y and curvatures p (1 - p)."""
 
     residual_N: Array
     curvature_N: Array
@@ -37,8 +37,8 @@ class Slope(NamedTuple):
 class Factor(NamedTuple):
     """Cholesky factor `upper' upper` of a Hessian scaled to unit diagonal, and each side's scale.
 
-    Upper, because its rows are then the lower factor's columns, which is how LAPACK wants it: kept the
-    other way, every solve would copy it first, and take two to four times as long.
+    Upper, because its rows are then the lower factor's columns, the layout that LAPACK needs: a lower factor
+    would be copied before every solve, which would take two to four times as long.
     """
 
     upper_KK: Array
@@ -59,8 +59,8 @@ def logistic_loss(logit_N: Array, y_N: Array, weight_N: Array) -> Array:
 
 
 def slope(logit_N: Array, y_N: Array, weight_N: Array) -> Slope:
-    """First two derivatives of `logistic_loss` in each logit."""
-    # p - y and p(1 - p) from the smaller tail, so that neither rounds to zero early.
+    """First two derivatives of `logistic_loss` by each logit."""
+    # p - y and p(1 - p) are computed from the smaller tail, so that neither rounds to zero early.
     sign_N = 2 * y_N - 1
     tail_N = jax.nn.sigmoid(-sign_N * logit_N)
     return Slope(-weight_N * sign_N * tail_N, weight_N * tail_N * jax.nn.sigmoid(sign_N * logit_N))
@@ -74,7 +74,7 @@ def hessian(z_NK: Array, curvature_N: Array) -> Array:
 
 
 def no_factor(num_weights: int) -> Factor:
-    """Room for a factor, before there is one."""
+    """A placeholder for a factor, before the first one is computed."""
     blank_KK = jnp.zeros((num_weights, num_weights), jnp.float32)
     return Factor(blank_KK, blank_KK[0])
 
@@ -113,12 +113,12 @@ def direction(
         curvature_N: Curvature of each example's loss.
         ridge_K: Curvature of the penalty.
         gradient_K: In the data's precision.
-        factor: Of this Hessian or of one nearby: the preconditioner.
+        factor: The preconditioner: a factor of this Hessian or of one nearby.
 
     Returns:
-        The direction in the gradient's precision, and the steps that it took.
+        The direction in the gradient's precision, and the number of steps taken.
     """
-    # Gradients late on a path are tiny: float32 sees them at their own scale.
+    # Gradients late on a path are tiny, so they are scaled before they become float32.
     size = jnp.max(jnp.abs(gradient_K))
     size = jnp.where(size > 0, size, 1)
     right_K = (-gradient_K / size).astype(jnp.float32)

@@ -2,8 +2,8 @@
 
 Features are standardised and the components found on all training rows, validation rows among them, as
 published. Of the two Gram matrices (rows, features) the smaller is decomposed: they share a spectrum.
-The first h components are the first columns of one matrix, so every h is the same problem with the other
-columns zero, and each starts from the solution of the one before.
+The first h components are the first columns of one matrix, so every h is the same problem with the remaining
+columns zero, and each fit starts from the previous solution.
 
 References:
     Kantamneni et al., Are Sparse Autoencoders Useful?, arXiv 2502.16681.
@@ -23,8 +23,8 @@ from jaxprobe.probes.probe import Array
 MAX_COMPONENTS = 100
 NUM_VALUES = 10
 C = 1.0
-# Sides of Gram matrices from which float32 comes first, vectors that it finds beyond those kept, and the
-# ratio of eigenvalues from which its errors are felt.
+# The size of Gram matrices from which they are decomposed in float32 first, how many more vectors than are
+# kept that finds, and the ratio of eigenvalues from which its errors matter.
 LARGE, SPARE, STEEP = 256, 28, 1e3
 
 
@@ -32,7 +32,7 @@ class Components(NamedTuple):
     """Training rows in the basis of their principal components.
 
     Attributes:
-        z_NK: Rows by components, the widest first; 0 in rows of weight 0.
+        z_NK: Rows by components, the largest variance first; 0 in rows of weight 0.
         vector_DK: Unit vectors; 0 where there is no variance left.
     """
 
@@ -52,7 +52,7 @@ def components(x_ND: Array, weight_N: Array) -> Components:
     by_rows = num_rows <= d_model
     weighted_ND = x_ND * jnp.sqrt(weight_N)[:, None]
     value_K, vector_AK = _leading(weighted_ND.T if by_rows else weighted_ND, kept)
-    # What squaring left of the smallest is rounding; their directions would be noise.
+    # After squaring, the smallest eigenvalues are rounding errors; their directions would be noise.
     least = value_K[0] * vector_AK.shape[0] * jnp.finfo(value_K.dtype).eps
     real_K = (value_K > least) & (value_K > 0)
     length_K = jnp.sqrt(jnp.where(real_K, value_K, 1))
@@ -64,9 +64,10 @@ def components(x_ND: Array, weight_N: Array) -> Components:
 def _leading(a_BA, kept: int):
     """The `kept` largest eigenvalues of `a'a` and their unit vectors [A, kept].
 
-    In float64 a large matrix is decomposed in float32, whose leading vectors, with some to spare,
-    float64 turns into each other. That squares the error of the values. Where they span so much that
-    the smallest would feel it, a step of the power method comes before another turn.
+    In float64 a large matrix is first decomposed in float32; a Rayleigh-Ritz step in float64 then refines
+    the leading vectors, and some spare ones, within their span. That squares the error of the values. Where
+    they span so many orders that the smallest would suffer, a step of the power method and another
+    Rayleigh-Ritz step follow. Axes: B and A are the rows and columns of `a`, S the vectors.
     """
     if a_BA.dtype != jnp.float64 or a_BA.shape[1] < LARGE:
         value_A, vector_AA = jnp.linalg.eigh(a_BA.T @ a_BA)

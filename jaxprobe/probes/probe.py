@@ -1,8 +1,8 @@
 """What a probe is: pure functions of one split's padded arrays, and what many of them share.
 
-A probe fits every candidate value of its hyperparameter in every fold, the mean validation AUROC chooses
-one, a refit on all training rows is tested. `running.run` does that for any probe; a probe's file says only
-how its candidates are fitted and scored.
+A probe fits every candidate value of its hyperparameter in every fold; the mean validation AUROC chooses one;
+a refit on all training rows is tested. `running.run` does that for any probe; a probe's module defines only how
+its candidates are fitted and scored.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROWS_AT_ONCE = 256  # of those that are tested
+ROWS_AT_ONCE = 256  # test rows scored at once
 
-Array = jax.Array | np.ndarray  # axes are in a name's last letters
+Array = jax.Array | np.ndarray  # a variable's last letters name its axes
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """How near a fit is to its optimum; what `Probe.path` and `Probe.fit` return has these two fields.
+    """How close a fit is to its optimum; the results of `Probe.path` and `Probe.fit` have these fields.
 
     Attributes:
         residual: Estimated relative distance to the optimum; 0 where a fit is exact.
-        converged: Whether that is near enough.
+        converged: Whether that is close enough.
     """
 
     residual: Array
@@ -58,35 +58,35 @@ class Model(Protocol):
         ...
 
     def trimmed(self, num_rows: int, num_columns: int) -> "Model":
-        """Without the padding of training rows and of features; on the host."""
+        """The model without the padding of training rows and of features; runs on the host."""
         ...
 
 
 class Prepare(Protocol):
-    """What all folds share."""
+    """Computes what all folds share."""
 
     def __call__(self, x_ND: Array, weight_N: Array, seed: Array, /) -> Any:
-        """From all training rows, validation rows among them; weight 0 marks padding. A pytree."""
+        """Returns a pytree made from all training rows, validation rows included; weight 0 marks padding."""
         ...
 
 
 class Path(Protocol):
-    """All candidates of one fold."""
+    """Fits all candidates of one fold."""
 
     def __call__(
         self, prepared: Any, y_N: Array, weight_N: Array, value_H: Array, /
     ) -> tuple[Certified, Array]:
-        """Fits one candidate per value on rows of some weight.
+        """Fits one candidate per value on the rows of positive weight.
 
         Returns:
-            The fits, with a leading axis H, and score_HN: how each candidate scores all N rows (those
-            that it was fitted on need no right score).
+            The fits, with a leading axis H, and score_HN: each candidate's scores of all N rows (scores of
+            rows that it was fitted on may be arbitrary).
         """
         ...
 
 
 class Fit(Protocol):
-    """The fit at the chosen value."""
+    """Fits at the chosen value."""
 
     def __call__(
         self,
@@ -97,12 +97,12 @@ class Fit(Protocol):
         models_FH: Any,
         /,
     ) -> Certified:
-        """Fits on all training rows; `models_FH` are all folds' fits, to start from."""
+        """Fits on all training rows; `models_FH` are the fits of all folds, as starting points."""
         ...
 
 
 class Finish(Protocol):
-    """From a fit to what scores raw features."""
+    """Turns a fit into a model that scores raw features."""
 
     def __call__(self, prepared: Any, fit: Any, /) -> Model:
         """The model of a fit."""
@@ -113,23 +113,23 @@ class Values(Protocol):
     """Candidates of the hyperparameter."""
 
     def __call__(self, num_train: int, num_features: int, smallest_fold: int) -> np.ndarray:
-        """Rising numbers, on the host; `smallest_fold` is the fewest rows that a fold trains on."""
+        """Increasing numbers, on the host; `smallest_fold` is the fewest rows that a fold trains on."""
         ...
 
 
 class Default(Protocol):
-    """The hyperparameter where nothing validates."""
+    """The hyperparameter where there are no folds."""
 
     def __call__(self, num_train: int, num_features: int) -> float:
-        """On the host."""
+        """The value; runs on the host."""
         ...
 
 
 class LogOdds(Protocol):
-    """Scores that only rank, as log-odds."""
+    """Turns scores that only rank into log-odds."""
 
     def __call__(self, score_N: Array, y_N: Array, weight_N: Array, /) -> Array:
-        """By the rows that the candidate was fitted on, those of some weight; keeps the order."""
+        """Calibrates on the rows that the candidate was fitted on (weight above 0); keeps the order."""
         ...
 
 
@@ -139,8 +139,8 @@ class Probe(NamedTuple):
     Attributes:
         prepare, path, fit, finish, values, default: See the protocols.
         larger_wins: Whether ties go to the larger candidate, not to the smaller.
-        log_odds: Where `path` only ranks; None where its scores are log-odds already.
-        weighted: Whether weights of training rows beside 0 and 1 have a meaning for it.
+        log_odds: For a `path` whose scores only rank; None where its scores are log-odds already.
+        weighted: Whether it takes weights of training rows other than 0 and 1.
     """
 
     prepare: Prepare
@@ -155,18 +155,18 @@ class Probe(NamedTuple):
 
     @property
     def on_host(self) -> bool:
-        """Whether a library fits it there: it does not."""
+        """Whether a library fits it on the host: false."""
         return False
 
 
 def total_weight(weight_N: Array) -> jax.Array:
-    """The sum of weights to divide by: 1 where all are 0, of rows that only pad or a class that is absent."""
+    """The sum of weights, to divide by: 1 where all are 0, as for padding or an absent class."""
     total = jnp.sum(weight_N)
     return jnp.where(total > 0, total, 1)
 
 
 def exact(shape: tuple[int, ...], dtype: Any) -> Certificate:
-    """A certificate of exact fits, or of what stands for itself."""
+    """A certificate of exact fits, or of methods without an optimum."""
     return Certificate(residual=jnp.zeros(shape, dtype), converged=jnp.ones(shape, bool))
 
 
@@ -183,12 +183,12 @@ def no_value(num_train: int, num_features: int) -> float:
 
 
 def map_rows(score: Callable, row_M: Array, count: Array | int, size: int = ROWS_AT_ONCE) -> Array:
-    """`score` of the rows of the first `count` row numbers, `size` at a time; what no call reaches is 0.
+    """`score` of the first `count` row numbers, `size` at a time; 0 for rows that no call reaches.
 
-    What it takes grows with `count`, not with how far the row numbers are padded.
+    The cost grows with `count`, not with the padding of the row numbers.
 
     Args:
-        score: `row_B -> score_B` or more axes behind, B = `size`.
+        score: `row_B -> score_B`, perhaps with further axes, B = `size`.
         row_M: Row numbers.
         count: How many of them are wanted; may be traced.
         size: Rows of a call.

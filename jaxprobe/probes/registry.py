@@ -35,5 +35,5 @@ PROBES: Mapping[str, Probe | HostProbe] = {
     "logistic_l1_saga": logistic_l1_saga.PROBE,
 }
 
-# The paper's five, in the order in which ties between arrows are broken.
+# The paper's five, in the order in which ties between them are broken.
 PAPER_BASELINES = ("logistic", "pca", "knn", "xgboost", "mlp")

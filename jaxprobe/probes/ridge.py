@@ -1,11 +1,11 @@
-"""Ridge regression on labels -1 and 1, all strengths from one eigendecomposition a fold.
+"""Ridge regression on labels -1 and 1, all strengths from one eigendecomposition per fold.
 
     minimise over w, b:   sum_n weight_n (t_n - w'x_n - b)^2 + a * m * |w|^2,   t = 2y - 1
 
-m is the mean squared distance of the training rows from their mean, so a means the same whatever the
-features' scale. With the centred rows Z and Z'Z = V diag(e) V', w = V (Z't rotated / (e + a m)) for
-every a. Features are as they are. The regression estimates 2p - 1, and to first order at p = 1/2 the
-log-odds are twice that: the score is 2 (w'x + b).
+m is the mean squared distance of the training rows from their mean, so a means the same whatever the features'
+scale. With the centred rows Z and Z'Z = V diag(e) V', w = V (V'Z't / (e + a m)) for every a. Features are not
+scaled. The regression estimates 2p - 1, and to first order at p = 1/2 the log-odds are twice that: the score is
+2 (w'x + b).
 
 References:
     Hoerl and Kennard, Ridge Regression, 1970.
@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jaxprobe.probes import candidates, closed_form, gram, probe
 from jaxprobe.probes.linear_model import LinearModel
 
-STRENGTHS = candidates.powers(10, -5, 5, 10)  # a, rising
+STRENGTHS = candidates.powers(10, -5, 5, 10)  # a, increasing
 DEFAULT_STRENGTH = 1.0
 
 
 class _Spectrum(NamedTuple):
-    """Centred training rows in the basis of their covariance: what is left is a division."""
+    """Centred training rows in the eigenbasis of their covariance, where ridge is a division."""
 
     vector_KK: jax.Array
     value_K: jax.Array
@@ -36,7 +36,7 @@ class _Spectrum(NamedTuple):
 
 def _spectrum(z_NK, y_N, weight_N) -> _Spectrum:
     total = probe.total_weight(weight_N)
-    root_N = jnp.sqrt(weight_N)  # a squared error's weight is its root, squared
+    root_N = jnp.sqrt(weight_N)  # weighting squared errors scales rows by the root of the weight
     mean_K = weight_N @ z_NK / total
     label_N = 2 * y_N - 1
     mean_label = weight_N @ label_N / total
@@ -50,7 +50,7 @@ def _spectrum(z_NK, y_N, weight_N) -> _Spectrum:
 def _weights(spectrum: _Spectrum, strength):
     """Weights and bias of the score at one strength."""
     penalised_K = spectrum.value_K + strength * spectrum.unit
-    # All rows equal: nothing to divide, and no moment either.
+    # Where all rows are equal, the divisor is 0, and so is the moment.
     scaled_K = spectrum.moment_K / jnp.where(penalised_K > 0, penalised_K, 1)
     coef_K = 2 * (spectrum.vector_KK @ scaled_K)
     return coef_K, 2 * spectrum.mean_label - spectrum.mean_K @ coef_K

@@ -26,15 +26,15 @@ class Lane:
         weight_N: Weights of training rows, 1 where the split has none; 0 for padding.
         valid_FN: 1 where a row validates in a fold.
         fold_F: 1 for real folds, 0 for padding.
-        test_M, y_test_M: Rows of all test sets, one set behind the other, and their labels.
-        weight_TM: Per test set, 1 for its rows; 0 for all others and for padding, which stands last.
+        test_M, y_test_M: Rows of all test sets, concatenated, and their labels.
+        weight_TM: Per test set, 1 for its rows; 0 for all others and for padding, which comes last.
         group_M: A group's code per test row, from 0; -1 for none.
         column_K: Columns of the feature matrix that the probe reads, best first; empty: all of them.
         count: How many of `column_K` are real.
         value_H: Candidate values of the hyperparameter; padding repeats the last.
         num_values: How many of them are real.
-        default: The value where there is nothing to validate with.
-        seed: Of the probe's own randomness.
+        default: The value where there are no folds.
+        seed: Seed of the probe's own randomness.
     """
 
     train_N: Array
@@ -55,7 +55,7 @@ class Lane:
 
 
 class Asked(NamedTuple):
-    """What a run gives back beside what it chose by; hashable, for a program is compiled for it.
+    """What a run returns besides its validation scores; hashable, because a program is compiled for it.
 
     Attributes:
         metrics: Names and metrics to evaluate on each test set.
@@ -70,15 +70,15 @@ class Asked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a lane.
+    """The result of a lane.
 
     Attributes:
         valid_auroc, best_value, converged, residual: As in `Scores`.
-        metric_T: Per metric, by its name, a number for each test set.
+        metric_T: Per metric, by name, a number for each test set.
         score_M: Log-odds of all test rows, and
         valid_score_FN: of training rows by each fold's model at the chosen value: as in
             `base.Prediction`. None where scores were not asked for.
-        model: What scored the test rows, of the columns that the lane reads; None where not asked for.
+        model: The model that scored the test rows, over the lane's columns; None where not asked for.
     """
 
     valid_auroc: Array
@@ -105,7 +105,7 @@ def run(
         x_MD: Features of all rows, in any precision; widened only where they are read.
         lane: The split.
         asked: What to evaluate, and what to return.
-        map_folds: `(function, folds) -> results`: `jax.lax.map`, or a vmap of it.
+        map_folds: `(function, folds) -> results`: `jax.lax.map`, or `jax.vmap` applied to them.
         dtype: Precision of the arithmetic.
     """
     lane = _widened(lane, dtype)
@@ -148,7 +148,7 @@ def run(
 
 
 def _widened(lane: Lane, dtype: str) -> Lane:
-    """The lane with its real numbers in the precision of the arithmetic."""
+    """The lane with its floating-point numbers in the precision of the arithmetic."""
     real = ("y_N", "weight_N", "valid_FN", "fold_F", "y_test_M", "weight_TM", "value_H", "default")
     return dataclasses.replace(
         lane, **{name: jnp.asarray(getattr(lane, name)).astype(dtype) for name in real}
@@ -156,7 +156,7 @@ def _widened(lane: Lane, dtype: str) -> Lane:
 
 
 class _Validated(NamedTuple):
-    """A fold's candidates: their AUROCs and models, scores of all rows, whether one class was missing."""
+    """A fold's candidates: AUROCs, models, scores of all rows, and whether a class was missing."""
 
     auroc_H: jax.Array
     models_H: Any
@@ -176,7 +176,7 @@ def _fold(probe: Probe, prepared, lane: Lane) -> Callable[[Any], _Validated]:
         )
         pos, total = jnp.sum(train_N * lane.y_N), jnp.sum(train_N)
         one_class = (pos == 0) | (pos == total)
-        # A hold-out of one class ranks nothing: neither better nor worse than chance.
+        # A hold-out of one class cannot be ranked: it counts as chance.
         neutral_H = one_class | jnp.isnan(auroc_H)
         return _Validated(jnp.where(neutral_H, 0.5, auroc_H), models_H, score_HN, one_class)
 
@@ -190,7 +190,7 @@ def _fold(probe: Probe, prepared, lane: Lane) -> Callable[[Any], _Validated]:
 
 
 def _held_out(probe: Probe, lane: Lane, score_FN, counted_F):
-    """Log-odds of validation rows by models that did not see them; NaN elsewhere."""
+    """Log-odds of validation rows, by models that were not fitted on them; NaN elsewhere."""
     if probe.log_odds is not None:
         train_FN = lane.weight_N[None, :] * (1 - lane.valid_FN)
         score_FN = jax.vmap(probe.log_odds, (0, None, 0))(score_FN, lane.y_N, train_FN)
@@ -199,7 +199,7 @@ def _held_out(probe: Probe, lane: Lane, score_FN, counted_F):
 
 
 def _on_tests(asked: Asked, lane: Lane, logit_M, held_out_FN) -> dict[str, jax.Array]:
-    """Every metric that is asked for on every test set."""
+    """Every requested metric on every test set."""
     kept_FN = ~jnp.isnan(held_out_FN)
     held_out = metrics.HeldOut(
         y_V=jnp.broadcast_to(lane.y_N, held_out_FN.shape).ravel(),
@@ -212,13 +212,13 @@ def _on_tests(asked: Asked, lane: Lane, logit_M, held_out_FN) -> dict[str, jax.A
             dict(asked.metrics), lane.y_test_M, logit_M, weight_M, lane.group_M, held_out
         )
 
-    # A loop over sets, most often one, keeps the program of one set as it is.
+    # A Python loop over sets (most often one), so that the program of one set has no extra axis.
     found = [on_set(weight_M) for weight_M in lane.weight_TM]
     return {name: jnp.stack([one[name] for one in found]) for name, _ in asked.metrics}
 
 
 def _read(x_MD, lane: Lane, dtype: str, row_B):
-    """Rows in the columns that the probe reads; those beyond its count are zero, which no probe weighs."""
+    """Rows in the columns that the probe reads; columns beyond its count are zero, so they have no effect."""
     x_BD = x_MD[row_B]
     width = lane.column_K.shape[0]
     if width == 0:
@@ -228,7 +228,7 @@ def _read(x_MD, lane: Lane, dtype: str, row_B):
 
 
 def choose(valid_H: Array, num_values: Array | int, larger_wins: bool) -> Array:
-    """The first, or the last, of the best candidates; see `regimes.SAME_AUROC`."""
+    """The index of the first, or last, of the best candidates; see `regimes.SAME_AUROC`."""
     real_H = jnp.arange(valid_H.shape[0], dtype=jnp.int32) < num_values
     valid_H = jnp.where(real_H, valid_H, -1)
     best_H = valid_H >= jnp.max(valid_H) - regimes.SAME_AUROC

@@ -1,7 +1,7 @@
-"""Centred and standardised features: what a probe is given in their place, and how its model undoes it.
+"""Centred and standardised features: how a probe reads them, and how its model is mapped back.
 
-`standardised(probe)` is a probe in its own right, as an optimiser wrapped by another is one in optax: any
-method that has a model of features has one of standardised features.
+`standardised(probe)` is itself a probe, as an optax optimiser wrapped by another is an optimiser: so any
+method can read standardised features.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from jaxprobe.probes.probe import Array, Probe, total_weight
 
 
 class Centred(NamedTuple):
-    """Features less their mean, over their scale.
+    """Features minus their mean, divided by their scale.
 
     Attributes:
         x_ND: 0 in rows of weight 0.
-        mean_D, scale_D: What was subtracted, and then divided by.
+        mean_D, scale_D: The subtracted mean, and the scale that was then divided by.
     """
 
     x_ND: jax.Array
@@ -30,7 +30,7 @@ class Centred(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """What a probe has prepared of centred features, and what was done to them."""
+    """What a probe prepared from centred features, and how they were scaled."""
 
     inner: Any
     mean_D: Array
@@ -38,12 +38,12 @@ class Scaled:
 
 
 def centred(probe: Probe) -> Probe:
-    """The probe on features of mean 0 over all training rows, validation rows among them."""
+    """The probe on features of mean 0 over all training rows, validation rows included."""
     return _scaled(probe, standardise=False)
 
 
 def standardised(probe: Probe) -> Probe:
-    """The probe on features of mean 0 and deviation 1 over all training rows, validation rows among them."""
+    """The probe on features of mean 0 and deviation 1 over all training rows, validation rows included."""
     return _scaled(probe, standardise=True)
 
 
@@ -72,7 +72,7 @@ def centre(x_ND: Array, weight_N: Array, *, standardise: bool = False) -> Centre
     Args:
         x_ND: Features.
         weight_N: Non-negative weights; 0 for rows that only pad.
-        standardise: Whether to divide; the scale is 1 else.
+        standardise: Whether to divide; otherwise the scale is 1.
     """
     weight_N = jnp.asarray(weight_N).astype(x_ND.dtype)
     total = total_weight(weight_N)
@@ -89,7 +89,7 @@ def deviation(xp: Any, mean_D: Array, variance_D: Array, total: Array | float) -
     """Standard deviations to divide by.
 
     Args:
-        xp: `numpy` or `jax.numpy`, whose arrays these are.
+        xp: `numpy` or `jax.numpy`, matching the arrays.
         mean_D: Means of features.
         variance_D: Their variances.
         total: The number of rows, or the sum of their weights.

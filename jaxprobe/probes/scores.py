@@ -1,4 +1,4 @@
-"""What a probe achieved on many splits, and the metrics of predictions however they were made."""
+"""A probe's scores on many splits, and metrics of predictions from any method."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from jaxprobe import base, metrics
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a probe achieved; arrays share one leading shape, [splits] or [splits, k].
+    """A probe's scores; arrays share one leading shape, [splits] or [splits, k].
 
     Attributes:
         valid_auroc: Mean AUROC over validation folds at the chosen value (training AUROC where
@@ -20,14 +20,14 @@ class Scores:
         best_value: The chosen value: C, k, a number of components.
         converged: Whether every fit that the result rests on reached its optimum.
         residual: The largest certificate among those fits, see `c_path.Fit`.
-        metrics: Per metric, by its name, numbers with one more axis: the split's test sets, in order;
-            NaN behind the last set of a split that has fewer than others.
+        metrics: Per metric, by name, numbers with one more axis: the split's test sets, in order; padded
+            with NaN for a split that has fewer sets than others.
         test_sets: Per split, the names of its test sets.
         predictions: Per split, or per split and k, its `base.Prediction`, where scores were kept.
-        probes: In the same way its `FittedProbe`, where probes were kept; None for a method that keeps its
-            model to itself (xgboost).
+        probes: In the same way its `FittedProbe`, where probes were kept; None for a method that does not
+            return its model (xgboost).
         test_auroc, test_f1, test_accuracy, test_average_precision, test_log_loss,
-            test_calibration_error: Of the first test set; NaN AUROC where it holds one class.
+            test_calibration_error: On the first test set; the AUROC is NaN where it holds one class.
     """
 
     valid_auroc: Any
@@ -40,10 +40,10 @@ class Scores:
     probes: tuple[Any, ...] | None = None
 
     def on(self, test_set: str) -> dict[str, Any]:
-        """Every metric on the test set of a name; NaN for splits that have none.
+        """Every metric on the test set of this name; NaN for splits without one.
 
         Raises:
-            ValueError: No split has one.
+            ValueError: No split has a test set of this name.
         """
         places = [names.index(test_set) if test_set in names else -1 for names in self.test_sets]
         if max(places) < 0:
@@ -109,10 +109,10 @@ jax.tree_util.register_dataclass(
 def metrics_of(
     names: Iterable[str], split: base.Split, prediction: base.Prediction
 ) -> dict[str, np.ndarray]:
-    """Metrics of a prediction, however it was made, on the host.
+    """Metrics of a prediction from any method, computed on the host.
 
     Args:
-        names: Of `metrics.METRICS`.
+        names: Names from `metrics.METRICS`.
         split: Labels, weights, groups.
         prediction: Scores of the split's rows.
 

@@ -77,7 +77,7 @@ def _prediction(outcome: Outcome, split: base.Split, valid_auroc) -> base.Predic
 
 
 def nested(values: Sequence, shape: tuple[int, ...]) -> tuple:
-    """One value a lane as a tuple of `shape`, nested where it has two axes."""
+    """One value per lane as a tuple of `shape`, nested where it has two axes."""
     if len(shape) == 1:
         return tuple(values)
     width = shape[1]

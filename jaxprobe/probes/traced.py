@@ -1,4 +1,4 @@
-"""`fit_probe` inside somebody's program: folds, ranks and the run itself on traced arrays."""
+"""`fit_probe` inside a caller's compiled program: folds, ranking and the run on traced arrays."""
 
 import itertools
 
@@ -83,7 +83,7 @@ def fit(
 def folds(y_N: jax.Array, seed: int) -> tuple[Array, Array, int]:
     """Validation rows per fold, which folds are real, and the smallest fold's training size.
 
-    As `regimes.validation_folds`; their number depends on the size alone, so it is known here.
+    As `regimes.validation_folds`; the number of folds depends only on the number of rows, so it is static.
     """
     num = y_N.shape[0]
     if num <= 3:

@@ -1,8 +1,8 @@
 """Boosted trees by the XGBoost library, ten random draws of its hyperparameters.
 
-Features are standardised, as published (trees hardly notice). The draws come from Python's generator in
-the published order, so a seed draws the published values; the best mean validation AUROC wins, ties go to
-the earlier draw. With too few rows to validate the library's defaults are used.
+Features are standardised, as published (it hardly changes trees). The draws come from Python's generator in
+the published order, so a seed gives the published values; the best mean validation AUROC wins, and ties go to
+the earlier draw. With too few rows to validate, the library's defaults are used.
 
 References:
     Chen and Guestrin, XGBoost, arXiv 1603.02754.
@@ -46,10 +46,10 @@ def fit(x_ND: np.ndarray, split: base.Split, seed: int) -> base.Prediction:
     Args:
         x_ND: Features whose rows the split numbers.
         split: Rows, labels, weights and folds.
-        seed: Of the draws and of the trees' sampling.
+        seed: Seed of the draws and of the trees' sampling.
 
     Returns:
-        A prediction; `best_value` counts the draws from 1, 0 stands for the defaults.
+        A prediction; `best_value` is the number of the draw, from 1, or 0 for the defaults.
 
     Raises:
         ValueError: XGBoost is not installed.

@@ -11,8 +11,8 @@ from pathlib import Path
 def number(text: str) -> float:
     """Reads a decimal number as pandas before 3.0 does: at most 17 digits, then one division.
 
-    The published numbers were made through that parser, and the last bit of a valid AUROC decides
-    ties: read exactly, SAEs are chosen 49 times, not 50, in the standard regime with `saes_first`.
+    The published numbers were made with that parser, and the last bit of a valid AUROC decides ties: read
+    exactly, SAEs are chosen 49 times instead of 50 in the standard regime with `saes_first`.
     """
     found = re.fullmatch(r"\s*([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?\s*", text)
     if not found or not found[2] + found[3]:
@@ -29,7 +29,7 @@ def number(text: str) -> float:
 
 
 class Cells(dict):
-    """A row of a file by column, which knows where it stands."""
+    """A row of a file by column; `where` is its file and line."""
 
     where = ""
 
@@ -49,7 +49,7 @@ class Cells(dict):
 
 
 def read_rows(path: Path, data: bytes, columns: Sequence[str]) -> Iterator[Cells]:
-    """The rows of a CSV file that must have these columns, among others."""
+    """The rows of a CSV file that must have at least these columns."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

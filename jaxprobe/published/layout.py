@@ -1,10 +1,9 @@
 """The paper's own result files -> result rows.
 
-A folder as the authors' repository has it: `results/baseline_probes_MODEL/` with `normal_settings/`,
-`scarcity/`, `imbalance/`, `corrupt/` and `ood/`, and `results/sae_probes_MODEL/` with a `*_setting/`
-folder per regime, at any depth below these. Whatever is absent is a missing arrow. What the files do
-not say is 0 (`num_train`, `num_test`), NaN (`best_c`, the valid AUROC of covariate shift) or False
-(`converged`).
+Reads a folder laid out as in the authors' repository: `results/baseline_probes_MODEL/` with `normal_settings/`,
+`scarcity/`, `imbalance/`, `corrupt/` and `ood/`, and `results/sae_probes_MODEL/` with a `*_setting/` folder per
+regime, at any depth below these. Whatever is absent is a missing arrow. What the files do not say is 0 (`num_train`,
+`num_test`), NaN (`best_c`, the valid AUROC of covariate shift) or False (`converged`).
 """
 
 import dataclasses
@@ -22,10 +21,10 @@ from jaxprobe.published.cells import Cells, read_rows
 BASELINES, SAES = "baseline_probes_", "sae_probes_"  # folder names, followed by the model's
 SEED = 42
 MARK = "published-"  # how the fingerprint of every such row begins
-METHODS = {"logreg": "logistic"}  # ours, where it is another word than theirs
-# The block that all regimes beyond standard read, where no SAE file says it (PROTOCOL section 2).
+METHODS = {"logreg": "logistic"}  # our name, where it differs from theirs
+# The block of all regimes other than standard, where no SAE file names it (PROTOCOL section 2).
 REGIME_BLOCKS = {"gemma-2-9b": 20, "llama-3.1-8b": 16, "gemma-2-2b": 12}
-# Which SAE and k the column `test_auc_sae` of `ood/all_results.csv` is about: the file does not say.
+# The SAE and k of the column `test_auc_sae` of `ood/all_results.csv`, which the file does not name.
 SHIFT_SAES = {"gemma-2-9b": ("layer_20/width_131k/average_l0_276", 128)}
 
 _SCORES = ("test_f1", "test_acc", "test_auc", "val_auc")
@@ -33,7 +32,7 @@ _SAE_COLUMNS = ("dataset", "k", "layer", "sae_id", "reg_type", *_SCORES)
 
 
 class _Levels(NamedTuple):
-    """Where a regime's level stands: its column, and 1 / its step, to which it is rounded."""
+    """How a regime's level is read: its column, and 1 / the step to which it is rounded."""
 
     regime: str
     column: str = ""
@@ -59,8 +58,8 @@ class Published:
     """The published results of one model.
 
     Attributes:
-        rows: Result rows; baselines first, then SAEs by rising width.
-        site: The site of all regimes beyond standard; "" where nothing tells it.
+        rows: Result rows; baselines first, then SAEs by increasing width.
+        site: The site of all regimes other than standard; "" where no file names it.
         files: SHA-256 of each file read, by its path below the folder.
         notes: What a reader of the numbers should know about the files.
     """
@@ -75,7 +74,7 @@ def models(folder: Path | str) -> tuple[str, ...]:
     """The models whose results a folder holds, in alphabetical order.
 
     Raises:
-        FileNotFoundError: No such folder, or it holds none.
+        FileNotFoundError: There is no such folder, or it holds no published results.
     """
     found = {
         path.name.removeprefix(kind)
@@ -100,7 +99,7 @@ def read(folder: Path | str, model: str) -> Published:
 
     Raises:
         FileNotFoundError: The folder holds no published results.
-        ValueError: An unknown model, a file without a column it needs, or a cell that is no number.
+        ValueError: An unknown model, a file without a required column, or a cell that is not a number.
     """
     checks.check_choice("published model", model, models(folder))
     return _Reader(Path(folder), model).read()
@@ -120,13 +119,13 @@ class _Reader:
     """Collects the rows, files and notes of one model."""
 
     def __init__(self, folder: Path, model: str):
-        """Nothing is read yet."""
+        """Reads nothing yet."""
         self.folder, self.model = folder, model
         self.files: dict[str, str] = {}
         self.notes: list[str] = []
 
     def read(self) -> Published:
-        """Everything there is."""
+        """Reads all files of the model."""
         saes = self._sae_rows()
         site = self._regime_site(saes)
         rows = [*self._standard_baselines(), *self._regime_baselines(site)]
@@ -180,7 +179,7 @@ class _Reader:
             ]
             self.notes.append(
                 "There is no file of SAE probes in the standard regime: its SAE rows are the"
-                " label-noise rows with no label flipped, which are the same fits."
+                " label-noise rows without flipped labels, which are the same fits."
             )
         return rows
 
@@ -194,7 +193,7 @@ class _Reader:
         k = int(got.number("k", needed=True))
         return self._row(got, got, levels.regime, level, site, features, method, k)
 
-    # --- covariate shift: one test AUROC a set, chosen by nothing
+    # --- covariate shift: one test AUROC per set, and no valid AUROC to choose by
 
     def _shift_rows(self, site: str, saes: Sequence[str]) -> list[base.ResultRow]:
         rows = []
@@ -208,9 +207,9 @@ class _Reader:
                     rows.append(dataclasses.replace(row, test_auroc=got.number("test_auc_sae")))
         if rows:
             self.notes.append(
-                "The covariate-shift baselines come without valid AUROC, so nothing can choose between"
-                " them and SAE probes and that regime has no quiver: the one baseline is compared with"
-                " the SAE probe."
+                "The covariate-shift baselines have no valid AUROC to choose between them and SAE"
+                " probes, so that regime has no quiver: the one baseline is compared with the SAE"
+                " probe."
             )
         if self._in(SAES, "ood_setting", "all_metrics.csv") and any(
             row.features != base.ACTIVATIONS for row in rows
@@ -238,7 +237,7 @@ class _Reader:
             layers = [path.stem.removeprefix("layer").removesuffix("_results") for path in files]
             sites = {_site(layer, None) for layer in layers}
         if len(sites) != 1:
-            self.notes.append("No file names the layer of the regimes beyond standard.")
+            self.notes.append("No file names the layer of the regimes other than standard.")
         return sites.pop() if len(sites) == 1 else "unknown"
 
     def _in(self, kind: str, name: str, pattern: str) -> list[Path]:
@@ -295,18 +294,18 @@ def _site(layer: str, got: Cells | None) -> str:
         return layer
     if not re.fullmatch(r"\d+(\.0)?", layer):
         where = got.where if got else "a file's name"
-        raise ValueError(f"{where}: a layer is a block's number or `embed`, got {layer!r}")
+        raise ValueError(f"{where}: a layer must be a block's number or `embed`, got {layer!r}")
     return f"blocks.{int(float(layer))}.resid_post"
 
 
 def _place(row: base.ResultRow) -> tuple:
-    """Baselines first, then SAEs by rising width."""
+    """Sort key: baselines first, then SAEs by increasing width."""
     return row.features != base.ACTIVATIONS, _natural(row.features)
 
 
 @functools.cache
 def _natural(name: str) -> tuple[tuple[int, float, str], ...]:
-    """Sorts names by the numbers in them: width_16k before width_131k before width_1m."""
+    """Sort key by the numbers in a name: width_16k before width_131k before width_1m."""
     scale = {"k": 1e3, "m": 1e6}
     parts = re.findall(r"\d+[km]?(?![a-z])|\d+|\D+", name)
     return tuple(

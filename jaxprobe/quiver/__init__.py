@@ -1,4 +1,4 @@
-"""Quiver of arrows: do SAE probes help beside the baselines, and how sure is that?
+"""Quiver of arrows: do SAE probes help when added to the baselines, and how sure is that?
 
 `arrows` chooses and compares; `effects` gives the interval, the test and the verdict.
 """

@@ -1,10 +1,10 @@
-"""Quiver of arrows: does a set of probes get better when SAE probes join it?
+"""Quiver of arrows: does a set of probes get better when SAE probes are added to it?
 
-An arrow is one way to probe: a baseline method, or an SAE with its number of latents. For each case
-(a dataset, and where the regime has levels a dataset at a level) the arrow with the best valid AUROC
-is shot, and its test AUROC is the score. The baselines alone are compared with the baselines plus the
-SAE arrows, case by case. Valid AUROC is often exactly 1, so the rule that breaks ties is part of the
-answer: both rules are computed, never one.
+An arrow is one way to probe: a baseline method, or an SAE with its number of latents. For each case (a
+dataset, or, in a regime with levels, a dataset at a level) the arrow with the best valid AUROC is shot, that
+is, chosen, and its test AUROC is the score. The baselines alone are compared with the baselines plus the SAE
+arrows, case by case. Valid AUROC is often exactly 1, so the rule that breaks ties is part of the answer: both
+rules are always computed.
 
 Axes: G cases, A arrows.
 
@@ -30,12 +30,12 @@ TIE_RULES = ("baselines_first", "saes_first")
 
 
 def is_control(features: str, method: str) -> bool:
-    """Whether rows of these names are a control, never an arrow; `Arrow.control` says it of an arrow."""
+    """Whether rows with these names are a control and not an arrow; for an `Arrow`, see `Arrow.control`."""
     return bool(base.control_of(features, method))
 
 
 class Score(NamedTuple):
-    """What one arrow scored on one case. `level` is NaN where the regime has none."""
+    """The score of one arrow on one case. `level` is NaN where the regime has none."""
 
     dataset: str
     level: float
@@ -52,10 +52,10 @@ class Arrows:
 
     Attributes:
         arrows: A arrows; the baselines first, in the order in which ties are broken.
-        is_sae_A: Which arrows join the baselines: SAE probes, or what stands in their place.
+        is_sae_A: Which arrows are added to the baselines: SAE probes, or their replacements.
         datasets: G dataset names; one name occurs once per level, seed and test set.
         level_G: Levels, NaN where the regime has none.
-        valid_GA: Valid AUROC; NaN where it is missing or the arrow is.
+        valid_GA: Valid AUROC; NaN where it or the arrow is missing.
         test_GA: Test AUROC; NaN marks a missing arrow.
     """
 
@@ -72,7 +72,7 @@ class Arrows:
         return tuple(map(str, self.arrows))
 
     def only(self, baselines: Sequence[Arrow], saes: Sequence[Arrow]) -> "Arrows":
-        """The same scores with these arrows alone, on the cases that have one of them."""
+        """The same scores for these arrows only, on the cases that have at least one of them."""
         column = {arrow: place for place, arrow in enumerate(self.arrows)}
         kept_A = np.array([column[arrow] for arrow in (*baselines, *saes)], int)
         kept_G = np.flatnonzero(~np.isnan(self.test_GA[:, kept_A]).all(axis=1))
@@ -89,7 +89,7 @@ class Arrows:
 def gather(
     scores: Iterable[Score], baselines: Sequence[Arrow], saes: Sequence[Arrow] = ()
 ) -> Arrows:
-    """Lays scores out as cases by arrows.
+    """Arranges scores as cases by arrows.
 
     Args:
         scores: In any order; those of arrows not named below are left out.
@@ -137,8 +137,8 @@ def shoot(arrows: Arrows, order_A: np.ndarray) -> np.ndarray:
     """The arrow with the best valid AUROC of each case, the first in `order_A` among equals.
 
     Args:
-        arrows: Their scores. Without valid AUROC an arrow is chosen only where it is the one arrow
-            there: published covariate-shift results have test AUROC alone.
+        arrows: Their scores. An arrow without valid AUROC is chosen only where it is the only one:
+            published covariate-shift results have only test AUROC.
         order_A: Numbers of the arrows that may be chosen, most preferred first.
 
     Returns:
@@ -165,7 +165,7 @@ class Comparison:
         base_G: Test AUROC of the best baseline.
         with_sae_G: Test AUROC of the arrow chosen when SAE arrows take part.
         base_arrow_G: Which baseline arrow it was.
-        arrow_G: Which arrow it was when SAE arrows take part.
+        arrow_G: Which arrow was chosen when SAE arrows take part.
         sae_chosen_G: Whether that was an SAE arrow.
         num_skipped: Cases left out because they have no baseline or no SAE arrow.
     """
@@ -190,7 +190,7 @@ def compare(arrows: Arrows, tie_rule: str) -> Comparison:
 
     Args:
         arrows: Baselines and SAE arrows, each in order of preference.
-        tie_rule: `baselines_first` or `saes_first`: which block comes first among equals.
+        tie_rule: `baselines_first` or `saes_first`: which group wins ties.
 
     Returns:
         The comparison over the cases that have a baseline and an SAE arrow.

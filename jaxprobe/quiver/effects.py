@@ -1,6 +1,6 @@
 """How sure a mean paired difference is: intervals, sign-flip tests, Holm's correction, a verdict.
 
-A dataset is the unit of all of them: its levels and seeds share prompts, so they move together.
+A dataset is the unit of all of them: its levels and seeds share prompts, so they are not independent.
 
 Axes: G cases, U datasets (units), B resamples.
 """
@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from jaxprobe import checks
 
@@ -29,7 +28,7 @@ class Effect:
         mean: Mean difference over all cases.
         low: Lower end of the 95 % bootstrap interval; NaN with fewer than 2 datasets.
         high: Upper end.
-        p_value: Two-sided sign-flip p-value, corrected if `holm` was applied; NaN likewise.
+        p_value: Two-sided sign-flip p-value, corrected if `holm` was applied; NaN as `low`.
         num_datasets: Datasets, the units that are resampled and flipped.
         num_cases: Cases, several per dataset where the regime has levels.
     """
@@ -51,9 +50,9 @@ def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Eff
     """Mean difference with an interval and a p-value that treat each dataset as one unit.
 
     A dataset's levels and seeds share their prompts, so they are resampled together (cluster
-    bootstrap, 10,000 resamples) and keep or flip their sign together. The interval's ends are
-    percentiles further out than 2.5 % and 97.5 % where datasets are few, as much as Student's t
-    lies beyond the normal: plain percentiles cover the truth 89 times in 100 with 8 datasets,
+    bootstrap, 10,000 resamples) and keep or flip their sign together. With few datasets the
+    interval's ends are percentiles further out than 2.5 % and 97.5 %, by as much as Student's t is
+    wider than the normal: with 8 datasets, plain percentiles cover the true mean 89 times in 100,
     these 94 times (normal differences; with strong skew 80 and 86).
 
     Args:
@@ -76,7 +75,7 @@ def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Eff
         times_BU = _resamples(len(names), seed)
         mean_B = (times_BU @ sum_U) / (times_BU @ count_U)
         tail = percentile_tail(len(names))
-        # Rounded, for a verdict asks on which side of 0 they lie, and sums round differently elsewhere.
+        # Rounded: the verdict depends on their signs, and sums round differently on other processors.
         low, high = (round(float(x), 12) for x in np.quantile(mean_B, (tail, 1 - tail)))
         p_value = _sign_flip_p_value(sum_U, seed)
     return Effect(
@@ -90,21 +89,23 @@ def estimate(delta_G: np.ndarray, datasets: Sequence[str], seed: int = 0) -> Eff
 
 
 def percentile_tail(units: int) -> float:
-    """The percentile at which a bootstrap interval ends: 0.025 of many units, less of few."""
+    """The quantile at which a bootstrap interval ends: 0.025 for many units, less for few."""
+    from scipy import special  # takes a third of a second to import, and only reports need it
+
     quantile = special.stdtrit(units - 1, (1 - LEVEL) / 2)
     return float(special.ndtr(math.sqrt(units / (units - 1)) * quantile))
 
 
 @functools.lru_cache(maxsize=8)
 def _resamples(units: int, seed: int) -> np.ndarray:
-    """How often each unit stands in each resample, [B, U]. Every estimate uses the same ones."""
+    """How often each unit is in each resample, [B, U]. Every estimate uses the same resamples."""
     rng = np.random.default_rng([seed, 0])
     return rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES).astype(float)
 
 
 @functools.lru_cache(maxsize=8)
 def _signs(units: int, seed: int) -> np.ndarray:
-    """Sign patterns [B, U]: all of them where they are few, else random ones."""
+    """Sign patterns [B, U]: all where there are few, else random ones."""
     if units <= EXACT_UP_TO:
         return 1.0 - 2 * ((np.arange(2**units)[:, None] >> np.arange(units)) & 1)
     rng = np.random.default_rng([seed, 1])
@@ -115,7 +116,7 @@ def _sign_flip_p_value(sum_U: np.ndarray, seed: int) -> float:
     sign_BU = _signs(len(sum_U), seed)
     # The observed signs count as one of random draws, so p is never 0.
     extra = 0 if len(sum_U) <= EXACT_UP_TO else 1
-    # A hair of slack: sums that are equal on paper differ in the last digit with the order of addition.
+    # A small tolerance: mathematically equal sums differ in the last digit with the order of addition.
     at_least = np.abs(sign_BU @ sum_U) >= abs(sum_U.sum()) - 1e-12
     return float((at_least.sum() + extra) / (len(sign_BU) + extra))
 
@@ -138,25 +139,25 @@ def holm(effects: Sequence[Effect]) -> tuple[Effect, ...]:
 
 
 def direction(effect: Effect) -> int:
-    """+1 or -1 where the interval leaves out 0 and the sign-flip test agrees; else 0."""
+    """+1 or -1 where the interval excludes 0 and the sign-flip test agrees; else 0."""
     if not effect.p_value < SIGNIFICANT:  # NaN included
         return 0
     return int(effect.low > 0) - int(effect.high < 0)
 
 
 def verdict(effect: Effect, subject: str = "adding SAE probes to the baselines") -> str:
-    """One sentence that says what the interval supports and no more.
+    """One sentence that says no more than the interval supports.
 
     Args:
         effect: The effect on test AUROC.
-        subject: What was done, a noun phrase that goes before "changes the mean test AUROC".
+        subject: What was done: the noun phrase before "changes the mean test AUROC".
     """
     if effect.num_datasets == 0:
         return "No dataset has both a baseline and an SAE probe, so there is nothing to compare."
     mean = signed(effect.mean)
     if effect.num_datasets == 1:
         return (
-            f"On this one dataset {subject} changes the test AUROC by {mean}: one dataset has no"
+            f"On this one dataset {subject} changes the test AUROC by {mean}: one dataset gives no"
             " interval, so nothing follows for others."
         )
     interval = f"95 % interval {signed(effect.low)} to {signed(effect.high)}"
@@ -178,7 +179,7 @@ def verdict(effect: Effect, subject: str = "adding SAE probes to the baselines")
 
 
 def signed(x: float) -> str:
-    """Three decimals and a sign; more decimals where three would show a difference as zero."""
+    """A number with a sign and three decimals; more where three would show a difference as zero."""
     if math.isnan(x):
         return "n/a"
     decimals = next((d for d in range(3, 7) if round(x, d) != 0), 3)

@@ -1,6 +1,6 @@
 """A report as blocks, and what turns blocks into a page, a terminal's text and CSV files.
 
-Nothing here knows an experiment: a report is laid out once, as blocks, and every back end shows the same.
+Nothing here depends on an experiment: a report is built once, as blocks, and every back end shows the same.
 """
 
 from jaxprobe.rendering.blocks import (

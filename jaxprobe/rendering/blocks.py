@@ -1,6 +1,6 @@
-"""The blocks that a report is made of. They hold values, not text that is laid out.
+"""The blocks that a report is made of. They hold values, not formatted text.
 
-`only` of a block is empty, or the one back end that shows it, `page` or `terminal`.
+A block's `only` is empty, or the one back end that shows it: `page` or `terminal`.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ class Cell(NamedTuple):
     """One cell of a table.
 
     Attributes:
-        value: As its column's form takes it; None or NaN is not known, "" has no place here.
+        value: A value for its column's form; None or NaN if unknown, "" for an empty cell.
         note: A remark before it.
-        below: A remark on a line of its own.
-        tone: `up` or `down`; empty where nothing may be claimed.
+        below: A remark on its own line.
+        tone: `up` or `down`; empty where no direction may be claimed.
     """
 
     value: object = ""
@@ -36,7 +36,7 @@ class Column:
         title: Its heading.
         form: How its values are shown.
         key: Its heading in CSV files; `title` where empty.
-        group: A heading over this column and its neighbours of the same group.
+        group: A heading over adjacent columns of the same group.
         only: As of a block.
     """
 
@@ -57,8 +57,8 @@ class Table:
         rows: A value or a `Cell` per column.
         name: Unique on the page; empty where nothing refers to it.
         foot: A last row of means.
-        search: What a search in the first column looks for, such as `dataset`; empty for none.
-        sortable: Whether its headers sort it.
+        search: What the search box finds in the first column, such as `dataset`; empty for no box.
+        sortable: Whether clicking a header sorts it.
         tone: `compact`, `wrap` or both: how narrow its columns may become.
         most: Rows that the terminal shows.
         only: The one back end that shows it.
@@ -95,13 +95,13 @@ class Points:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Headline:
-    """A number to be seen first, the sentence that it stands for, and what qualifies it.
+    """A prominent number, the sentence that it summarises, and what qualifies it.
 
     Attributes:
         title: What it is about.
-        value: The number, laid out.
-        unit: What it counts.
-        span: How sure it is.
+        value: The number, formatted.
+        unit: Its unit.
+        span: Its interval.
         sentence: What follows from it.
         points: Further sentences.
         tone: `up`, `down` or `even`.
@@ -122,10 +122,10 @@ class Figure:
     """A drawing with its caption.
 
     Attributes:
-        drawing: What is drawn, with its description for screen readers.
-        caption: Below it.
+        drawing: The drawing, with its description for screen readers.
+        caption: The text below it.
         legend: Tone and label of each line.
-        dots: Whether it has dots that name themselves on hover and focus.
+        dots: Whether it has dots that show their names on hover and focus.
     """
 
     drawing: Drawing
@@ -137,7 +137,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Download:
-    """A file beside the page; with a table one that the page carries inside as CSV."""
+    """A file next to the page; with a table, a CSV file that the page contains."""
 
     name: str
     table: Table | None = None
@@ -146,7 +146,7 @@ class Download:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Blocks that stand side by side where there is room; `kind` is figures, cards or records."""
+    """Blocks side by side where there is room; `kind` is figures, cards or records."""
 
     kind: str
     blocks: Sequence["Block"]
@@ -155,7 +155,7 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A titled part; sections may stand in sections, two deep. `name` is unique, its address."""
+    """A titled part; sections may be nested two deep. `name` is unique: the anchor in the page's URL."""
 
     name: str
     title: str
@@ -171,21 +171,21 @@ class Report:
     """A whole report.
 
     Attributes:
-        title: Of the browser's window.
-        kicker: What kind of document it is.
+        title: Title of the browser's window.
         question: What it asks.
+        sections: In order; the first one holds the answer.
+        kicker: What kind of document it is.
         lede: A sentence that explains the question.
         facts: What it is about, by name.
-        sections: In order; the first one holds the answer.
         footer: The last line.
     """
 
     title: str
-    kicker: str
     question: str
-    lede: str
-    facts: Mapping[str, str]
     sections: Sequence[Section]
+    kicker: str = ""
+    lede: str = ""
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     footer: str = ""
 
 

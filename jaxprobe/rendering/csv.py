@@ -1,4 +1,4 @@
-"""Tables -> CSV text, whose cells no spreadsheet runs."""
+"""Tables -> CSV text whose cells no spreadsheet takes for formulas."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from jaxprobe.rendering.blocks import Table, cell
 
 
 def to_csv(table: Table) -> str:
-    """The table's values as they are, not as they are shown, below its columns' keys."""
+    """The table's raw values, not as formatted for display, below its columns' keys."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(outgoing.cells([column.key or column.title for column in table.columns]))

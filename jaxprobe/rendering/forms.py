@@ -1,4 +1,4 @@
-"""How the values of a column are shown: as text, as counts, as fractions with so many decimals."""
+"""How the values of a column are shown: as text, as counts, as numbers with fixed decimals."""
 
 import math
 from collections.abc import Callable
@@ -12,8 +12,8 @@ class Form(NamedTuple):
 
     Attributes:
         show: A known value as text.
-        is_number: Whether they stand at the right and sort by size.
-        keep_whole: Whether a value may not be broken over lines.
+        is_number: Whether they are right-aligned and sorted by size.
+        keep_whole: Whether a value must stay on one line.
     """
 
     show: Callable[[Any], str]
@@ -22,7 +22,7 @@ class Form(NamedTuple):
 
 
 def decimals(count: int, sign: str = "") -> Form:
-    """Numbers with so many decimals; `sign` is "+" where positive ones carry their sign."""
+    """Numbers with `count` decimals; `sign` is "+" to show the sign of positive ones."""
     return Form(lambda x: f"{x:{sign}.{count}f}")
 
 
@@ -42,7 +42,7 @@ def is_missing(value: object) -> bool:
 
 
 def sort_value(value: object) -> str:
-    """What a number sorts by, as text: an interval by its lower end; empty for texts."""
+    """The sort key of a number, as text: an interval sorts by its lower end; empty for texts."""
     first = value[0] if isinstance(value, tuple) and value else value
     if isinstance(first, bool) or not isinstance(first, int | float) or is_missing(first):
         return ""

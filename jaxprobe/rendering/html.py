@@ -1,8 +1,8 @@
 """Blocks -> one self-contained HTML page.
 
-The page needs no network and says the same without JavaScript, which only adds sorting, search and
-tooltips. Its style and script lie beside the templates and are put inline; a content security policy
-admits these two by hash and nothing else. Jinja2 escapes every text.
+The page needs no network and has the same content without JavaScript, which only adds sorting, search and
+tooltips. Its style sheet and script are stored with the templates and inlined; a content security policy
+allows these two by hash and nothing else. Jinja2 escapes every text.
 """
 
 import base64
@@ -47,7 +47,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _cell(column: Column, value: object) -> dict[str, object]:
-    """What the template needs of a cell."""
+    """What the template needs for a cell."""
     one, form = cell(value), column.form
     missing = forms.is_missing(one.value)
     text = "" if one.value == "" else (forms.NOTHING if missing else form.show(one.value))

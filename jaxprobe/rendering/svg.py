@@ -58,7 +58,7 @@ def nice_scale(
 
 
 def steps(count: int, width: float = WIDTH) -> Scale:
-    """The scale of `count` places side by side."""
+    """The scale of `count` positions side by side."""
     return Scale(0, max(count - 1, 1), LEFT + 14, width - RIGHT - 10, ())
 
 
@@ -71,7 +71,7 @@ def y_scale(values: Iterable[float], height: float = HEIGHT, **more) -> Scale:
 
 
 def element(tag: str, *inside: str, **attributes: object) -> Markup:
-    """One element. Attributes' `_` stands for `-`, one at the end is dropped; numbers get one decimal."""
+    """One element. In attribute names `_` becomes `-`, and is dropped at the end; numbers get one decimal."""
     shown = Markup("").join(
         Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _number(value))
         for name, value in attributes.items()
@@ -130,21 +130,21 @@ def _points(points: Iterable[tuple[float, float]]) -> str:
 
 
 def mark(x: float, y: float, tone: str) -> Markup:
-    """A point of a line; its shape as well as its colour tells tones apart."""
+    """A point of a line; both its shape and its colour distinguish tones."""
     if {"random", "alone", "dashed"} & set(tone.split()):
         return element("rect", class_=f"mark {tone}", x=x - 3.5, y=y - 3.5, width=7, height=7)
     return element("circle", class_=f"mark {tone}", cx=x, cy=y, r=4)
 
 
 def named(words: str, *inside: Markup, first: bool, tone: str = "dot") -> Markup:
-    """Marks that name themselves on hover and focus; of a figure's the `first` takes the Tab key."""
+    """Marks that show their name on hover and focus; the Tab key reaches the `first` of a figure."""
     title = element("title", words)
     tab = 0 if first else -1
     return element("g", title, *inside, class_=tone, role="img", tabindex=tab, aria_label=words)
 
 
 def dot(x: float, y: float, words: str, *, first: bool) -> Markup:
-    """A dot that names itself, with a larger circle around it to be hit."""
+    """A dot that shows its name, with a larger circle around it as the hover target."""
     hit = element("circle", class_="hit", cx=x, cy=y, r=11)
     return named(words, hit, element("circle", cx=x, cy=y, r=5), first=first)
 
@@ -155,8 +155,8 @@ def band(
     """A line of means with its marks, over the band of its intervals.
 
     Args:
-        x: Where the points 0, 1, 2 ... stand.
-        y: Of their values; what lies beyond it is cut at its ends.
+        x: The horizontal scale of the points 0, 1, 2 ...
+        y: The vertical scale of their values; values beyond it are clipped.
         spans: Mean, lower and upper end of each point; NaN where there is none.
         tone: CSS classes.
     """
@@ -185,16 +185,16 @@ def axes(
     width: int = WIDTH,
     height: int = HEIGHT,
 ) -> list[Markup]:
-    """Horizontal grid lines with ticks, what stands below the drawing, and both axes' names.
+    """Horizontal grid lines with ticks, the labels below the drawing, and both axes' names.
 
     Args:
         y: The vertical scale.
         label_x: Name of the horizontal axis.
         label_y: Name of the vertical axis.
         places: Pixel and text of each mark of the horizontal axis.
-        decimals: Of the vertical axis' ticks.
-        width: Of the drawing.
-        height: Of the drawing.
+        decimals: Decimals of the vertical axis' ticks.
+        width: Width of the drawing.
+        height: Height of the drawing.
     """
     middle = f"translate(11 {(height - BOTTOM + TOP) / 2:.0f}) rotate(-90)"
     drawn = [path(f"M{LEFT} {y(tick):.1f}H{width - RIGHT}", "grid") for tick in y.ticks]

@@ -38,7 +38,7 @@ def to_terminal(report: Report) -> str:
             inside = list(_blocks(section.blocks))
             rule = "-" * min(len(section.title), WIDTH)
             lines += ["", *_wrap(section.title), rule, *inside] if inside else []
-    # Blocks keep their distance; two that meet share it.
+    # One empty line between blocks, never two.
     kept = [one for i, one in enumerate(lines) if one or (i and lines[i - 1])]
     return "\n".join(kept).rstrip() + "\n"
 
@@ -79,7 +79,7 @@ def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
 
 
 def _table(table: Table) -> list[str]:
-    """A caption, headings, and the first rows; words are shortened and last columns go to fit."""
+    """A caption, headings, and the first rows; to fit, texts are shortened and last columns dropped."""
     kept = [i for i, column in enumerate(table.columns) if shown(column, "terminal")]
     columns = [table.columns[i] for i in kept]
     rows = [[row[i] for i in kept] for row in table.rows[: table.most]]
@@ -106,7 +106,7 @@ def _text(column: Column, value: object) -> str:
 
 
 def _widths(columns: Sequence[Column], texts: Sequence[Sequence[str]]) -> list[int]:
-    """A width per column that is shown; the widest words give way first, then the last columns."""
+    """A width per column shown; the widest text columns shrink first, then the last columns are dropped."""
     widths = [
         max([len(column.title), *(len(row[place]) for row in texts)])
         for place, column in enumerate(columns)

@@ -2,8 +2,8 @@
 
     pre = relu(x W_enc + b_enc)        z = pre * [pre > threshold]
 
-In training the k B largest pre-activations of a batch of B rows are kept; the threshold is what
-that came to on average, so that a row's latents do not depend on its neighbours.
+In training the k B largest pre-activations of a batch of B rows are kept; the threshold is the average
+of the smallest ones kept, so that at inference a row's latents do not depend on the other rows.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def encode(sae: BatchTopKSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: BatchTopKSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for."""
+    """The reconstruction from the latents."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 

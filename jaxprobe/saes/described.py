@@ -1,4 +1,4 @@
-"""What every autoencoder can say of itself: short words, equality, and whether its numbers are numbers."""
+"""What all autoencoders share: a short repr, equality, and a check that all numbers are finite."""
 
 import dataclasses
 from typing import Any
@@ -25,22 +25,22 @@ class Described:
         return kind == other_kind and all(map(np.array_equal, mine, others))
 
     def __hash__(self) -> int:
-        """Equal autoencoders have equal words."""
+        """Equal autoencoders have equal hashes."""
         return hash(repr(self))
 
 
 def is_finite(array: np.ndarray) -> bool:
     """Whether no number is NaN or infinite."""
-    # A sum reads an array once and writes nothing; only where it fails is there more to look at.
+    # A sum reads an array once and allocates nothing; only if it is not finite is each entry checked.
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def not_finite(array: np.ndarray, name: str) -> np.ndarray:
-    """Where numbers stand that may not: NaN and infinities.
+    """A mask of the entries that are invalid: NaN and infinities.
 
-    In the thresholds of latents infinity is a number: that of a latent which is switched off. Where
-    all are, nothing is left to encode, and that is no autoencoder.
+    In the thresholds of latents, infinity is valid: it switches a latent off. If all thresholds are
+    infinite, nothing is left to encode, and they are invalid.
     """
     wrong = ~np.isfinite(array)
     if "threshold" in name and array.ndim:
@@ -49,7 +49,7 @@ def not_finite(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_finite(sae, hint: str = "") -> None:
-    """Raises ValueError at the first number of an autoencoder that is NaN or infinite.
+    """Raises ValueError where an autoencoder has a NaN or infinite number; names the first.
 
     Args:
         sae: Concrete arrays, framed or not.

@@ -1,4 +1,4 @@
-"""One encode and decode before all architectures, whole or a block of latents at a time."""
+"""One encode and decode for all architectures, whole or a block of latents at a time."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from jaxprobe.saes.topk import Kept
 
 
 class Architecture(NamedTuple):
-    """What is known of an architecture; exactly one of `take` and `keep` is given.
+    """The functions of an architecture; exactly one of `take` and `keep` is given.
 
     Attributes:
-        name: What files and messages call it.
+        name: Its name in files and messages.
         check: Raises ValueError for arrays that do not fit together.
         encode: Latents of activations.
-        decode: Activations of latents.
-        take: The autoencoder of some latents, where a latent does not depend on the others.
-        keep: Each row's latents, where it does.
+        decode: Reconstructions from latents.
+        take: The autoencoder of some latents, where latents are independent of each other.
+        keep: Each row's active latents, where they depend on each other.
     """
 
     name: str
@@ -59,15 +59,15 @@ ARCHITECTURES: dict[type, Architecture] = {
 
 
 def architecture(sae) -> Architecture:
-    """What is known of the architecture of an autoencoder, framed or not.
+    """The architecture of an autoencoder, framed or not.
 
     Raises:
-        TypeError: It is not one.
+        TypeError: `sae` is not an autoencoder.
     """
     core = core_of(sae)
     if type(core) not in ARCHITECTURES:
         known = ", ".join(kind.__name__ for kind in ARCHITECTURES)
-        raise TypeError(f"an SAE is one of {known}, framed or not; got {type(core).__name__}")
+        raise TypeError(f"an SAE must be one of {known}, framed or not, got {type(core).__name__}")
     return ARCHITECTURES[type(core)]
 
 
@@ -81,20 +81,20 @@ def encode(sae, x_ND) -> jax.Array:
 
     Args:
         sae: An autoencoder of any architecture.
-        x_ND: float32 activations as the model makes them; any leading axes, or none.
+        x_ND: float32 raw activations of the model; any leading axes, or none.
 
     Returns:
         float32 z_NS, 0 where a latent is not active.
 
     Raises:
-        ValueError: Activations of another width.
+        ValueError: The width of `x_ND` is not `sae.d_model`.
     """
     x_ND = _checked(sae, x_ND)
     return architecture(sae).encode(core_of(sae), x_ND)
 
 
 def decode(sae, z_NS, x_ND=None) -> jax.Array:
-    """Activations that latents stand for; of a transcoder, those of its output.
+    """Reconstructed activations; for a transcoder, those of its output stream.
 
     Args:
         sae: An autoencoder of any architecture.
@@ -103,7 +103,7 @@ def decode(sae, z_NS, x_ND=None) -> jax.Array:
             skip connection, or where each row was normalised.
 
     Raises:
-        ValueError: They are needed and were not given, or the last axes are not the SAE's.
+        ValueError: `x_ND` is needed and missing, or the last axes do not fit the SAE.
     """
     _check_shapes(sae)
     z_NS = jnp.asarray(z_NS)
@@ -117,16 +117,16 @@ def decode(sae, z_NS, x_ND=None) -> jax.Array:
         wanted = (*z_NS.shape[:-1], sae.d_model)
         if x_ND.shape != wanted:
             raise ValueError(
-                f"`x_ND` must have the shape {wanted} of what `z_NS` was encoded from, got {x_ND.shape}"
+                f"`x_ND` must be what `z_NS` was encoded from, of shape {wanted}, got {x_ND.shape}"
             )
     y_ND = architecture(sae).decode(core_of(sae), z_NS)
     return framed.leave(sae, y_ND, x_ND) if isinstance(sae, framed.FramedSae) else y_ND
 
 
 def encode_block(sae, x_ND, start: int, stop: int) -> jax.Array:
-    """Latents `start` to `stop`, without the others where they do not depend on them.
+    """Latents `start` to `stop`; where latents are independent, the others are not computed.
 
-    For many blocks of the same rows, `prepare` once.
+    For many blocks of the same rows, call `prepare` once.
     """
     return prepare(sae, x_ND)(start, stop)
 
@@ -137,8 +137,8 @@ class BlockEncoder:
 
     Attributes:
         core: The autoencoder without its frame, where latents are independent; else None.
-        inner_ND: What its encoder reads.
-        kept: Each row's latents, where they depend on each other; else None.
+        inner_ND: The input of its encoder.
+        kept: Each row's active latents, where they depend on each other; else None.
         d_sae: Number of latents.
     """
 
@@ -163,14 +163,14 @@ class BlockEncoder:
 
 
 def prepare(sae, x_ND) -> BlockEncoder:
-    """Makes rows ready to be encoded by blocks of latents, in memory O(N k) beside a block.
+    """Prepares rows for encoding by blocks of latents, in memory O(N k) plus one block.
 
     Args:
         sae: An autoencoder of any architecture.
         x_ND: float32 [N, D].
 
     Raises:
-        ValueError: Activations of another width.
+        ValueError: The width of `x_ND` is not `sae.d_model`.
     """
     checks.check_shape("x_ND", x_ND, (None, sae.d_model), "is it from another model or site?")
     core, inner_ND = core_of(sae), _checked(sae, x_ND)
@@ -180,7 +180,7 @@ def prepare(sae, x_ND) -> BlockEncoder:
 
 
 def random_like(sae, x_ND, key: jax.Array) -> jump_relu.JumpReluSae:
-    """The control: random directions, each as often active as the latent whose place it takes.
+    """The control: random directions, each active as often as the latent that it replaces.
 
     See `jump_relu.random_like`; `sae` may be of any architecture.
     """
@@ -196,8 +196,8 @@ def check_sae(sae, hint: str = "", d_out: int | None = None) -> None:
 
 
 def _check_shapes(sae) -> None:
-    """Raises ValueError for arrays that could not be multiplied, before JAX does in its words."""
-    architecture(sae)  # says what is wanted where it is none
+    """Raises ValueError for arrays that cannot be multiplied, with a clearer message than JAX's."""
+    architecture(sae)  # raises TypeError for anything else
     linear.check_shapes(core_of(sae))
     if isinstance(sae, framed.FramedSae):
         framed.check_frame(sae)
@@ -206,7 +206,7 @@ def _check_shapes(sae) -> None:
 
 
 def _checked(sae, x_ND) -> jax.Array:
-    """What the core's encoder reads."""
+    """The input of the core's encoder, checked."""
     _check_shapes(sae)
     x_ND = jnp.asarray(x_ND, jnp.float32)
     if x_ND.ndim == 0 or x_ND.shape[-1] != sae.d_model:
@@ -221,8 +221,10 @@ def _checked(sae, x_ND) -> jax.Array:
 def _encode_columns(core, inner_ND, index_K):
     _, _, encode_core, _, take, _ = architecture(core)
     if take is None:
-        raise TypeError(f"latents of {type(core).__name__} depend on each other: they are kept")
-    # Narrower weights are widened for these latents alone.
+        raise TypeError(
+            f"latents of {type(core).__name__} depend on each other; encode them with `prepare`"
+        )
+    # Weights in narrower formats are widened for these latents only.
     return encode_core(jax.tree.map(_widened, take(core, index_K)), inner_ND)
 
 
@@ -239,11 +241,11 @@ def _kept_block(kept: Kept, start, *, size: int):
 
 @jax.jit(static_argnames="d_sae")
 def _kept_columns(kept: Kept, index_K, *, d_sae: int):
-    # Where each latent stands among the columns asked for; those not asked for fall off the edge.
+    # The position of each latent among the wanted columns; the others get one out of range and are dropped.
     width = index_K.shape[0]
     place_S = jnp.full(d_sae, width, jnp.int32)
     place_S = place_S.at[index_K].set(jnp.arange(width, dtype=jnp.int32))
     rows_N1 = jnp.arange(kept.index_NK.shape[0])[:, None]
     z_NK = jnp.zeros((kept.index_NK.shape[0], width), jnp.float32)
     z_NK = z_NK.at[rows_N1, place_S[kept.index_NK]].set(kept.value_NK, mode="drop")
-    return z_NK[:, place_S[index_K]]  # a latent that is asked for twice stands in both places
+    return z_NK[:, place_S[index_K]]  # a latent that is asked for twice is in both columns

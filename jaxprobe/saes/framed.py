@@ -1,9 +1,9 @@
-"""What stands around an autoencoder: the input's treatment, and a path past the latents.
+"""What surrounds an autoencoder: preprocessing of its input, and a path past the latents.
 
     x~ = norm(x) - shift        z = encode(core, x~)        y = decode(core, z) + x W_skip
 
-A transcoder is an autoencoder whose decoder gives another stream (a block's MLP output), so its
-own widths may differ; what is probed is its encoder.
+A transcoder is an autoencoder whose decoder reconstructs another stream (a block's MLP output), so its
+input and output widths may differ; probes read the latents of its encoder.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ class FramedSae(Described):
 
     Attributes:
         core: The autoencoder.
-        shift_D: What is subtracted after normalising, or None: most often the decoder's bias.
+        shift_D: What is subtracted after normalising, usually the decoder's bias; or None.
         W_skip_DE: The skip connection from inputs to outputs, used as `x W_skip`, or None.
         normalisation: One of `NORMALISATIONS`, applied to each row: `constant_norm_rescale` scales
-            its norm to sqrt(d_model), `layer_norm` takes its mean away and divides by its
-            (unbiased) standard deviation.
+            its norm to sqrt(d_model), `layer_norm` subtracts its mean and divides by its (unbiased)
+            standard deviation.
         restores: Whether decoding undoes the normalisation (transcoders' does not).
     """
 
@@ -72,7 +72,7 @@ def frame(core, *, shift_D=None, W_skip_DE=None, normalisation="none", restores=
 
 
 def check_frame(sae: FramedSae, hint: str = "") -> None:
-    """Raises ValueError unless what stands around a core fits it."""
+    """Raises ValueError unless the frame fits its core."""
     checks.check_choice("normalisation", sae.normalisation, NORMALISATIONS)
     wanted = {
         "shift_D": (sae.core.d_model,),
@@ -90,7 +90,7 @@ def check_frame(sae: FramedSae, hint: str = "") -> None:
 
 
 def enter(sae: FramedSae, x_ND: jax.Array) -> jax.Array:
-    """What the core's encoder reads."""
+    """The input of the core's encoder."""
     if sae.normalisation != "none":
         offset_N1, scale_N1 = _statistics(sae, x_ND)
         epsilon = LAYER_NORM_EPSILON if sae.normalisation == "layer_norm" else 0.0
@@ -109,7 +109,7 @@ def leave(sae: FramedSae, y_NE: jax.Array, x_ND: jax.Array | None) -> jax.Array:
         x_ND: The activations that were encoded.
 
     Raises:
-        ValueError: They are needed and were not given.
+        ValueError: `x_ND` is needed and missing.
     """
     restores = sae.restores and sae.normalisation != "none"
     if x_ND is None and (restores or sae.W_skip_DE is not None):

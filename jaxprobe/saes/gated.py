@@ -1,4 +1,4 @@
-"""The gated sparse autoencoder: one path decides which latents are active, another how much.
+"""The gated sparse autoencoder: one path decides which latents are active, another how strongly.
 
 gate = [x W_enc + b_gate > 0]        z = gate * relu(exp(r_mag) (x W_enc) + b_mag)
 """
@@ -54,7 +54,7 @@ def encode(sae: GatedSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: GatedSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for."""
+    """The reconstruction from the latents."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 

@@ -1,6 +1,6 @@
-"""The GroupMax sparse autoencoder: the largest latent of each of k groups of neighbours.
+"""The GroupMax sparse autoencoder: the largest latent of each of k groups of adjacent latents.
 
-pre = relu(x W_enc + b_enc)        z = pre where it is its group's first largest, else 0
+pre = relu(x W_enc + b_enc)        z = pre where it is the (first) largest of its group, else 0
 """
 
 import dataclasses
@@ -52,12 +52,12 @@ def encode(sae: GroupMaxSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: GroupMaxSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for."""
+    """The reconstruction from the latents."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 
 def keep(sae: GroupMaxSae, x_ND: jax.Array, block: int = BLOCK) -> Kept:
-    """Each row's latents, from one pass over blocks of whole groups."""
+    """Each row's active latents, from one pass over blocks of whole groups."""
     size = sae.d_sae // sae.k
     step = size * max(1, block // size)
     parts = []

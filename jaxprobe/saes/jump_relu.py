@@ -51,7 +51,7 @@ def encode(sae: JumpReluSae, x_ND: jax.Array) -> jax.Array:
 
     Args:
         sae: The autoencoder.
-        x_ND: float32 activations as the model makes them; any leading axes, or none.
+        x_ND: float32 raw activations of the model; any leading axes, or none.
 
     Returns:
         float32 z_NS, zero where a latent is not active.
@@ -62,7 +62,7 @@ def encode(sae: JumpReluSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: JumpReluSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for: float32 x_ND, the leading axes as in `z_NS`."""
+    """The reconstruction from the latents: float32 x_ND, with the leading axes of `z_NS`."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 
@@ -71,10 +71,10 @@ def take(sae: JumpReluSae, index_K) -> JumpReluSae:
 
     Args:
         sae: The whole autoencoder.
-        index_K: Latent numbers, or a slice for a block of neighbours (no copy of the rest).
+        index_K: Latent numbers, or a slice for adjacent latents (no copy of the rest).
 
     Returns:
-        The same type with d_sae = K; what it decodes to lacks the other latents.
+        The same type with d_sae = K; its reconstruction lacks the other latents.
     """
     return linear.take(sae, index_K, {"b_enc_S": 0, "threshold_S": 0})
 
@@ -85,12 +85,12 @@ def random_like(
     key: jax.Array,
     encode_block: Callable[[int, int], jax.Array] | None = None,
 ) -> JumpReluSae:
-    """The control: random directions, each as often active as the latent whose place it takes.
+    """The control: random directions, each active as often as the latent that it replaces.
 
     Latent s reads a random unit direction of the centred activations, and its threshold is the
     quantile of its own pre-activation at which it is active on exactly as many rows of `x_ND` as
-    latent s of `sae`. So the control agrees with `sae` in shape, in L0 and in the whole spread
-    of rare and frequent latents; only what the latents mean is left to chance.
+    latent s of `sae`. So the control agrees with `sae` in shape, in L0 and in the distribution of
+    latents' frequencies; only the latents' meaning is random.
 
     Args:
         sae: The autoencoder to imitate: a `JumpReluSae`, or any that comes with `encode_block`.
@@ -127,12 +127,12 @@ def random_like(
 
 @jax.jit
 def _random_block(count_S: jax.Array, x_ND: jax.Array, mean_D: jax.Array, key: jax.Array):
-    """Directions, biases and thresholds of one block of the control, active on so many rows."""
+    """Directions, biases and thresholds of one block of the control; latent s is active on `count_S` rows."""
     r_SD = jax.random.normal(key, (count_S.shape[0], x_ND.shape[1]), jnp.float32)
     r_SD = r_SD / jnp.linalg.norm(r_SD, axis=1, keepdims=True)
     centred_ND = x_ND - mean_D[None, :]
     low_NS = jnp.sort(jnp.matmul(centred_ND, r_SD.T), axis=0)
-    # Half-way between the last row that is to be active and the first that is not, so that
+    # Half-way between the last row that shall be active and the first that shall not, so that
     # rounding in a product of another shape cannot move a row across.
     num_rows = x_ND.shape[0]
     spread = low_NS[-1:] - low_NS[:1] + 1.0
@@ -141,6 +141,6 @@ def _random_block(count_S: jax.Array, x_ND: jax.Array, mean_D: jax.Array, key: j
     above_S = jnp.take_along_axis(low_NS, first_S[None, :], axis=0)[0]
     below_S = jnp.take_along_axis(low_NS, first_S[None, :] - 1, axis=0)[0]
     cut_S = (above_S + below_S) / 2.0
-    # A negative cut would be overruled by the relu: let the bias lift the latent instead.
+    # The relu would override a negative threshold: raise the bias instead.
     lift_S = jax.nn.relu(-cut_S)
     return r_SD, lift_S - jnp.matmul(r_SD, mean_D), cut_S + lift_S

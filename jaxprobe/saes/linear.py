@@ -1,4 +1,4 @@
-"""What every architecture shares: the products before and behind its activation, checks, columns."""
+"""What all architectures share: the products before and after the activation, checks, columns."""
 
 import dataclasses
 import math
@@ -26,15 +26,15 @@ def reconstruct(W_dec_SD: jax.Array, b_dec_D: jax.Array, z_NS) -> jax.Array:
 
 
 def product(a, b) -> jax.Array:
-    """Matrix product whose factors keep all float32 digits: accelerators would round them.
+    """Matrix product in full float32 precision: by default, accelerators round the factors.
 
-    A threshold turns a rounded pre-activation into another set of active latents.
+    With rounded pre-activations, other latents would be above their thresholds.
     """
     return jnp.matmul(a, b, precision="highest")
 
 
 def last_axis(b_S: jax.Array, ndim: int) -> jax.Array:
-    """Adds leading axes of size one, so that no rank is promoted silently."""
+    """Adds leading axes of size one, so that no rank is promoted implicitly."""
     return jnp.expand_dims(b_S, tuple(range(ndim - 1)))
 
 
@@ -43,8 +43,8 @@ def take(sae: Sae, index_K, per_latent: Mapping[str, int]) -> Sae:
 
     Args:
         sae: A dataclass of arrays.
-        index_K: Latent numbers, or a slice for a block of neighbours.
-        per_latent: Which axis of which field counts latents; other fields stay.
+        index_K: Latent numbers, or a slice for adjacent latents.
+        per_latent: The axis of latents, by field; other fields stay.
     """
     columns = {"W_enc_DS": 1, "W_dec_SD": 0, **per_latent}
     parts = {
@@ -67,7 +67,7 @@ def check_arrays(
         sae: A dataclass with W_enc_DS, W_dec_SD, b_dec_D and the fields named here.
         vectors: Fields with one entry per latent.
         scalars: Fields that are one number.
-        d_out: Width of what is decoded; the width that is read unless given.
+        d_out: Width of the reconstruction; by default, the width of the input.
         hint: Appended to the message.
     """
     check_shapes(sae, hint)
@@ -87,8 +87,8 @@ def check_arrays(
 def check_shapes(sae, hint: str = "") -> None:
     """Raises ValueError unless the arrays of an autoencoder have the axes that their names say.
 
-    Asks for nothing that an array under a transformation could not tell. What is decoded may have
-    another width than what is read.
+    Checks only what is known of a traced array too. The reconstruction may have another width than
+    the input.
 
     Args:
         sae: A dataclass with W_enc_DS, W_dec_SD, b_dec_D and more.
@@ -133,7 +133,7 @@ def _tail(hint: str) -> str:
 
 
 def scatter(value_NK: jax.Array, index_NK: jax.Array, width: int) -> jax.Array:
-    """float32 [..., width] with the values at their places (the rows' indices differ), else 0."""
+    """float32 [..., width] with the values at their indices (distinct within a row), else 0."""
     lead = value_NK.shape[:-1]
     rows = math.prod(lead)
     value_MK, index_MK = (a.reshape(rows, a.shape[-1]) for a in (value_NK, index_NK))

@@ -63,7 +63,7 @@ def encode(sae: MatryoshkaSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: MatryoshkaSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for."""
+    """The reconstruction from the latents."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 

@@ -42,7 +42,7 @@ def encode(sae: ReluSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: ReluSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for."""
+    """The reconstruction from the latents."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 

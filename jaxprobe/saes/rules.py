@@ -1,7 +1,8 @@
-"""What differs between architectures in training: which latents are active, and how L0 is held.
+"""What differs between architectures in training: which latents are active, and how L0 is kept.
 
-Nobody tunes a sparsity coefficient. TopK and BatchTopK count; the others share one shift of their
-thresholds, `exp(log_threshold_S + log_shift)`, which feedback steers so that L0 stays at its target:
+There is no sparsity coefficient to tune. TopK and BatchTopK fix the number of active latents; the others share
+one shift of their thresholds, `exp(log_threshold_S + log_shift)`, which feedback steers so that L0 stays at its
+target:
 
     jump_relu   z = pre [pre > t]           thresholds move by straight-through gradients
     relu        z = relu(pre - t)           t is folded into the encoder's bias
@@ -24,8 +25,10 @@ from jaxprobe.saes.jump_relu import JumpReluSae
 from jaxprobe.saes.relu import ReluSae
 from jaxprobe.saes.topk import TopKSae
 
-THRESHOLD_RATE = 0.05  # how fast BatchTopK's threshold follows its batches', at least
-FOLLOWED_STEPS = 10  # of a short run: over so many it follows, while the learning rate falls to 0
+THRESHOLD_RATE = 0.05  # least rate at which BatchTopK's threshold follows that of its batches
+FOLLOWED_STEPS = (
+    10  # in a short run it follows over this many steps, while the learning rate falls to 0
+)
 
 
 class Active(NamedTuple):
@@ -34,8 +37,8 @@ class Active(NamedTuple):
     Attributes:
         z_BS: Their values.
         active_BS: Which count as active.
-        price_S: Straight-through gradient of L0 in `log_threshold_S`, or None: thresholds stay.
-        gate_BS: What has to reconstruct beside `z_BS`, or None.
+        price_S: Straight-through gradient of L0 by `log_threshold_S`, or None: thresholds stay.
+        gate_BS: What must reconstruct as well as `z_BS`, or None.
         level: The threshold of this batch, where the rule finds one, or None.
     """
 
@@ -51,8 +54,8 @@ class Rule(NamedTuple):
 
     Attributes:
         activate: `(parameters, log_shift, pre_BS, recipe) -> Active`.
-        shrinks: Whether the threshold is taken off active latents.
-        counts: Whether the number of active latents is given, not steered.
+        shrinks: Whether the threshold is subtracted from active latents.
+        counts: Whether the number of active latents is fixed, not steered.
         fold: `(weights, parameters, t_S, scale, mean_S, recipe) -> SAE` on raw activations.
     """
 
@@ -106,14 +109,14 @@ def kth_largest(
 ) -> jax.Array:
     """The `count`-th largest of the positive entries, exactly; 0 where there are fewer.
 
-    Sorting millions of numbers takes longer than a training step. The bits of positive floats are
-    in the order of the floats, so the answer lies in an interval of integers that is cut where a
-    few passes of counting say, in turn by halving and by assuming that counts fall exponentially.
+    Sorting millions of numbers takes longer than a training step. The bits of positive floats, read as
+    integers, are in the order of the floats. So the answer is in an interval of integers, which a few
+    passes of counting shrink, alternately by halving and by assuming that counts fall exponentially.
 
     Args:
-        x: Numbers, most of them beside the point.
+        x: Numbers.
         count: Which one, counted from 1.
-        axis: Along which; kept, with size 1.
+        axis: The axes to search along; kept, with size 1.
         guess: A number near the answer, of the answer's shape.
     """
     bits = jax.lax.bitcast_convert_type(jax.nn.relu(x), jnp.int32)
@@ -125,7 +128,7 @@ def kth_largest(
         for factor in (0.97, 1.0, 1.03):
             level = jax.lax.bitcast_convert_type(jnp.maximum(guess, 0.0) * factor, jnp.int32)
             state = _cut(state, level, above, count)
-    # Where exactly `count` numbers reach `low`, the smallest of them is the answer already.
+    # Where exactly `count` numbers reach `low`, the smallest of them is the answer.
     is_open = lambda s: ((s.high - s.low > 1) & (s.n_low != count)).any()
     step = lambda s: _cut(s, _between(s, count), above, count)
     found = jax.lax.while_loop(is_open, step, state)
@@ -136,7 +139,7 @@ def kth_largest(
 
 
 class _Interval(NamedTuple):
-    """`n_low` numbers reach `low`, enough; `n_high` reach `high`, too few."""
+    """`n_low` numbers reach `low`, which is enough; `n_high` reach `high`, which is too few."""
 
     low: jax.Array
     high: jax.Array
@@ -146,7 +149,7 @@ class _Interval(NamedTuple):
 
 
 def _between(state: _Interval, count: int) -> jax.Array:
-    """Where to look next: two turns of three where an exponential would be, else half-way."""
+    """Where to look next: in two of three turns at an exponential's estimate, else half-way."""
     log_low, log_high = (
         jnp.log(jnp.maximum(n, 1).astype(jnp.float32)) for n in (state.n_low, state.n_high)
     )

@@ -1,4 +1,4 @@
-"""Operations whose gradients are not what calculus says: through jumps, and in a cheaper number format."""
+"""Operations with gradients of their own: through jumps, and in a cheaper number format."""
 
 import functools
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def jump(bandwidth: float, pre_BS: jax.Array, threshold_S: jax.Array) -> jax.Array:
-    """JumpReLU whose gradient in the threshold is straight-through."""
+    """JumpReLU with a straight-through gradient for the threshold."""
     return jnp.where(pre_BS > threshold_S[None, :], pre_BS, 0.0)
 
 
@@ -18,7 +18,7 @@ def _jump_forward(bandwidth, pre_BS, threshold_S):
 
 def _jump_backward(bandwidth, saved, g_BS):
     pre_BS, threshold_S = saved
-    # Raising a threshold removes latents that stood just above it, each of about its height.
+    # Raising a threshold removes latents just above it, each of about the threshold's value.
     near_BS = near(bandwidth, pre_BS, threshold_S)
     g_threshold_S = -jnp.where(near_BS, g_BS, 0.0).sum(axis=0) / bandwidth
     return jnp.where(pre_BS > threshold_S[None, :], g_BS, 0.0), g_threshold_S

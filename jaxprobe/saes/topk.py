@@ -1,9 +1,9 @@
-"""The TopK sparse autoencoder: the k largest pre-activations of a row are its latents.
+"""The TopK sparse autoencoder: the k largest pre-activations of a row are its active latents.
 
     pre = x W_enc + b_enc        z = relu of the k largest of pre (by |pre| if signed, kept as is)
 
-The latents of a row depend on each other, so they cannot be encoded a block at a time by
-themselves: `keep` finds each row's k latents in one pass over blocks, in memory O(N k).
+The latents of a row depend on each other, so blocks of them cannot be encoded independently: `keep` finds
+each row's k latents in one pass over blocks, in memory O(N k).
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from jaxprobe.saes import linear
 
-# Latents and rows whose pre-activations exist at once: 32 MB, which is used again for the next rows
-# instead of being mapped anew, and few blocks whose latents have to be merged.
+# Latents and rows whose pre-activations exist at once: 32 MB, small enough to be reused for the next rows
+# instead of being mapped anew, and large enough that few blocks have to be merged.
 BLOCK, ROWS = 16384, 512
 
 
@@ -30,7 +30,7 @@ class TopKSae(linear.Widths):
         W_dec_SD: Decoder, one row per latent.
         b_dec_D: Decoder bias.
         k: Latents kept per row.
-        signed: Whether size alone decides and signs are kept (AbsTopK).
+        signed: Whether latents are ranked by absolute value and keep their signs (AbsTopK).
 
     References:
         Gao et al., Scaling and evaluating sparse autoencoders, 2024.
@@ -45,7 +45,7 @@ class TopKSae(linear.Widths):
 
 
 class Kept(NamedTuple):
-    """The latents of each row that may be other than 0."""
+    """The latents of each row that may be nonzero."""
 
     value_NK: jax.Array
     index_NK: jax.Array
@@ -69,7 +69,7 @@ def encode(sae: TopKSae, x_ND: jax.Array) -> jax.Array:
 
 
 def decode(sae: TopKSae, z_NS: jax.Array) -> jax.Array:
-    """Activations that the latents stand for."""
+    """The reconstruction from the latents."""
     return linear.reconstruct(sae.W_dec_SD, sae.b_dec_D, z_NS)
 
 
@@ -92,7 +92,7 @@ def keep(sae: TopKSae, x_ND: jax.Array, block: int = BLOCK) -> Kept:
 
 @jax.jit(static_argnames=("k", "signed"))
 def _merge(pre_NK, index_NK, W_enc_DB, b_enc_B, x_ND, start, *, k: int, signed: bool):
-    # Earlier blocks stand first and top_k keeps the first of equals: ties go to the lower number.
+    # Earlier blocks come first and top_k keeps the first of equals: ties go to the lower number.
     def largest(pre_C, index_C):
         rank_C = jnp.abs(pre_C) if signed else pre_C
         _, where_K = jax.lax.top_k(rank_C, min(k, rank_C.shape[0]))

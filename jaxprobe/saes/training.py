@@ -2,12 +2,12 @@
 
     minimise  E |x - x_hat|^2 / D   subject to   E |z|_0 = target_l0
 
-What differs between architectures is in `rules`. Of JumpReLU, thresholds are
-`exp(log_threshold_S + log_shift)`. The one shared shift is steered by feedback, so
-that the number of active latents stays at its target from the first step to the last. The
-individual thresholds follow straight-through gradients of reconstruction and sparsity, where the
-price of an active latent is the multiplier at which moving all thresholds together would gain
-nothing. So there is no sparsity coefficient to tune.
+What differs between architectures is in `rules`. JumpReLU's thresholds are
+`exp(log_threshold_S + log_shift)`. Feedback steers the one shared shift so that the number of active
+latents stays at its target from the first step to the last. The individual thresholds follow
+straight-through gradients of reconstruction and sparsity, where the price of an active latent is the
+multiplier at which moving all thresholds together would gain nothing. So there is no sparsity
+coefficient to tune.
 
 References:
     Rajamanoharan et al., Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU Sparse
@@ -17,20 +17,24 @@ References:
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxprobe.saes import straight_through
 from jaxprobe.saes.rules import FOLLOWED_STEPS, RULES, THRESHOLD_RATE
 
-SMALLEST_EIGENVALUE = 1e-2  # of the mean one: whitening stretches no direction further than this
+if TYPE_CHECKING:  # takes long to import, and only training needs it
+    import optax
+
+SMALLEST_EIGENVALUE = (
+    1e-2  # as a share of the mean one; limits how far whitening stretches a direction
+)
 PROBE_ROWS = 1024  # rows on which the first thresholds are measured
-GATE_WEIGHT = 0.1  # of the loss of a gated SAE's gates beside that of its latents
-IDLE_TOKENS = 100_000  # a latent that was not active on so many tokens counts as dead
+GATE_WEIGHT = 0.1  # of the loss of a gated SAE's gates, relative to that of its latents
+IDLE_TOKENS = 100_000  # a latent that was not active for this many tokens counts as dead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class Scaling:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """What gradients train, for normalised activations; decoder rows have unit norm."""
+    """The trained parameters, for normalised activations; decoder rows have unit norm."""
 
     W_enc_DS: jax.Array
     b_enc_S: jax.Array
@@ -87,7 +91,7 @@ class Parameters:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GatedParameters(Parameters):
-    """With a gated SAE's own: the magnitudes' gain over the gate, and their bias."""
+    """Parameters with those of a gated SAE: the magnitudes' gain over the gate, and their bias."""
 
     r_mag_S: jax.Array
     b_mag_S: jax.Array
@@ -99,7 +103,7 @@ class TrainState:
     """Everything that a step changes."""
 
     parameters: Parameters
-    adam: optax.OptState
+    adam: Any  # optax's state
     log_shift: jax.Array
     idle_S: jax.Array  # int32 tokens since each latent was last active
     step: jax.Array
@@ -108,18 +112,18 @@ class TrainState:
 class StepReport(NamedTuple):
     """Scalars of one step, measured before its update."""
 
-    loss: jax.Array  # mean |x - x_hat|^2 / D; 1 is what the mean alone achieves
+    loss: jax.Array  # mean |x - x_hat|^2 / D; 1 for predicting the mean
     l0: jax.Array
     dead: jax.Array  # fraction of latents
 
 
 class Measured(NamedTuple):
-    """What a step finds on the way.
+    """What a step measures.
 
     Attributes:
         mse: Mean squared error per dimension.
         l0: Mean number of active latents.
-        price_S: The straight-through gradient of `l0` in `log_threshold_S` (never positive).
+        price_S: The straight-through gradient of `l0` by `log_threshold_S` (never positive).
         fired_S: Which latents were active at all.
         level: The batch's own threshold, where the rule finds one.
     """
@@ -132,10 +136,10 @@ class Measured(NamedTuple):
 
 
 def fit_scaling(x_ND: np.ndarray) -> Scaling:
-    """The scaling of some activations.
+    """The scaling that normalises these activations.
 
     Raises:
-        ValueError: They are all the same.
+        ValueError: All rows are the same.
     """
     mean_D = x_ND.mean(axis=0, dtype=np.float64)
     variance = float(x_ND.var(axis=0, dtype=np.float64).sum())
@@ -151,12 +155,12 @@ def normalise(scaling: Scaling, x_ND: jax.typing.ArrayLike) -> jax.Array:
 
 
 def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -> TrainState:
-    """A first state whose L0 is the target and whose reconstruction is already of use.
+    """An initial state whose L0 is the target and whose reconstruction is already useful.
 
-    Decoder rows are random data points. Encoder columns are the same points whitened by half
-    (multiplied by covariance^(-1/2)): activations share a few strong directions, and encoders
-    that all saw those would all be active together. Each threshold is the same multiple of its
-    latent's spread; the encoders' common gain is the one that reconstructs best.
+    Decoder rows are random data points. Encoder columns are the same points, half whitened
+    (multiplied by covariance^(-1/2)): activations share a few strong directions, and encoders that
+    all read those would all be active together. Each threshold is the same multiple of its latent's
+    standard deviation; the encoders' common gain is the one that reconstructs best.
 
     Args:
         x_ND: Normalised activations, a few thousand random rows at least.
@@ -198,21 +202,23 @@ def initialise(x_ND: jax.Array, key: jax.Array, *, recipe: Recipe, d_sae: int) -
 
 
 def _first_parameters(first: dict[str, jax.Array], recipe: Recipe) -> tuple[Any, jax.Array]:
-    """Parameters and shift that start with the latents which thresholds of their own would choose."""
+    """Parameters and shift with which the latents above their own thresholds are active at first."""
     if recipe.architecture == "gated":
         zero_S = jnp.zeros_like(first["b_enc_S"])
         return GatedParameters(**first, r_mag_S=zero_S, b_mag_S=zero_S), jnp.float32(0.0)
     if not RULES[recipe.architecture].counts:
         return Parameters(**first), jnp.float32(0.0)
-    # One level for all: what a latent's own threshold is above the mean one, its bias takes off.
+    # One threshold for all: the bias subtracts what a latent's own threshold is above the mean one.
     threshold_S = jnp.exp(first["log_threshold_S"])
     level = threshold_S.mean()
     first |= {"b_enc_S": level - threshold_S, "log_threshold_S": jnp.zeros_like(threshold_S)}
     return Parameters(**first), jnp.log(level)
 
 
-def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Adam whose rate rises for `warm_up` of the steps, then falls to 0 in a straight line."""
+def make_optimizer(recipe: Recipe) -> "optax.GradientTransformation":
+    """Adam whose rate rises for a share `warm_up` of the steps, then falls linearly to 0."""
+    import optax
+
     peak = max(1, round(recipe.warm_up * recipe.num_steps))
     schedule = optax.schedules.join_schedules(
         [
@@ -238,8 +244,10 @@ def train_step(
         recipe: The run's recipe.
 
     Returns:
-        State after, and what was measured on the way.
+        State after, and the step's measurements.
     """
+    import optax
+
     x_BD = normalise(scaling, x_BD)
     measure = functools.partial(objective, recipe=recipe)
     (_, found), gradient = jax.value_and_grad(measure, has_aux=True)(
@@ -252,7 +260,7 @@ def train_step(
         changes["log_threshold_S"] = gradient.log_threshold_S - multiplier * found.price_S
     W_dec_SD = state.parameters.W_dec_SD
     along_S = (gradient.W_dec_SD * W_dec_SD).sum(axis=1, keepdims=True)
-    # Less what would only change a row's norm.
+    # Minus the component that would only change a row's norm.
     changes["W_dec_SD"] = gradient.W_dec_SD - along_S * W_dec_SD
     gradient = dataclasses.replace(gradient, **changes)
     before: Any = state.parameters  # optax's annotations admit dictionaries only
@@ -273,7 +281,7 @@ def train_step(
 
 def _steered(log_shift: jax.Array, found: Measured, recipe: Recipe) -> jax.Array:
     """The shift of the thresholds after a step."""
-    if found.level is not None:  # follows the batches' own
+    if found.level is not None:  # follows the batches' own thresholds
         rate = min(1.0, max(THRESHOLD_RATE, FOLLOWED_STEPS / recipe.num_steps))
         return log_shift + rate * (jnp.log(jnp.maximum(found.level, 1e-6)) - log_shift)
     if RULES[recipe.architecture].counts:
@@ -286,7 +294,7 @@ def loss(parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: 
 
     Returns:
         (loss, (l0, price_S, fired_S)): l0 is the mean number of active latents; `price_S` its
-        straight-through gradient in `log_threshold_S` (never positive); `fired_S` tells which
+        straight-through gradient by `log_threshold_S` (never positive); `fired_S` says which
         latents were active at all.
     """
     value, found = objective(parameters, log_shift, x_BD, recipe)
@@ -296,10 +304,10 @@ def loss(parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: 
 def objective(
     parameters: Parameters, log_shift: jax.Array, x_BD: jax.Array, recipe: Recipe
 ) -> tuple[jax.Array, Measured]:
-    """What a step minimises, and what is measured on the way.
+    """The loss that a step minimises, and its measurements.
 
-    It is the mean squared error per dimension of normalised activations; for a gated SAE, plus
-    that of its gates alone, through a decoder that they do not train.
+    The loss is the mean squared error per dimension of normalised activations; for a gated SAE, plus
+    that of its gates alone, through a decoder that gets no gradient from it.
     """
     matmul = functools.partial(straight_through.matmul, recipe.compute_dtype)
     pre_BS = matmul(x_BD, parameters.W_enc_DS) + parameters.b_enc_S[None, :]
@@ -316,12 +324,12 @@ def objective(
 
 
 def fold(state: TrainState, scaling: Scaling, recipe: Recipe | None = None):
-    """The SAE on raw activations: the normalisation goes into weights, biases, thresholds.
+    """The SAE on raw activations: folds the normalisation into weights, biases and thresholds.
 
     Args:
         state: The trained state.
         scaling: How activations were normalised.
-        recipe: The run's recipe; a JumpReLU SAE's unless given.
+        recipe: The run's recipe; by default that of a JumpReLU SAE.
     """
     p = state.parameters
     threshold_S = jnp.exp(p.log_threshold_S + state.log_shift)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxprobe import stopping
+from jaxprobe import datasets, stopping
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.jobs import Job
 from jaxprobe.workspace import Workspace
@@ -22,7 +22,7 @@ def run(experiment: Experiment, config: Any, workspace: Workspace, names: Sequen
     """
     with tqdm(total=len(names), desc="encode", unit="set") as bar:
         for name in names:
-            bar.set_postfix_str(name)
+            bar.set_postfix_str(datasets.name_of(name))
             for job in _wanted(experiment.jobs(config, workspace, name)):
                 if not workspace.has_latents(*job.reads()):
                     stopping.check()

@@ -1,17 +1,19 @@
 """Jobs to results: what an experiment predicts, an object a finished job, resuming by job."""
 
+import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from absl import logging
 from tqdm import tqdm
 
-from jaxprobe import base, predictions, results, stopping
-from jaxprobe.base import ResultRow, Split
+from jaxprobe import datasets, predictions, results, stopping
 from jaxprobe.experiments.experiment import Experiment
+from jaxprobe.features.read import Features
 from jaxprobe.identity import digest
-from jaxprobe.jobs import COLUMN_METRICS, Evaluation, Job
+from jaxprobe.jobs import Job, further_metrics, rows_of
 from jaxprobe.place import Place
 from jaxprobe.results import Scored
 from jaxprobe.workspace import Workspace, file_name
@@ -45,11 +47,23 @@ Outline = Mapping[str, Sequence[tuple[str, int]]]  # dataset -> (object's name, 
 def outline(
     experiment: Experiment, config: Any, workspace: Workspace, names: Sequence[str]
 ) -> Outline:
-    """Every job's object, and how many probes it holds, without the splits, which would fill the memory."""
-    return {
-        name: [(p.place.name, p.size) for p in plan_of(experiment, config, workspace, name)]
-        for name in names
-    }
+    """Every job's object, and how many probes it holds, without the splits, which would fill the memory.
+
+    Logs how many levels of each regime found their dataset too small.
+    """
+    found, wanted, drawn = {}, collections.Counter(), collections.Counter()
+    for name in names:
+        plan = plan_of(experiment, config, workspace, name)
+        found[name] = [(planned.place.name, planned.size) for planned in plan]
+        wanted.update(experiment.levels(config, workspace, name))
+        splits = {split.digest: split for planned in plan for split in planned.job.splits}
+        drawn.update((split.regime, split.protocol) for split in splits.values())
+    for (regime, protocol), count in (wanted - drawn).items():
+        logging.info(
+            "%s, %s: %d splits; %d levels skipped, their datasets are too small",
+            *(regime, protocol, drawn[regime, protocol], count),
+        )
+    return found
 
 
 def left(workspace: Workspace, planned: Outline) -> dict[str, int]:
@@ -82,14 +96,17 @@ def run(
     todo = left(workspace, planned)
     with tqdm(total=sum(todo.values()), desc="fit", unit="probe") as bar:
         for name in todo:
-            bar.set_postfix_str(name)
+            bar.set_postfix_str(datasets.name_of(name))
             plan = plan_of(experiment, config, workspace, name)
             jobs = [one for one in plan if one.place.name not in done]
             _run_all(jobs, experiment, workspace, _workers(config), record, bar)
 
 
 def _workers(config: Any) -> int:
-    """Jobs at once; one where the experiment's config has no say in it."""
+    """Jobs at once."""
+    # What the user says in `config.fit.workers`; nothing is measured. An experiment whose config has no
+    # such key runs one at a time: a job's compiled program uses every core, and `fit.memory_gib` is
+    # counted for one of them.
     return getattr(getattr(config, "fit", None), "workers", 1)
 
 
@@ -105,6 +122,7 @@ def plan_of(experiment: Experiment, config: Any, workspace: Workspace, name: str
         }
         key = digest(decides | own)[:16]
         place = workspace.work.jobs / f"{file_name(job.dataset.name)}-{key}.parquet"
+        job = dataclasses.replace(job, metrics=experiment.metrics)
         planned.append(Planned(job=job, place=place, fingerprint=digest(decides)[:12]))
     return planned
 
@@ -121,7 +139,17 @@ def _decides(experiment: Experiment, workspace: Workspace, job: Job) -> dict[str
     if job.ranking is not None:
         decides["sae"] = workspace.sae_digest(job.arrow.features, job.site)
         decides["ranking"] = dataclasses.asdict(job.ranking)
+    if job.features:
+        decides["features"] = [_identity(one, workspace) for one in job.features]
     return decides
+
+
+def _identity(features: Features, workspace: Workspace) -> dict[str, str]:
+    """What decides features: of an SAE its weights too, whose id is only a name."""
+    told = {"site": str(features.site), "part": features.part, "pooling": features.pooling}
+    if features.sae:
+        told["sae"] = workspace.sae_digest(features.sae, features.site)
+    return told
 
 
 def _run_all(
@@ -136,10 +164,13 @@ def _run_all(
 
     def one(planned: Planned) -> None:
         found_all = planned.job.predict(planned.job, workspace)
-        rows = rows_of(planned, found_all, workspace)
+        model = str(workspace.store.fingerprint["model"])
+        rows = rows_of(planned.job, found_all, model, planned.fingerprint)
         chosen = [dict(entry) for found in found_all for entry in found.chosen]
         about = {"record": record} | ({"chosen": chosen} if chosen else {})
-        scored = Scored(rows=rows, metrics=_further(found_all, experiment.metrics), about=about)
+        scored = Scored(
+            rows=rows, metrics=further_metrics(found_all, experiment.metrics), about=about
+        )
         with stopping.held():
             predictions.keep(
                 workspace.work, planned.place.name.removesuffix(".parquet"), planned.job, found_all
@@ -154,58 +185,3 @@ def _run_all(
     finally:
         # Whatever ended the loop; a job under way in a thread is not waited for.
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def rows_of(
-    planned: Planned, found_all: Sequence[Evaluation], workspace: Workspace
-) -> list[ResultRow]:
-    """Result rows: split by split, arrow by arrow, test set by test set."""
-    job, model = planned.job, str(workspace.store.fingerprint["model"])
-    each = iter(found_all)
-    return [
-        _row(planned, model, split, arrow, number, found)
-        for split in job.splits
-        for arrow in job.arrows
-        for found in [next(each)]
-        for number in range(len(split.tests))
-    ]
-
-
-def _row(
-    planned: Planned, model: str, split: Split, arrow: base.Arrow, number: int, found: Evaluation
-) -> ResultRow:
-    test, scores = split.tests[number], found.tests[number]
-    # Rounded, so that equal AUROCs summed in another order still tie.
-    auroc, f1, accuracy = (round(float(scores[name]), 12) for name in COLUMN_METRICS)
-    return ResultRow(
-        model=model,
-        site=str(planned.job.site),
-        features=arrow.features,
-        method=arrow.row_method,
-        num_latents=arrow.k,
-        dataset=split.dataset,
-        regime=split.regime,
-        level=split.level,
-        protocol=split.protocol,
-        seed=split.seed,
-        num_train=len(split.train_N),
-        num_test=len(test.row_M),
-        valid_auroc=round(float(found.valid_auroc), 12),
-        test_auroc=auroc,
-        test_f1=f1,
-        test_accuracy=accuracy,
-        best_c=round(float(found.best_value), 12),
-        converged=found.converged,
-        fingerprint=planned.fingerprint,
-        pooling=arrow.pooling,
-        control=arrow.control,
-        test_set=test.name,
-        kind=arrow.kind,
-    )
-
-
-def _further(found_all: Sequence[Evaluation], wanted: Sequence[str]) -> Mapping[str, list[float]]:
-    """Metrics beyond the columns of a row, in the order of `rows_of`."""
-    return {
-        name: [float(test[name]) for found in found_all for test in found.tests] for name in wanted
-    }

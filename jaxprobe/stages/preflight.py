@@ -1,16 +1,13 @@
 """What a run would refuse in the end is refused before hours of work."""
 
-import dataclasses
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from jaxprobe import checkpoints, checks, datasets, models
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.experiments.config import Common, saes_to_train, sites_of
 from jaxprobe.experiments.experiment import Experiment
 from jaxprobe.results import TableError
-from jaxprobe.sites import MODULE_OUT
-from jaxprobe.stages import train_sae
 from jaxprobe.workdir import Workdir
 from jaxprobe.workspace import Workspace
 
@@ -29,11 +26,12 @@ def check_config(job: Common) -> None:
             f" {extract.max_length} and {extract.buckets}; add a bucket of {extract.max_length}"
         )
     sites_of(job)
-    for one in saes_to_train(job):
-        train_sae.check_config(train_sae.TrainSaeConfig.of(job.train_sae, one))
-    names = [train_sae.sae_id(one) for one in saes_to_train(job)]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"`config.train_sae` asks for {twice[0]} twice; name it once")
+    trained = saes_to_train(job)
+    for one in trained:
+        one.check()
+    for name, count in Counter(one.id for one in trained).items():
+        if count > 1:
+            raise ValueError(f"`config.train_sae` asks for {name} twice; name it once")
 
 
 def check_directory(work: Workdir) -> None:
@@ -44,18 +42,6 @@ def check_directory(work: Workdir) -> None:
             f"{work} holds a results.parquet without the folder results that this version writes: it is"
             " of an earlier version, or of published files; use another work directory"
         )
-
-
-def load_saes(job: Common) -> tuple[LoadedSae, ...]:
-    """The SAEs that a job names, at the sites under whose names their activations are kept."""
-    found = tuple(checkpoints.load_labelled(entry) for entry in job.saes)
-    if not any(sae.site is not None and sae.site.stream in MODULE_OUT for sae in found):
-        return found
-    identity = models.identify(job.model, job.dtype)
-    return tuple(
-        dataclasses.replace(sae, site=identity.stored(sae.site)) if sae.site else sae
-        for sae in found
-    )
 
 
 def check_inputs(
@@ -78,15 +64,16 @@ def check_inputs(
             raise ValueError(
                 f"`{site}` is not in {identity.name}: its blocks are 0 to {identity.num_blocks - 1}"
             )
-    taken: dict[str, Any] = {}
-    for one in trained:
-        checkpoints.check_id(train_sae.sae_id(one), "the train_sae stage", taken)
-        taken[train_sae.sae_id(one)] = one
+    sources: dict[str, str] = {}
+    for name, source in (
+        *((one.id, "the train_sae stage") for one in trained),
+        *((sae.id, sae.source) for sae in named),
+    ):
+        checkpoints.check_id(name, source, sources)
+        sources[name] = source
     for sae in named:
-        checkpoints.check_id(sae.id, sae.source, taken)
-        taken[sae.id] = sae
         _check_sae(sae, identity)
-    experiment.check(job, {name: sae.d_sae for name, sae in taken.items()})
+    experiment.check(job, {sae.id: sae.d_sae for sae in (*trained, *named)})
 
 
 def _check_sae(sae: LoadedSae, identity: models.ModelIdentity) -> None:

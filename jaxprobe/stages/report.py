@@ -14,7 +14,7 @@ from jaxprobe.experiments.experiment import Experiment, Pages
 from jaxprobe.experiments.probing.config import Config
 from jaxprobe.experiments.probing.config import Report as ReportConfig
 from jaxprobe.place import Place
-from jaxprobe.stages.gathering import evidence, gather
+from jaxprobe.runs.gathering import evidence, gather
 from jaxprobe.workdir import Workdir
 
 PAGE = "index.html"

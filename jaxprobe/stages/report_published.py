@@ -31,7 +31,7 @@ def report_published(
     """Reports the paper's own result files as if they were ours.
 
     Args:
-        config: What to report; its site is by default the one of the regimes beyond standard.
+        config: What to report; its site is by default the one that has regimes other than standard.
         folder: The authors' repository, or a copy of its results.
         model: Whose results, as in the folders' names: `gemma-2-9b`.
         workdir: Receives `results.parquet`, `run.json` and what `report` writes.

@@ -12,5 +12,5 @@ from jaxprobe.store.writing import StoreWriter as StoreWriter
 
 
 def is_store(place) -> bool:
-    """Whether a store was begun there."""
+    """Whether `place` holds a store, finished or not."""
     return (place / MANIFEST).exists()

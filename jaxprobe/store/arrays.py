@@ -1,10 +1,11 @@
 """The zarr3 arrays of an activation store: their chunks, sizes and dimension names.
 
-A file is a shard of a few MiB; inside it, small chunks with checksums can be read alone, so a dataset's rows
-cost what they weigh wherever they lie. Nothing is compressed: float activations hardly shrink, and raw bytes
-do not depend on a compressor's version.
+A file is a shard of a few MiB; small chunks inside it, each with a checksum, can be read alone, so reading a
+dataset's rows costs about their own bytes, wherever they lie. Nothing is compressed: float activations hardly
+shrink, and raw bytes do not depend on a compressor's version.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -16,13 +17,15 @@ from jaxprobe.place import Place
 from jaxprobe.store.layout import StoreError, Tap, tap_name, width_of
 
 _SHARD_BYTES = dict.fromkeys(POOLINGS, 4 << 20) | {"tokens": 16 << 20}
-# Single rows of `last` are read, since a dataset's prompts lie scattered: 4 rows a chunk read 5,000 of 50,000
-# rows in 0.13 s. `tokens` are read in runs.
+# `last` is read in single rows, because a dataset's prompts are scattered: with 4 rows a chunk, 5,000 of
+# 50,000 rows are read in 0.13 s. `tokens` are read in runs.
 _CHUNK_ROWS = dict.fromkeys(POOLINGS, 4) | {"tokens": 128}
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
-# Zeros are stored as they are, so that what is not there cannot pass for them.
+# Zeros are stored explicitly, so that missing data cannot pass for zeros.
 _STRICT = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
+_HEADER, _HEADER_BYTES = "zarr.json", 64 << 10
+_REMEDY = "restore it from a copy, or delete {root} to extract again"
 _DEPTH = 2  # folders below an array's own: c/ROWS/COLUMNS
 _CHECKED = [_LITTLE_ENDIAN, {"name": "crc32c"}]
 
@@ -33,30 +36,31 @@ def dtype_of(tap: Tap, fingerprint: Mapping) -> str:
 
 
 def open_array(root: Place, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
-    """Opens one array for reading and writing; what was never written is an error, not zeros.
+    """Opens one array for reading and writing; reading what was never written is an error, not zeros.
 
     Raises:
-        StoreError: It is missing, damaged, or another than the store's.
+        StoreError: The array is missing, damaged, or does not fit the fingerprint.
     """
     _check_files(root, tap)
+    _check_header(root, tap)
     metadata = _metadata(tap, fingerprint)
     del metadata["chunk_grid"]  # an earlier version's files may have been larger
     try:
         return _open(root, tap, metadata)
     except (ValueError, OSError) as error:
         raise StoreError(
-            f"the array {root / tap_name(tap)} is missing or damaged ({error}); restore it from a copy,"
-            f" or delete {root} to extract again"
+            f"the array {root / tap_name(tap)} is missing or damaged ({error});"
+            f" {_REMEDY.format(root=root)}"
         ) from error
 
 
 def sized_array(root: Place, tap: Tap, num_rows: int, fingerprint: Mapping) -> ts.TensorStore:
     """Opens or creates one array and gives it `num_rows` rows.
 
-    Rows that are cut off are zeroed first: those that share a file with kept rows would stay in it.
+    Rows that are cut off are zeroed first: those in the same file as kept rows would otherwise stay in it.
     """
     (root / tap_name(tap)).check_folders(_DEPTH)  # TensorStore would write through links
-    if not (root / tap_name(tap) / "zarr.json").exists():
+    if not (root / tap_name(tap) / _HEADER).exists():
         _check_files(root, tap)
         metadata = _metadata(tap, fingerprint) | {"shape": [num_rows, width_of(tap, fingerprint)]}
         return _open(root, tap, metadata, create=True)
@@ -70,23 +74,24 @@ def sized_array(root: Place, tap: Tap, num_rows: int, fingerprint: Mapping) -> t
 
 
 def shard_rows(array: ts.TensorStore) -> int:
-    """Rows of one file."""
+    """The number of rows in one file."""
     return array.spec().to_json()["metadata"]["chunk_grid"]["configuration"]["chunk_shape"][0]
 
 
 def sweep(root: Place, taps: Iterable[Tap]) -> None:
-    """Removes what TensorStore had begun of these arrays' files in a process that was killed.
+    """Removes the temporary files that TensorStore left for these arrays when its process was killed.
 
-    Only its own names for files of ours, in folders that are no links; nothing else is known to be ours.
+    Only files with TensorStore's temporary names for our files, in folders that are not links: nothing else
+    is known to be ours.
     """
     for tap in taps:
         folder = root / tap_name(tap)
         if folder.local is None:
-            return  # elsewhere an object is whole or not there
+            return  # in other places an object is whole or absent
         _check_files(root, tap)
         folder.check_folders(_DEPTH)
         rows = [folder / "c" / name for name in (folder / "c").children() if name.isdecimal()]
-        for above, name in ((folder, "zarr.json"), *((row, "0") for row in rows)):
+        for above, name in ((folder, _HEADER), *((row, "0") for row in rows)):
             for left in above.children():
                 if re.fullmatch(rf"{re.escape(name)}_[0-9a-f]{{1,16}}\.__lock", left):
                     (above / left).delete()
@@ -98,17 +103,25 @@ def _open(root: Place, tap: Tap, metadata: dict, *, create: bool = False) -> ts.
     return ts.open(spec, open=not create, create=create, context=place.context()).result()
 
 
+def _check_header(root: Place, tap: Tap) -> None:
+    """Refuses a header that is not short JSON: TensorStore's parser crashes on deeply nested JSON."""
+    header = root / tap_name(tap) / _HEADER
+    try:
+        with boundary.reader(str(header), "a zarr array's header", _REMEDY.format(root=root)):
+            json.loads(header.read(limit=_HEADER_BYTES))
+    except boundary.FileError as error:
+        raise StoreError(str(error)) from error
+
+
 def _check_files(root: Place, tap: Tap) -> None:
-    """Refuses what TensorStore would wait on for ever: a pipe in place of a file."""
+    """Refuses a pipe in place of a file: TensorStore would wait on it forever."""
     folder = root / tap_name(tap)
     if folder.local is None:
         return
     try:
         boundary.check_regular_below(folder.local, _DEPTH)
     except boundary.FileError as error:
-        raise StoreError(
-            f"{error}; restore it from a copy, or delete {root} to extract again"
-        ) from error
+        raise StoreError(f"{error}; {_REMEDY.format(root=root)}") from error
 
 
 def _metadata(tap: Tap, fingerprint: Mapping) -> dict:

@@ -1,9 +1,9 @@
-"""Checksums of single rows: what was written at a place is what is read there, or an error.
+"""Checksums of single rows: a row is read back exactly as it was written, or there is an error.
 
-TensorStore checks each chunk against a checksum beside it, which a chunk of another place or another run
-satisfies as well, and no chunk at all reads as zeros. So each segment has a file with a number for every row
-of it, known from the rows before they are written; it is replaced when rows are committed, before the progress
-that counts them.
+TensorStore checks each chunk against a checksum stored with it. A chunk from another position or another run
+passes that check too, and a missing chunk reads as zeros. So each segment has a file with a checksum of every
+row, computed before the row is written. It is replaced when rows are committed, before the progress that counts
+them.
 """
 
 import functools
@@ -17,16 +17,16 @@ from jaxprobe.place import Place
 from jaxprobe.store import layout
 from jaxprobe.store.layout import StoreError, Tap
 
-ENTRY = "jaxprobe_rows"  # the header entry that tells which segment's rows these are
+ENTRY = "jaxprobe_rows"  # the header entry that says which segment the rows belong to
 REMEDY = "restore it from a copy, or delete the store's directory to extract again"
 
 
 def of_rows(x_ND: np.ndarray) -> np.ndarray:
-    """uint32 [N], a checksum of each row's bytes as they lie on the disk.
+    """uint32 [N], a checksum of each row's bytes as stored on disk.
 
     Multilinear hashing (Lemire and Kaser, Strongly universal string hashing is fast, 2014): the upper half
-    of k_0 + sum of k_i w_i modulo 2^64 over the row's 32-bit words w_i. Two rows that differ share it with a
-    chance of 2^-32. It runs at 3 GB/s, a CRC of each row at half of that.
+    of k_0 + sum of k_i w_i modulo 2^64 over the row's 32-bit words w_i. Two different rows have the same
+    checksum with probability 2^-32. It runs at 3 GB/s, twice as fast as a CRC of each row.
     """
     x_ND = np.ascontiguousarray(x_ND)
     raw_NB = x_ND.view(np.uint8).reshape(len(x_ND), x_ND.shape[1] * x_ND.itemsize)
@@ -45,7 +45,7 @@ def _keys(count: int) -> tuple[np.uint64, np.ndarray]:
 
 
 def path_of(root: Place, index: int) -> Place:
-    """Where one segment's checksums lie."""
+    """The file of one segment's checksums."""
     return root / layout.SEGMENTS / f"{index:06d}.rows"
 
 
@@ -56,7 +56,7 @@ def write(root: Place, index: int, store: str, sums: Mapping[Tap, np.ndarray]) -
         root: The store's directory.
         index: Number of the segment.
         store: The store's digest.
-        sums: uint32 of the rows known so far, by array.
+        sums: uint32 checksums of the rows known so far, by array.
     """
     arrays = {layout.tap_name(tap): sum_N for tap, sum_N in sums.items()}
     record = {"store": store, "segment": index}
@@ -72,10 +72,10 @@ def read(
         root: The store's directory.
         index: Number of the segment.
         stores: The digests that the store has or had; see `layout.digests`.
-        counts: How many rows of each array are asked for.
+        counts: How many rows of each array are wanted.
 
     Raises:
-        StoreError: The file is missing or damaged, or is another segment's or store's.
+        StoreError: The file is missing or damaged, or belongs to another segment or store.
     """
     path = path_of(root, index)
     try:
@@ -85,7 +85,7 @@ def read(
     except ValueError as error:
         raise StoreError(str(error)) from error
     if record not in [{"store": store, "segment": index} for store in stores]:
-        raise StoreError(f"{path} tells of another store or segment; {REMEDY}")
+        raise StoreError(f"{path} belongs to another store or segment; {REMEDY}")
     found = {}
     for tap, count in counts.items():
         sum_N = arrays.get(layout.tap_name(tap), np.zeros(0, np.uint32))

@@ -1,17 +1,17 @@
-"""What an activation store is on disk, and the small files that say how far it has come.
+"""The layout of an activation store on disk, and the small files that record its progress.
 
     manifest.json          format and fingerprint: everything that changes the numbers
     progress.json          segments in order: arrays, prompts, batches, committed batches, digest
     segments/000000.npy    one record per prompt of a segment, in row order
     segments/000000.rows    a checksum of each row, see `checksums`
     SITE/POOLING/          one zarr3 array
-    .lock                  empty; whoever holds its lock may write
+    .lock                  empty; the process that holds its lock may write
 
 The JSON files hold digests of themselves, see `sealed`. Format 1 had neither digests nor checksums of rows: such
-a store is read as it is, with a warning, and what is added to it has both.
+a store is still read, with a warning, and what is added to it has both.
 
-A segment is a set of prompts planned together for the same arrays. Its rows follow those of earlier
-segments in each of its arrays. The plan is written first, then the arrays grow to their planned size, then
+A segment is a set of prompts planned together for the same arrays. In each of its arrays, its rows follow
+those of earlier segments. The plan is written first, then the arrays grow to their planned size, then
 batches are written in order; only the last segment can be unfinished.
 """
 
@@ -29,13 +29,13 @@ from jaxprobe.store.segments import parse_tap, tap_name
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-IDENTITY = 1  # stands in digests: what the numbers are did not change with how they are checked
+IDENTITY = 1  # part of digests, instead of FORMAT: format 2 checks the same numbers in another way
 MANIFEST, PROGRESS, SEGMENTS, LOCK = "manifest.json", "progress.json", "segments", ".lock"
 TOKEN_DTYPES = ("bfloat16", "float32")
 REQUIRED = ("d_model", "token_dtype")  # fields of a fingerprint that shape the arrays
-# What a fingerprint tells of how the rows were made that does not make them another's: the manifest keeps what
-# the store was begun with, and neither its digest nor the comparison at opening counts it. So a store that
-# was begun on one processor goes on, and is read, on another.
+# Fields of a fingerprint that are recorded but do not identify the rows: the manifest keeps their values from
+# the store's creation, and neither its digest nor the comparison at opening includes them. So a store that was
+# created on one processor is continued and read on another.
 RECORDED_ONLY = ("device",)
 
 _SEGMENT_BYTES = 256 << 20  # of a segment's file, 40 a prompt
@@ -57,12 +57,12 @@ def width_of(tap: Tap, fingerprint: Mapping) -> int:
 
 
 def segment_path(root: Place, index: int) -> Place:
-    """Where one segment's plan lies."""
+    """The file of one segment's plan."""
     return root / SEGMENTS / f"{index:06d}.npy"
 
 
 def write_manifest(root: Place, fingerprint: Mapping) -> None:
-    """Opens the store's books: the fingerprint, nothing planned."""
+    """Writes the manifest and the progress of a new store: its fingerprint, and no segments."""
     checked = {name: fingerprint[name] for name in REQUIRED}
     check_choice("token_dtype", checked["token_dtype"], TOKEN_DTYPES)
     write_progress(root, Progress())
@@ -70,7 +70,7 @@ def write_manifest(root: Place, fingerprint: Mapping) -> None:
 
 
 def renew(root: Place, progress: Progress) -> None:
-    """Brings the books of a store of format 1 to this version's, for what is added from now on."""
+    """Rewrites the manifest and progress of a store of format 1 in this version's format."""
     found, fingerprint = _manifest(root)
     if found != FORMAT:
         write_progress(root, progress)
@@ -100,7 +100,7 @@ def _manifest(root: Place) -> tuple[int, dict]:
             boundary.reader(str(path), "a manifest", _AGAIN),
         ):
             found = json.loads(path.read(limit=boundary.JSON_BYTES))["format"]
-            if found in READABLE:  # another version may seal its files in another way
+            if found in READABLE:  # another version may seal its files differently
                 fingerprint = sealed.read_json(path, _AGAIN, needed=found > 1)["fingerprint"]
                 _ = [fingerprint[name] for name in REQUIRED]
     except OSError as error:
@@ -118,10 +118,10 @@ def _manifest(root: Place) -> tuple[int, dict]:
 
 
 def check_fingerprint(root: Place, wanted: Mapping) -> None:
-    """Refuses a store that was made in another way.
+    """Refuses a store whose fingerprint differs.
 
     Raises:
-        StoreError: Names each field that differs, what was wanted and what the store has.
+        StoreError: Names each field that differs, with the wanted value and the store's.
     """
     have, want = read_manifest(root), json.loads(_json(wanted))
     known = {*have, *want} - {*RECORDED_ONLY}
@@ -131,19 +131,19 @@ def check_fingerprint(root: Place, wanted: Mapping) -> None:
             f"{name}: wanted {want.get(name)!r}, got {have.get(name)!r}" for name in names
         )
         raise StoreError(
-            f"the activations in {root} were made in another way ({told}); numbers of two kinds are"
-            f" never mixed: use another work directory, or delete {root} to extract again"
+            f"the activations in {root} were extracted with other settings ({told}); they are never"
+            f" mixed with others: use another work directory, or delete {root} to extract again"
         )
 
 
 def digest(fingerprint: Mapping) -> str:
-    """Hex SHA-256 of a fingerprint, the same for the same fields in any order, less `RECORDED_ONLY`."""
+    """Hex SHA-256 of a fingerprint without `RECORDED_ONLY`; the order of the fields does not matter."""
     counted = {name: value for name, value in fingerprint.items() if name not in RECORDED_ONLY}
     return _digest(counted)
 
 
 def digests(fingerprint: Mapping) -> tuple[str, str]:
-    """`digest`, and what it was before `RECORDED_ONLY`, when the checksums of older stores were written."""
+    """`digest`, and the digest with `RECORDED_ONLY`, which the checksums of older stores hold."""
     return digest(fingerprint), _digest(fingerprint)
 
 
@@ -153,7 +153,7 @@ def _digest(fingerprint: Mapping) -> str:
 
 
 def write_progress(root: Place, progress: Progress) -> None:
-    """Makes `progress` the truth. What it promises must be durable already."""
+    """Replaces the stored progress. Every row that it counts must be durable already."""
     entries = [
         {
             "arrays": [tap_name(tap) for tap in segment.taps],
@@ -171,7 +171,7 @@ def write_progress(root: Place, progress: Progress) -> None:
 
 
 def read_progress(root: Place) -> Progress:
-    """Reads the segments and how far they are.
+    """Reads the segments and how many batches of each are committed.
 
     Raises:
         StoreError: A file is missing or damaged.
@@ -194,15 +194,17 @@ def read_progress(root: Place) -> Progress:
 
 
 def _read_segment(path: Place, entry: Mapping, needed: bool) -> Segment:
-    """One segment as the progress tells of it."""
+    """One segment, as progress.json describes it."""
     content = path.read(limit=_SEGMENT_BYTES)
     taps = tuple(parse_tap(name) for name in entry["arrays"])
     whole = Segment.decode(content, taps)
-    # A segment is cut in two steps, its file last; the shorter of the two counts.
+    # Cutting a segment takes two writes, its file last; the shorter of the two is valid.
     segment = whole.first(entry["batches"])
     committed, checked = entry["committed_batches"], entry.get("checked", False)
     if type(committed) is not int or committed < 0 or type(checked) is not bool:
-        raise ValueError(f"wanted a count of batches and whether, got {committed!r}, {checked!r}")
+        raise ValueError(
+            f"wanted a count of batches and true or false, got {committed!r}, {checked!r}"
+        )
     if len(segment.tokens_N) != entry["prompts"]:
         raise ValueError(f"wanted {entry['prompts']} prompts, got {len(segment.tokens_N)}")
     if needed and (segment.digest != entry["sha256"] or whole.encode() != content):

@@ -15,20 +15,20 @@ from jaxprobe.store.layout import Progress, Segment, StoreError, Tap
 
 
 class ActivationStore:
-    """What is durable in a store, as it was when this object was made.
+    """The durable rows of a store, as of the time when this object was made.
 
     Content-addressed: prompts are known by the SHA-256 of their UTF-8 text, whichever datasets hold them.
-    Reading takes no lock and sees committed rows only, also while another process extracts. Every row that is
-    read is compared with the checksum that was kept when it was written.
+    Reading takes no lock and sees only committed rows, even while another process extracts. Every row that is
+    read is compared with the checksum that was computed when it was written.
 
     Attributes:
-        root: Where the store lies.
+        root: The store's directory.
         fingerprint: Everything that changes the numbers, as the extract stage wrote it, and
-            `layout.RECORDED_ONLY` of the machine that began it.
+            `layout.RECORDED_ONLY` of the machine that created the store.
     """
 
     def __init__(self, root: Place, fingerprint: Mapping, progress: Progress):
-        """Wraps a store's books; `ActivationStore.open` reads them."""
+        """Wraps what `ActivationStore.open` reads."""
         self.root, self.fingerprint = root, fingerprint
         self._segments: tuple[Segment, ...] = progress.durable()
         self._checked = progress.checked
@@ -41,10 +41,10 @@ class ActivationStore:
 
         Args:
             root: The store's place, `WORKDIR/activations`.
-            fingerprint: What the reader needs it to be, or None to take any.
+            fingerprint: The fingerprint that the store must have, or None for any.
 
         Raises:
-            StoreError: There is none, it is damaged, or it was made in another way.
+            StoreError: There is no store, it is damaged, or its fingerprint differs.
         """
         root = Place.parse(root)
         if fingerprint is not None:
@@ -67,7 +67,7 @@ class ActivationStore:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """The arrays there are, as (site, pooling), sorted."""
+        """The store's arrays, as (site, pooling), sorted."""
         return tuple(sorted({tap for segment in self._segments for tap in segment.taps}))
 
     def prompt_hashes(self) -> list[str]:
@@ -89,8 +89,8 @@ class ActivationStore:
         """Activations of each prompt.
 
         Args:
-            site: Where they were read.
-            texts: N prompts, in any order and with repeats.
+            site: Where they were read in the model.
+            texts: N prompts, in any order; repeats are allowed.
             pooling: `last`, `mean` or `max`: how a prompt's tokens became one row.
             hashes: The SHA-256 of each prompt, where it is known.
 
@@ -98,31 +98,21 @@ class ActivationStore:
             float32 [N, width of the site], in the order of `texts`.
 
         Raises:
-            StoreError: Prompts that the store lacks: how many and the first one.
+            StoreError: The store lacks some of the prompts; says how many and names the first.
         """
-        rows = self._rows((site, pooling))
-        found = [rows.get(key, -1) for key in hashes or layout.sha256_of(texts)]
-        row_N = np.array(found, np.int64)
-        missing_N = np.flatnonzero(row_N < 0)
-        if len(missing_N):
-            example = texts[int(missing_N[0])]
-            raise StoreError(
-                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site} ({pooling}), the"
-                f" first is {example[:80]!r}; run the extract stage with their dataset and this site"
-            )
-        return self._gather((site, pooling), row_N)
+        return self._gather((site, pooling), self._found((site, pooling), texts, hashes))
 
     def num_tokens(self, site: Site) -> int:
-        """Rows of the site's `tokens` array; 0 where it has none."""
+        """Number of rows of the site's `tokens` array; 0 where it has none."""
         return sum(part.num_rows("tokens") for part in self._parts((site, "tokens")))
 
     def read_tokens(self, site: Site, rows: np.ndarray | slice) -> np.ndarray:
         """Activations of single tokens; BOS and padding have none.
 
-        Runs of neighbouring rows are read fastest: a lone row costs the 128 around it.
+        Contiguous rows are read fastest: a single row costs as much as its chunk of 128.
 
         Args:
-            site: Where they were read.
+            site: Where they were read in the model.
             rows: n row numbers in [0, num_tokens), in any order, or a slice of them.
 
         Returns:
@@ -150,13 +140,13 @@ class ActivationStore:
         """Which prompt each token belongs to.
 
         Args:
-            site: Whose `tokens` array; may be left out where only one site has one.
+            site: The site whose `tokens` array is meant; may be left out where only one site has one.
 
         Returns:
             int64 [num_tokens] positions in `prompt_hashes()`.
 
         Raises:
-            StoreError: Several sites hold tokens and none was named, or none does.
+            StoreError: `site` is left out, and several sites hold tokens or none does.
         """
         sites = [site for site, pooling in self.taps if pooling == "tokens"]
         if site is None:
@@ -169,15 +159,37 @@ class ActivationStore:
         counts = [part.tokens_N for part in parts] or [np.zeros(0, np.int32)]
         return np.repeat(np.array(prompts, np.int64), np.concatenate(counts))
 
+    def token_spans(
+        self, site: Site, texts: Sequence[str], hashes: Sequence[bytes] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of each prompt's tokens in the site's `tokens` array.
+
+        Args:
+            site: The site.
+            texts: N prompts, in any order; repeats are allowed.
+            hashes: The SHA-256 of each prompt, where it is known.
+
+        Returns:
+            int64 start_N and count_N: prompt n has the rows start_N[n] to start_N[n] + count_N[n] - 1.
+
+        Raises:
+            StoreError: The array lacks some of the prompts; says how many and names the first.
+        """
+        row_N = self._found((site, "tokens"), texts, hashes)
+        counts = [part.tokens_N for part in self._parts((site, "tokens"))] or [row_N]
+        count_P = np.concatenate(counts).astype(np.int64)
+        end_P = np.cumsum(count_P)
+        return (end_P - count_P)[row_N], count_P[row_N]
+
     def read_rows(self, tap: Tap, rows: slice | np.ndarray) -> np.ndarray:
-        """Rows of an array as they lie on the disk, each compared with its checksum.
+        """Rows of an array as stored on disk, each compared with its checksum.
 
         Args:
             tap: The array.
-            rows: A slice from row to row, or rising row numbers.
+            rows: A slice with start and stop, or increasing row numbers.
 
         Raises:
-            StoreError: They are missing, damaged, or not those that were written there.
+            StoreError: Rows are missing, damaged, or not the ones that were written there.
         """
         try:
             x_ND = self._array(tap)[rows].read().result()
@@ -190,13 +202,13 @@ class ActivationStore:
         if different_N.any():
             raise StoreError(
                 f"{np.count_nonzero(different_N)} of {len(x_ND)} rows of {layout.tap_name(tap)} in"
-                f" {self.root} are not those that were written (their checksums differ): a file was"
+                f" {self.root} are not the ones that were written (their checksums differ): a file was"
                 f" damaged or replaced; {checksums.REMEDY}"
             )
         return x_ND
 
     def _sums(self, tap: Tap) -> tuple[np.ndarray, np.ndarray]:
-        """The checksum of each row, and whether there is one: rows of format 1 have none."""
+        """The checksum of each row, and whether the row has one: rows of format 1 have none."""
         if tap not in self._sum_cache:
             sums, known = [np.zeros(0, np.uint32)], [np.zeros(0, bool)]
             for index, (part, checked) in enumerate(
@@ -221,7 +233,7 @@ class ActivationStore:
 
     @functools.cached_property
     def _prompts(self) -> dict[bytes, int]:
-        # A prompt may stand in two segments (other arrays); its first row counts.
+        # A prompt may be in two segments (for different arrays); its first row counts.
         known: dict[bytes, int] = {}
         for segment in self._segments:
             for key in _keys(segment):
@@ -246,6 +258,20 @@ class ActivationStore:
         if tap not in self._arrays:
             self._arrays[tap] = arrays.open_array(self.root, tap, self.fingerprint)
         return self._arrays[tap]
+
+    def _found(self, tap: Tap, texts: Sequence[str], hashes: Sequence[bytes] | None) -> np.ndarray:
+        """The position of each prompt among those that an array holds."""
+        rows, (site, pooling) = self._rows(tap), tap
+        found = [rows.get(key, -1) for key in hashes or layout.sha256_of(texts)]
+        row_N = np.array(found, np.int64)
+        missing_N = np.flatnonzero(row_N < 0)
+        if len(missing_N):
+            example = texts[int(missing_N[0])]
+            raise StoreError(
+                f"{len(missing_N)} of {len(texts)} prompts are not in {self.root} at {site} ({pooling}), the"
+                f" first is {example[:80]!r}; run the extract stage with their dataset and this site"
+            )
+        return row_N
 
     def _gather(self, tap: Tap, row_N: np.ndarray) -> np.ndarray:
         if not len(row_N):

@@ -1,4 +1,4 @@
-"""Prompts planned together: the segments of an activation store, and how far each has come."""
+"""Prompts planned together: the segments of an activation store, and how much of each is committed."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ class Segment:
         taps: The arrays that they are run for.
         sha256_N: uint8 [N, 32] digests of the prompts' UTF-8 text.
         tokens_N: int32 tokens of each prompt, BOS left out: its rows in a `tokens` array.
-        batch_N: int32 batch of each prompt, counted from 0 and never falling.
+        batch_N: int32 batch of each prompt, counted from 0, in non-decreasing order.
     """
 
     taps: tuple[Tap, ...]
@@ -42,7 +42,7 @@ class Segment:
         return int(self.batch_N[-1]) + 1 if len(self.batch_N) else 0
 
     def first(self, num_batches: int) -> "Segment":
-        """The segment cut after so many batches."""
+        """The segment's first `num_batches` batches."""
         end = int(np.searchsorted(self.batch_N, num_batches))
         return dataclasses.replace(
             self,
@@ -52,7 +52,7 @@ class Segment:
         )
 
     def num_rows(self, pooling: str) -> int:
-        """Rows that the segment takes in an array of this pooling."""
+        """Number of rows of the segment in an array of this pooling."""
         return int(self.tokens_N.sum(dtype=np.int64)) if pooling == "tokens" else len(self.tokens_N)
 
     def same_as(self, other: "Segment") -> bool:
@@ -60,11 +60,11 @@ class Segment:
         return self.taps == other.taps and self.encode() == other.encode()
 
     def encode(self) -> bytes:
-        """The segment's file, in NumPy's format; the arrays' names stand in progress.json."""
+        """The content of the segment's file, in NumPy's format; the arrays' names are in progress.json."""
         records = np.zeros(len(self.tokens_N), _RECORD)
         records["sha256"], records["tokens"] = self.sha256_N, self.tokens_N
         records["batch"] = self.batch_N
-        # The header is not left to NumPy: another version may set it in other words.
+        # The header is not left to NumPy, whose versions may write it differently.
         described = {"descr": _RECORD.descr, "fortran_order": False, "shape": records.shape}
         text = str(described).encode()
         text += b" " * (-(len(text) + 11) % 64) + b"\n"
@@ -75,7 +75,7 @@ class Segment:
         """Reads what `encode` wrote.
 
         Raises:
-            ValueError: Not such a file.
+            ValueError: `content` is not a segment's file.
         """
         records = np.load(io.BytesIO(content), allow_pickle=False)
         if records.dtype != _RECORD or records.ndim != 1:
@@ -94,7 +94,7 @@ class Progress:
 
     segments: tuple[Segment, ...] = ()
     committed: tuple[int, ...] = ()
-    checked: tuple[bool, ...] = ()  # whether there are checksums of the rows: not in format 1
+    checked: tuple[bool, ...] = ()  # whether its rows have checksums: not in format 1
 
     @property
     def unfinished(self) -> bool:
@@ -106,7 +106,7 @@ class Progress:
         return self.part(len(self.segments) - self.unfinished)
 
     def part(self, count: int) -> "Progress":
-        """The first segments only."""
+        """The first `count` segments only."""
         return Progress(
             segments=self.segments[:count],
             committed=self.committed[:count],
@@ -114,7 +114,7 @@ class Progress:
         )
 
     def plus(self, segment: Segment, committed: int, *, checked: bool = True) -> "Progress":
-        """With another segment behind the others."""
+        """The progress with one more segment at the end."""
         return Progress(
             segments=(*self.segments, segment),
             committed=(*self.committed, committed),
@@ -122,7 +122,7 @@ class Progress:
         )
 
     def durable(self) -> tuple[Segment, ...]:
-        """The segments, each cut to what is committed."""
+        """The segments, each cut to its committed batches."""
         pairs = zip(self.segments, self.committed, strict=True)
         return tuple(segment.first(count) for segment, count in pairs)
 

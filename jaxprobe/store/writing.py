@@ -1,9 +1,9 @@
 """Writing activations so that a run killed at any moment resumes and ends with the same bytes.
 
-Rows are gathered into shards and each full shard is written once, with a few writes in flight. Now and then
-the part-filled shards are written too, and once every write up to there is durable, the segment's checksums are
-replaced and then progress.json: only then do those batches count. A resumed run reads the part-filled shards back and writes what follows, so
-each file's last write always holds the same rows.
+Rows are gathered into shards and each full shard is written once, with a few writes in flight. Now and then the
+part-filled shards are written too. Once every write up to that point is durable, first the segment's checksums
+and then progress.json are replaced: only then are those batches committed. A resumed run reads the part-filled
+shards back and writes what follows, so each file's last write always holds the same rows.
 """
 
 import collections
@@ -17,6 +17,7 @@ import numpy as np
 import tensorstore as ts
 
 from jaxprobe import stopping
+from jaxprobe.base import POOLINGS
 from jaxprobe.checks import check_shape
 from jaxprobe.place import Place
 from jaxprobe.store import arrays, checksums, layout
@@ -34,21 +35,19 @@ class StoreWriter:
     """
 
     def __init__(self, root: Place | PathLike | str, fingerprint: Mapping):
-        """Names the store; entering the context creates or opens it.
+        """Takes the store's place; entering the context creates or opens the store.
 
         Args:
             root: The store's place.
-            fingerprint: Everything that changes the numbers, JSON values, with `d_model` and
-                `token_dtype` among them; `widths` names streams of another width.
+            fingerprint: Everything that changes the numbers, as JSON values. Must hold `d_model` and
+                `token_dtype`; `widths` gives the width of streams where it is not `d_model`.
         """
         self.root, self.fingerprint = Place.parse(root), fingerprint
         self._progress = Progress()
         self._shards: dict[Tap, _Shard] = {}
-        self._sums: dict[
-            Tap, np.ndarray
-        ] = {}  # of the last segment's rows, as far as they are known
+        self._sums: dict[Tap, np.ndarray] = {}  # checksums of the last segment's rows known so far
         self._writes: collections.deque[ts.WriteFutures] = collections.deque()
-        self._appended = 0  # batches of the last segment handed in, committed ones among them
+        self._appended = 0  # batches of the last segment appended, including committed ones
         self._committing: tuple[list[ts.WriteFutures], int] | None = None
         self._committed_at = time.monotonic()
         self._broken = False  # a write was lost: nothing after it may count
@@ -58,7 +57,7 @@ class StoreWriter:
         """Takes the lock and opens the store, or creates an empty one.
 
         Raises:
-            StoreError: Another process writes to it, it was made in another way, or it cannot be
+            StoreError: Another process is writing to it, its fingerprint differs, or it cannot be
                 written.
         """
         with self._told():
@@ -67,7 +66,7 @@ class StoreWriter:
                 if not (self.root / layout.MANIFEST).exists():
                     layout.write_manifest(self.root, self.fingerprint)
                 layout.check_fingerprint(self.root, self.fingerprint)
-                self.fingerprint = layout.read_manifest(self.root)  # with what it was begun on
+                self.fingerprint = layout.read_manifest(self.root)  # with its own `RECORDED_ONLY`
                 self._progress = layout.read_progress(self.root)
                 self._sweep()
                 layout.renew(self.root, self._progress)
@@ -77,25 +76,26 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        """Commits what was appended and frees the lock."""
+        """Commits what was appended and releases the lock."""
         try:
-            # After an error the batches before it still count, if they can be written.
+            # After an error, the batches appended before it are still committed if possible.
             with contextlib.suppress(StoreError) if error else contextlib.nullcontext():
                 self._commit(wait=True)
         finally:
             self._exit.close()
 
     def store(self, *, settled: bool = False) -> ActivationStore:
-        """What is durable now; with `settled`, without the segment that is not finished."""
+        """The store as durable now; with `settled`, without the unfinished segment."""
         progress = self._progress.settled() if settled else self._progress
         return ActivationStore(self.root, self.fingerprint, progress)
 
     def begin(self, segment: Segment) -> int | None:
-        """Opens a segment for writing, or goes on with it.
+        """Starts writing a segment, or resumes it.
 
         Returns:
-            The number of batches that are durable already, to be left out; None where another
-            segment was unfinished. That one now ends where it stood: plan again with what it holds.
+            The number of batches that are durable already, which the caller skips; None where another
+            segment was unfinished. That one now ends at its last durable batch: plan again, given what
+            the store holds.
 
         Raises:
             StoreError: The disk is full or the store cannot be written.
@@ -128,12 +128,13 @@ class StoreWriter:
             rows: For each array of the segment, [n, its width] in the segment's order.
 
         Raises:
-            ValueError: Rows of another number or width than planned.
+            ValueError: The number or width of the rows is not as planned.
             StoreError: The disk is full or the store cannot be written.
         """
         segment = self._progress.segments[-1]
         lo, hi = np.searchsorted(segment.batch_N, [self._appended, self._appended + 1])
-        counts = {"last": int(hi - lo), "tokens": int(segment.tokens_N[lo:hi].sum())}
+        counts = dict.fromkeys(POOLINGS, int(hi - lo))
+        counts["tokens"] = int(segment.tokens_N[lo:hi].sum())
         before = segment.first(self._appended)
         for tap in segment.taps:
             wanted = (counts[tap[1]], layout.width_of(tap, self.fingerprint))
@@ -159,12 +160,12 @@ class StoreWriter:
         """
         wanted = self._progress.segments[-1].num_batches
         if self._appended != wanted:
-            raise ValueError(f"the segment has {wanted} batches, got {self._appended} by `append`")
+            raise ValueError(f"the segment has {wanted} batches, `append` got {self._appended}")
         self._commit(wait=True)
         self._shards.clear()
 
     def _commit(self, *, wait: bool) -> None:
-        """Starts a commit when one is due, ends the one under way when its writes are durable."""
+        """Starts a commit when one is due; completes a started one when its writes are durable."""
         if self._broken:
             return
         with self._told():
@@ -185,7 +186,7 @@ class StoreWriter:
             return
         for write in writes:
             write.result()
-        # From here on the rows are on disk, so the books may say so.
+        # From here on the rows are on disk, so checksums and progress may count them.
         segment, index = self._progress.segments[-1], len(self._progress.segments) - 1
         ended = segment.first(batches)
         sums = {tap: self._sums[tap][: ended.num_rows(tap[1])] for tap in segment.taps}
@@ -202,7 +203,7 @@ class StoreWriter:
         self._replace(self._progress.plus(segment, 0))
 
     def _known_sums(self) -> dict[Tap, np.ndarray]:
-        """Room for the checksums of the last segment's rows; those of its durable ones are read."""
+        """Arrays for the checksums of the last segment's rows, filled with those of durable rows."""
         segment, index = self._progress.segments[-1], len(self._progress.segments) - 1
         sums = {tap: np.zeros(segment.num_rows(tap[1]), np.uint32) for tap in segment.taps}
         durable = segment.first(self._progress.committed[-1])
@@ -221,18 +222,18 @@ class StoreWriter:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Removes what a killed run left behind and what the books no longer name.
+        """Removes what a killed run left behind and what progress.json no longer names.
 
-        Each file by its own name, never by what a folder holds: other people's files may lie there. A
-        segment is written before the books name it and loses its name before its files, one at a time;
-        so only files of the one behind the last can be left over.
+        Each file by its own name, never by listing a folder: it may hold other people's files. A segment is
+        written before progress.json names it, and its name is removed before its files, one segment at a
+        time; so only files of the segment after the last one can be left over.
         """
         planned = self._progress.segments
         layout.segment_path(self.root, len(planned)).delete()
         checksums.path_of(self.root, len(planned)).delete()
         for index, segment in enumerate(planned):
             if not self._progress.committed[index]:
-                # Nothing is known of rows before their first commit: a file of another plan may lie there.
+                # No checksum is valid before the first commit: the file may belong to another plan.
                 checksums.path_of(self.root, index).delete()
             path, content = layout.segment_path(self.root, index), segment.encode()
             if path.read() != content:  # cut, or of format 1
@@ -251,9 +252,9 @@ class StoreWriter:
 
     @contextlib.contextmanager
     def _told(self):
-        """Turns what the disk says into an error that says what is safe and what to do.
+        """Turns an error of the disk into one that says what is safe and what to do.
 
-        A stop waits until the block has ended: what it began would else count as lost.
+        A stop signal waits until the block has ended: otherwise its writes would count as lost.
         """
         with stopping.held():
             try:
@@ -278,7 +279,7 @@ class _Shard:
     """
 
     def __init__(self, array: ts.TensorStore, num_rows: int, done: ActivationStore, tap: Tap):
-        """Reads back the rows of the file that the `num_rows` durable rows end in."""
+        """Reads back the durable rows of the file in which the first `num_rows` rows end."""
         self.array, self._rows = array, arrays.shard_rows(array)
         self.start = num_rows - num_rows % self._rows
         self.filled = num_rows - self.start
@@ -293,7 +294,7 @@ class _Shard:
         return np.asarray(x_ND).astype(self.array.dtype.numpy_dtype, copy=False)
 
     def append(self, x_ND: np.ndarray) -> list[ts.WriteFutures]:
-        """Takes rows; returns the writes of the files that they filled."""
+        """Adds rows; returns the writes of the files that they filled."""
         writes = []
         while len(x_ND):
             taken = min(self._rows - self.filled, len(x_ND))
@@ -306,13 +307,13 @@ class _Shard:
         return writes
 
     def flush(self) -> list[ts.WriteFutures]:
-        """Writes what is known of the file, if it is not on its way already."""
+        """Writes the file's known rows, unless that write is already in flight."""
         if not self._dirty:
             return []
         if self._flushed is not None:
-            self._flushed.result()  # two writes of one file must not overtake each other
+            self._flushed.result()  # a file's writes must happen in order
         known = self.array[self.start : self.start + self.filled]
-        # The buffer's written rows never change again: no copy is needed.
+        # Rows once written to the buffer never change, so no copy is needed.
         write = known.write(
             self._buffer[: self.filled], can_reference_source_data_indefinitely=True
         )

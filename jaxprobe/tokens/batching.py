@@ -7,11 +7,12 @@ import numpy as np
 from jaxprobe import checks
 from jaxprobe.base import TokenBatch
 
-# Steps of a fifth to a half: on the 113 datasets padding is a seventh of all tokens, and every entry
-# that is used costs one compiled program. Names and headlines have 5 to 15 tokens, hence the low end.
+# Each size is a fifth to a half above the one before: padding is a seventh of all tokens on the 113
+# datasets, and each size in use costs one compiled program. Names and headlines have 5 to 15 tokens,
+# hence the small sizes.
 BUCKETS = (8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
-# Enough rows to feed the products, few enough that the memory of a pass is small (27 MB): beyond 32 MB
-# it is mapped anew for every batch, which costs a tenth of the time on a CPU.
+# Enough rows for efficient matrix products, few enough that a pass needs little memory (27 MB): above
+# 32 MB memory is mapped anew for every batch, which costs a tenth of the time on a CPU.
 BATCH_TOKENS = 1024
 
 
@@ -24,10 +25,10 @@ def batches(
 ) -> Iterator[TokenBatch]:
     """Sorts prompts by length into buckets and cuts each bucket into batches of one shape.
 
-    A bucket of T tokens has rows of T and `max(1, batch_tokens // T)` of them, so there are at most
-    as many shapes as buckets. What would leave a batch part-filled moves up to the next bucket, if
-    it is cheaper there; the last batch is filled with empty rows. The order depends on the ids'
-    lengths and positions alone: shortest prompts first.
+    A bucket of T tokens has `max(1, batch_tokens // T)` rows of T tokens, so there are at most as
+    many shapes as buckets. Prompts that would leave a batch part-filled move up to the next bucket
+    where that is cheaper; the last batch is filled with empty rows. The order depends only on the
+    lengths and positions of the ids: shortest prompts first.
 
     Args:
         ids: N arrays of at least one id each, BOS first.
@@ -36,7 +37,7 @@ def batches(
         pad_id: What fills the rows.
 
     Yields:
-        Batches whose `prompt_B` counts into `ids`.
+        Batches whose `prompt_B` indexes `ids`.
 
     Raises:
         ValueError: A prompt is empty or longer than the largest bucket.
@@ -48,7 +49,7 @@ def batches(
         return
     if length_N.min() < 1:
         raise ValueError(
-            f"`ids` must hold BOS at least, got none at index {int(length_N.argmin())}"
+            f"each of `ids` must hold at least one id, got none at index {int(length_N.argmin())}"
         )
     if length_N.max() > sizes[-1]:
         raise ValueError(

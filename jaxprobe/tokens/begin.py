@@ -12,7 +12,7 @@ LAST_RESORT = "<|endoftext|>"
 def begin_id(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> int | None:
     """Id of the BOS token that a tokenizer's settings name, else of EOS, else of `<|endoftext|>`.
 
-    Pythia names `<|endoftext|>` as BOS though its tokenizer puts it nowhere; Qwen names no BOS, and
+    Pythia names `<|endoftext|>` as BOS though its tokenizer never adds it; Qwen names no BOS, and
     TransformerLens (and SAELens, which trains with it) puts its EOS in front there.
 
     Args:

@@ -23,7 +23,7 @@ def backend_of_bytes(
         cut: Pattern of the parts within which bytes are merged; None for GPT-2's.
         composed: Whether a text is brought to the composed form NFC first.
         space_prefix: Whether each part of a text gets a space in front, if it has none.
-        digits: Whether each digit stands by itself, before the cut.
+        digits: Whether digits are separated before the cut.
     """
     backend = tokenizers.Tokenizer(model)
     if composed:

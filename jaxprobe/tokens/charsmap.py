@@ -1,7 +1,9 @@
 """SentencePiece's compiled map of characters, checked before the library walks it.
 
 The map is a double-array trie followed by the replacements. Each unit of the trie holds an offset to its
-children; the `tokenizers` library follows offsets without looking whether they lie inside, and panics.
+children; the `tokenizers` library follows offsets without checking their bounds, and panics.
+
+Axes: N units of the trie, R units that are visited together, C labels of children.
 
 References:
     https://github.com/s-yata/darts-clone
@@ -20,10 +22,10 @@ _AT_ONCE = 1024
 
 
 def check_charsmap(raw: bytes) -> None:
-    """Checks that no text can lead outside the map, or grow without measure.
+    """Checks that no text can lead outside the map, or grow without bound.
 
     Raises:
-        ValueError: The map is damaged, or larger than any.
+        ValueError: The map is damaged, or larger than `_BYTES`.
     """
     if not raw:
         return
@@ -44,10 +46,10 @@ def check_charsmap(raw: bytes) -> None:
 
 
 def _children(at_R: np.ndarray, unit_N: np.ndarray, replacements: bytes) -> np.ndarray:
-    """Places of the units that follow those at `at_R`; checks the values that stand between."""
+    """Positions of the children of the units at `at_R`; checks the values of those units."""
     unit_R = unit_N[at_R].astype(np.int64)
-    # Where the children begin: the own place and the offset, combined bit by bit. They are known by
-    # their label, the next byte of the text, so a step may go anywhere in a block of 256.
+    # Where the children begin: the unit's own position XOR its offset. A child's label is the next
+    # byte of the text, so a step may go anywhere in a block of 256.
     first_R = at_R ^ ((unit_R >> 10) << ((unit_R & 512) >> 6))
     if int(first_R.max()) | 0xFF >= len(unit_N):
         raise ValueError("its character map is damaged: a step leaves the trie")
@@ -55,7 +57,7 @@ def _children(at_R: np.ndarray, unit_N: np.ndarray, replacements: bytes) -> np.n
     for value in np.unique(values).tolist():
         end = replacements.find(b"\0", value, value + _REPLACEMENT)
         if end < 0 or replacements[value] & 0xC0 == 0x80:
-            raise ValueError("its character map is damaged: a replacement lies outside")
+            raise ValueError("its character map is damaged: a replacement lies outside of it")
     label_C = np.arange(1, 256)
     child_RC = first_R[:, None] ^ label_C
     return np.unique(child_RC[(unit_N[child_RC] & _LABEL) == label_C])

@@ -26,13 +26,13 @@ Builder = Callable[[BPE, Mapping[str, Any], str | None], tokenizers.Tokenizer]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerClass:
-    """What a class brings along.
+    """What a class adds to the vocabulary of a folder.
 
     Attributes:
         assumed: Special tokens that it takes where no file names them, by role.
         build: Model, settings and unknown token to a tokenizer without added tokens.
         pieces: Whether it reads tokenizer.model; else it reads vocab.json with merges.txt.
-        keeps_post_processor: Whether what tokenizer.json puts in front of a text stays.
+        keeps_post_processor: Whether it keeps the post-processor of tokenizer.json.
     """
 
     assumed: Mapping[str, str | None]
@@ -44,17 +44,17 @@ class TokenizerClass:
 def finish(name: str, backend: tokenizers.Tokenizer, given: Declared, folder: Folder) -> None:
     """Adds the declared tokens as the class `name` does."""
     add_to(backend, given, folder)
-    if name == "Qwen2Tokenizer":  # its special tokens once more, without flags
+    if name == "Qwen2Tokenizer":  # adds its special tokens again, without flags
         tokens = (*given.named.values(), *given.extra)
         texts = dict.fromkeys(t if isinstance(t, str) else t.content for t in tokens)
         backend.add_tokens([AddedToken(text, special=True) for text in texts])
 
 
 def added_bos(backend: tokenizers.Tokenizer, given: Declared, folder: Folder) -> int | None:
-    """BOS as tokenizer_config.json asks for it, which counts where there is no tokenizer.json.
+    """BOS as tokenizer_config.json asks for it; used only where there is no tokenizer.json.
 
     Raises:
-        FileError: An EOS is asked for.
+        FileError: tokenizer_config.json asks for an EOS.
     """
     if folder.has("add_eos_token"):
         raise folder.refused(
@@ -65,7 +65,7 @@ def added_bos(backend: tokenizers.Tokenizer, given: Declared, folder: Folder) ->
 
 
 def pad_of(backend: tokenizers.Tokenizer, given: Declared) -> int:
-    """Id of padding, else of EOS or BOS, else 0."""
+    """The id of the padding token, else of EOS or BOS, else 0."""
     texts = (given.text(role) for role in ("pad_token", "eos_token", "bos_token"))
     ids = [backend.token_to_id(text) for text in texts if text is not None]
     return next((index for index in ids if index is not None), 0)

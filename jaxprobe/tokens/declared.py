@@ -1,6 +1,6 @@
 """Special and added tokens that the files declare, put into a tokenizer in transformers' order.
 
-The order decides the ids of tokens that stand in no vocabulary, and which flags win.
+The order decides the ids of tokens that are not in the vocabulary, and which flags win.
 
 References:
     transformers 5.24, tokenization_utils_base.py (`_from_pretrained`, `__init__`) and
@@ -87,10 +87,10 @@ def declared(
 
 
 def add_to(backend: tokenizers.Tokenizer, given: Declared, folder: Folder) -> None:
-    """Adds declared tokens that a tokenizer does not know as they are declared.
+    """Adds the declared tokens that a tokenizer lacks, or holds with other flags.
 
     Raises:
-        FileError: A numbered token got another id.
+        FileError: A token got another id than the file declares.
     """
     with reader(folder.path, "a tokenizer's folder", _FIX):
         known = backend.get_added_tokens_decoder()
@@ -114,8 +114,8 @@ def add_to(backend: tokenizers.Tokenizer, given: Declared, folder: Folder) -> No
             name = SETTINGS if _NUMBERED in folder.settings else ADDED
             raise folder.refused(
                 name,
-                f"gives token {token.content!r} the id {index}, but behind the vocabulary and the"
-                f" tokens before it it gets {got}; {_FIX}",
+                f"gives token {token.content!r} the id {index}, but after the vocabulary and the"
+                f" tokens before it, its id is {got}; {_FIX}",
             )
 
 
@@ -177,13 +177,13 @@ def _token(value: Any, **forced: bool) -> AddedToken:
     fields: dict[str, Any] = {k: v for k, v in value.items() if k != "__type"} | forced
     content: str = fields.pop("content")
     unknown = sorted(set(fields) - set(_FLAGS))
-    if unknown:  # which the library would only print
+    if unknown:  # the library would only print a message
         raise ValueError(f"token {content[:50]!r} has the unknown field {unknown[0][:50]!r}")
     return AddedToken(content, **fields)
 
 
 def _revived(value: Any) -> Any:
-    """Added tokens out of the objects that transformers writes for them."""
+    """Turns the objects that transformers writes for added tokens back into added tokens."""
     if isinstance(value, dict):
         if value.get("__type") == "AddedToken":
             return _token(value)
@@ -202,5 +202,5 @@ def _text(token: Any) -> str:
 
 
 def _among(token: Token, tokens: Sequence[Token]) -> bool:
-    """Whether the same token stands in a list; a text and an added token are not the same."""
+    """Whether `tokens` holds the same token; a text and an added token are not the same."""
     return any(type(token) is type(other) and token == other for other in tokens)

@@ -21,7 +21,7 @@ from jaxprobe.tokens.tokenizer_json import read_tokenizer_json
 
 _FAST, _SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 _KINDS = ((_FAST,), (_SENTENCEPIECE,), (VOCABULARY, MERGES))  # the first that is there counts
-_PATCHED_FROM = 100_000  # tokens, from which transformers patches Mistral's tokenizers
+_PATCHED_FROM = 100_000  # vocabulary size above which transformers patches Mistral's tokenizers
 
 
 def directory_files(folder: Path) -> tuple[Path, ...]:
@@ -37,13 +37,13 @@ def from_directory(folder: Path) -> Tokenizer | None:
     """The tokenizer of a Hugging Face directory, or None where it holds none.
 
     The ids are those of transformers' AutoTokenizer on the same folder: its class, its order of added and
-    special tokens, and its rule for BOS. That is what the post-processor of tokenizer.json does, and
-    `add_bos_token` of tokenizer_config.json, by default no, where there is no tokenizer.json. A
-    tokenizer.model in a folder that holds no config.json is read as SentencePiece does, with BOS if it has
-    one. Truncation and padding that tokenizer.json asks for are left out: `token_ids` truncates, from the left.
+    special tokens, and its rule for BOS: the post-processor of tokenizer.json, or, where there is no
+    tokenizer.json, `add_bos_token` of tokenizer_config.json (false by default). A tokenizer.model in a
+    folder without config.json is read as SentencePiece reads it, with BOS if it has one. Truncation and
+    padding that tokenizer.json asks for are ignored: `token_ids` truncates, from the left.
 
     Raises:
-        FileError: A damaged file, or a rule that is not supported: an EOS, several tokens in front.
+        FileError: A damaged file, or an unsupported rule: an EOS, or several tokens in front.
     """
     files = directory_files(folder)
     if not files:
@@ -57,7 +57,7 @@ def from_directory(folder: Path) -> Tokenizer | None:
         made = read_merges(given)
     if not given.has("split_special_tokens"):
         return made
-    made.backend.encode_special_tokens = True  # which the library's description does not say
+    made.backend.encode_special_tokens = True  # not part of the library's own description
     digest = hashlib.sha256(f"split {made.fingerprint}".encode())
     return dataclasses.replace(made, fingerprint=digest.hexdigest())
 
@@ -89,7 +89,7 @@ def _from_pieces(path: Path, folder: Folder) -> Tokenizer:
     name = class_of(folder, byte_level=False)
     marked = marked_pieces(given)
     if name == AS_STORED:
-        # User-defined pieces are cut out by a step of their own.
+        # A step of its own splits off user-defined pieces.
         whole = set(given.of_kind(USER_DEFINED))
         marked = [token for token in marked if token.content not in whole]
         tokens = declared(folder, {}, given.named, marked)
@@ -101,7 +101,10 @@ def _from_pieces(path: Path, folder: Folder) -> Tokenizer:
     else:
         kind = CLASSES[name]
         if not kind.pieces:
-            raise FileError(f"{path} must not be the tokenizer of a `{name}`; save it again")
+            raise FileError(
+                f"{path} cannot be the tokenizer of class `{name}`, which does not read it; save the"
+                " tokenizer again"
+            )
         tokens = declared(folder, {}, kind.assumed, marked)
         with reader(path, f"what `{name}` reads", "fetch it again"):
             model = model_of_class(given)
@@ -115,7 +118,7 @@ def _from_pieces(path: Path, folder: Folder) -> Tokenizer:
 
 
 def _unnormalised(tokens: Declared) -> Declared:
-    """Numbered tokens that match in the text as it is, so each part between them is opened alike."""
+    """Makes numbered tokens match the raw text, so that every part between them starts the same way."""
     numbered = {
         index: AddedToken(
             token.content,
@@ -131,7 +134,7 @@ def _unnormalised(tokens: Declared) -> Declared:
 
 
 def _check_patched(backend: tokenizers.Tokenizer, folder: Folder) -> None:
-    """Refuses the one setting that would give a large Mistral vocabulary another cut."""
+    """Refuses the one setting that changes how a large Mistral vocabulary cuts a text."""
     if folder.has("fix_mistral_regex") and backend.get_vocab_size() > _PATCHED_FROM:
         if (folder.model or {}).get("model_type") in ("mistral", None):
             raise folder.refused(
@@ -147,8 +150,8 @@ def _post_processed_bos(path: Path, backend: tokenizers.Tokenizer) -> int | None
         front = len(full) - len(bare)
         if not 0 <= front <= 1 or full[front:] != bare:
             raise FileError(
-                f"the post-processor of {path} must put one token at most, in front of a text; it"
-                f" makes {full} of {bare}"
+                f"the post-processor of {path} must add at most one token, in front of a text; it"
+                f" turns {bare} into {full}"
             )
         if front and backend.id_to_token(full[0]) is None:
             raise ValueError(f"its post-processor puts the unknown id {full[0]} in front of a text")

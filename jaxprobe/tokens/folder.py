@@ -41,7 +41,7 @@ _REFUSED = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Folder:
-    """The side files of a tokenizer, as they are.
+    """The side files of a tokenizer, as read.
 
     Attributes:
         path: The directory.
@@ -75,7 +75,7 @@ def open_folder(path: Path) -> Folder:
     """Reads the side files of a directory.
 
     Raises:
-        FileError: A file that is no JSON object, or a field that is not supported.
+        FileError: A file is not a JSON object, or sets a field that is not supported.
     """
     read = {name: _object(path / name) for name in (*SIDE_FILES, MODEL)}
     folder = Folder(
@@ -90,7 +90,7 @@ def open_folder(path: Path) -> Folder:
             raise folder.refused(SETTINGS, f"must not set `{key}`, which is not supported")
     code = folder.settings.get("auto_map")
     if code and (not isinstance(code, dict) or code.get("AutoTokenizer")):
-        raise folder.refused(SETTINGS, "must not name code of its own in `auto_map`")
+        raise folder.refused(SETTINGS, "must not name custom code in `auto_map`")
     for key in folder.special or {}:
         if key not in LISTS and not key.endswith("_token"):
             raise folder.refused(SPECIAL, f"must hold special tokens only, got the field {key!r}")
@@ -105,7 +105,7 @@ def class_of(folder: Folder, byte_level: bool) -> str:
         byte_level: Whether tokenizer.json holds a step named ByteLevel.
 
     Raises:
-        FileError: A class that is not known.
+        FileError: The class is not supported.
 
     References:
         transformers 5.24, models/auto/tokenization_auto.py

@@ -1,6 +1,6 @@
 """The vocabulary inside a GGUF file: SentencePiece pieces, or byte-level BPE with its merges.
 
-The keys mean what llama.cpp makes of them; a file that leaves out what decides the ids is refused.
+The keys are read as llama.cpp reads them; a file that leaves out what decides the ids is refused.
 
 References:
     https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
@@ -42,7 +42,7 @@ class _Pre:
     Attributes:
         cut: Pattern of the parts within which bytes are merged; None for GPT-2's.
         composed: Whether a text is composed first, as the models' own tokenizers do.
-        digits: Whether each digit stands by itself before the cut.
+        digits: Whether digits are separated before the cut.
         whole_words: Whether words of the vocabulary skip the merges.
         has_bos: Whether BOS is the default.
     """
@@ -108,7 +108,7 @@ def _gemma(file: GgufFile) -> Tokenizer:
     if got is not False:
         raise ValueError(f"`{_PREFIX}add_space_prefix` must be False, got {got!r}")
     raw, kinds = _vocabulary(file)
-    # Runs of two and more spaces are stored as spaces, which no normalised text holds.
+    # Runs of two or more spaces are stored as plain spaces, which a normalised text never holds.
     pieces = [SPACE * len(piece) if piece.isspace() and " " in piece else piece for piece in raw]
     unknown = pieces[_index(file, "unknown", len(pieces))]
     backend = backend_of(Pieces(pieces=pieces, kinds=kinds, scores=None, unknown=unknown))
@@ -129,7 +129,7 @@ def _gemma(file: GgufFile) -> Tokenizer:
 
 
 def _llama(file: GgufFile) -> Tokenizer:
-    """Llama 2's and Mistral's SentencePiece BPE: scores say the order of merges."""
+    """Llama 2's and Mistral's SentencePiece BPE: the scores give the order of merges."""
     if len(file.metadata.get(f"{_PREFIX}precompiled_charsmap", ())):
         raise ValueError(f"`{_PREFIX}precompiled_charsmap` is not supported")
     pieces, kinds = _vocabulary(file)
@@ -150,7 +150,7 @@ def _llama(file: GgufFile) -> Tokenizer:
 
 def _byte_level(file: GgufFile) -> Tokenizer:
     """Byte-level BPE: Llama 3, Qwen 2 to 3."""
-    # llama.cpp warns and cuts files of early 2024, which lack the key, in a way that fits no family.
+    # Files of early 2024 lack the key; llama.cpp warns, then cuts texts in a way that fits no family.
     name = file.value(f"{_PREFIX}pre")
     if name not in _BYTE_LEVEL:
         raise ValueError(f"`{_PREFIX}pre` must be one of {', '.join(_BYTE_LEVEL)}, got {name!r}")
@@ -192,7 +192,7 @@ def _vocabulary(file: GgufFile) -> tuple[Sequence[str], Sequence[int]]:
 def _marks(
     file: GgufFile, pieces: Sequence[str], has_bos: bool
 ) -> tuple[int | None, int, int | None]:
-    """Ids of BOS, where prompts open with it; of padding; and of what `bos="on"` puts in front."""
+    """Ids of BOS where prompts open with it, of padding, and of what `bos="on"` puts in front."""
     size = len(pieces)
     bos_id = _index(file, "bos", size) if _flag(file, "add_bos_token", has_bos) else None
     eos_id = _index(file, "eos", size, 0 if bos_id is None else bos_id)

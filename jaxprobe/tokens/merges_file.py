@@ -1,7 +1,7 @@
 """`vocab.json` with `merges.txt`: byte-level BPE of Qwen 2 to 3, GPT-NeoX and GPT-2 without tokenizer.json.
 
-The two files do not say how a text is cut or which tokens stand beside the vocabulary: the cut is the
-class's, and the side files list the added tokens.
+The two files do not say how a text is cut or which tokens were added to the vocabulary: the class decides
+the cut, and the side files list the added tokens.
 """
 
 import os
@@ -25,16 +25,16 @@ def read_merges(folder: Folder) -> Tokenizer:
     """Builds the tokenizer of a folder's `vocab.json` and `merges.txt`.
 
     Raises:
-        FileError: A damaged file, a class that is not known, or a rule that is not supported.
+        FileError: A damaged file, or a class or rule that is not supported.
     """
     name = class_of(folder, byte_level=False)
     if name not in CLASSES or CLASSES[name].pieces:
         known = " or ".join(name for name, kind in CLASSES.items() if not kind.pieces)
         raise folder.refused(
             VOCABULARY,
-            f"and {MERGES} are read without a tokenizer.json where `tokenizer_class` of {SETTINGS} or"
-            f" the model of {MODEL} is {known}, got {name}; save the tokenizer with transformers,"
-            " which writes tokenizer.json",
+            f"and {MERGES} can be read without a tokenizer.json only where `tokenizer_class` of"
+            f" {SETTINGS} or the model of {MODEL} is {known}, got {name}; save the tokenizer with"
+            " transformers, which writes tokenizer.json",
         )
     kind = CLASSES[name]
     tokens = declared(folder, {}, kind.assumed)
@@ -47,7 +47,7 @@ def read_merges(folder: Folder) -> Tokenizer:
 
 
 def _read(folder: Path) -> BPE:
-    for name in (VOCABULARY, MERGES):  # the library would wait for a pipe's writer
+    for name in (VOCABULARY, MERGES):  # on a pipe the library would wait for a writer
         with open_regular(folder / name) as file:
             check_size(folder / name, os.fstat(file.fileno()).st_size, _FILE_BYTES)
     vocabulary, merges = BPE.read_file(str(folder / VOCABULARY), str(folder / MERGES))

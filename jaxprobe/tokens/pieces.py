@@ -10,25 +10,25 @@ from tokenizers.models import BPE, Unigram
 
 SPACE = "\u2581"  # SentencePiece's visible space
 _PIECE_CHARACTERS = 512  # SentencePiece's own limit
-_ALL_CHARACTERS = 1 << 22  # of all pieces: each is cut at each place; Gemma's have 1.8 million
+_ALL_CHARACTERS = 1 << 22  # of all pieces, as each is split at every position; Gemma's: 1.8 million
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """A SentencePiece vocabulary and its way with spaces.
+    """A SentencePiece vocabulary and how it treats spaces.
 
     Attributes:
         pieces: The pieces, by id.
         kinds: The kind of each, one of the numbers above.
-        scores: Pairs that make the piece of the highest score merge first, equal ones by id; None where
-            ids alone say the order.
+        scores: The pair that makes the piece of the highest score merges first, ties by id; None where
+            the ids alone give the order.
         unknown: The piece for what no piece covers.
         byte_fallback: Whether such text becomes its bytes instead.
         unigram: Whether pieces are chosen by the sum of their scores, not merged.
         space_prefix: Whether every text is opened with a space.
         squeeze_spaces: Whether spaces at the ends are dropped and inner runs become one.
-        charsmap: SentencePiece's compiled table of characters to replace; empty for none.
+        charsmap: SentencePiece's compiled table of character replacements; empty for none.
         named: Special tokens that the model itself names, by role.
     """
 
@@ -61,7 +61,7 @@ class Pieces:
 
 
 def check_pieces(pieces: Sequence[str], scores: Sequence[float] = ()) -> None:
-    """Checks that a vocabulary has a measure: each piece is cut at each place to find its merges.
+    """Checks that a vocabulary is of bounded size: finding merges splits each piece at every position.
 
     Raises:
         ValueError: A piece or all of them are too long, or a score is not finite.
@@ -82,8 +82,8 @@ def check_pieces(pieces: Sequence[str], scores: Sequence[float] = ()) -> None:
 def backend_of(given: Pieces) -> tokenizers.Tokenizer:
     """The compiled tokenizer of a vocabulary.
 
-    As in the published tokenizers of these models, control pieces and the unknown one are recognised inside a
-    text, and so are user-defined ones.
+    As in the published tokenizers of these models, control, unknown and user-defined pieces are recognised
+    inside a text.
 
     Raises:
         ValueError: A piece appears twice.

@@ -24,7 +24,7 @@ def marked_pieces(given: Pieces) -> list[AddedToken]:
 
 
 def model_of_class(given: Pieces) -> BPE:
-    """Vocabulary and merges as the classes read them: the order of merges is the one of ids.
+    """Vocabulary and merges as the classes read them: merges are ordered by id.
 
     Raises:
         ValueError: A unigram model, which these classes cannot use.
@@ -54,7 +54,7 @@ def backend_of_model(given: Pieces, *, legacy: bool) -> tokenizers.Tokenizer:
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     steps.append(normalizers.Replace(" ", SPACE))
-    if given.space_prefix and legacy:  # the library spares the space where one is there
+    if given.space_prefix and legacy:  # the library adds no space where there is one already
         steps.append(normalizers.Replace(Regex(r"\A" + SPACE), SPACE * 2))
     backend.normalizer = normalizers.Sequence(steps)
     cuts: list = []

@@ -40,7 +40,7 @@ def read_model(path: Path) -> tuple[Pieces, int | None, int | None]:
         The vocabulary, and the ids of BOS and of padding (None where it has none).
 
     Raises:
-        FileError: Not such a file, or a kind of model or setting that is not supported.
+        FileError: Not a SentencePiece model, or a kind or setting that is not supported.
     """
     with reader(path, "a SentencePiece model", "fetch it again"):
         model = list(_fields(read_bytes(path, _FILE_BYTES), _MOST_PIECES))
@@ -94,7 +94,7 @@ def _given(pieces: list[dict], trainer: dict, normalizer: dict) -> Pieces:
 
 
 def _fields(raw: bytes, most: int = _MOST_FIELDS) -> Iterator[tuple[int, Any]]:
-    """Pairs (number, value) of a message, in its order; of 32-bit fields the float."""
+    """Yields (number, value) of each field of a message, in order; 32-bit fields as floats."""
     at = count = 0
     while at < len(raw):
         count += 1

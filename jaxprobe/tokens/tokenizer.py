@@ -76,7 +76,7 @@ def opening_id(tokenizer: Tokenizer, bos: str = "auto") -> int | None:
     """The id that a prompt opens with, or None.
 
     Args:
-        tokenizer: Whose ids.
+        tokenizer: The tokenizer, as read from the model's files.
         bos: `auto` follows the tokenizer files' own rule: Gemma, Llama and Mistral open with BOS, Qwen
             and Pythia with the text, as in TransformerLens's TransformerBridge. `on` puts BOS in front
             in every family, which is the default of TransformerLens's HookedTransformer (Pythia
@@ -101,11 +101,11 @@ def token_ids(
 ) -> list[np.ndarray]:
     """Ids of each prompt: BOS where the setting puts one, then as many last tokens as fit.
 
-    A text that would have no ids and so nothing to read at becomes the one token `pad_id`. A warning
-    tells how many texts hold the BOS token already where one is put in front of them.
+    A text without ids would leave no token to read at, so it becomes the single token `pad_id`. Where
+    BOS is put in front, a warning says how many texts begin with it already.
 
     Args:
-        tokenizer: Where the ids come from.
+        tokenizer: The tokenizer.
         texts: N prompts.
         max_length: Most ids of a prompt, BOS among them; at least 1.
         bos: See `opening_id`.

@@ -1,4 +1,4 @@
-"""`tokenizer.json`, read with limits: the library's own parser believes whatever a file claims."""
+"""`tokenizer.json`, read with limits: the library's own parser trusts whatever a file claims."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from jaxprobe.boundary import MIB, UNPACK_VARIABLE, FileError, read_bytes, reade
 from jaxprobe.tokens.charsmap import check_charsmap
 
 _FILE_BYTES = 40 * MIB  # Gemma 3's has 33 MB
-# Memory that the library's parser takes, measured: of a list or object (a merge), and of a value.
+# Memory that the library's parser takes, measured: per list or object (such as a merge), per value.
 _OPENED_BYTES, _VALUE_BYTES = 360, 32
 _MEMORY_BYTES = 240 * MIB  # Gemma 3's takes 219
 _MOST_IDS = 1 << 22  # vocabularies end below 2^18; the library walks every id up to the largest
@@ -31,7 +31,7 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool, str | N
         names: to transformers that is a declared token.
 
     Raises:
-        FileError: Not such a file, or one whose ids or steps have no measure.
+        FileError: Not a tokenizer.json, or its ids or steps exceed the limits.
     """
     with reader(path, "a tokenizer of the `tokenizers` library", "fetch or save it again"):
         raw = read_bytes(path, _FILE_BYTES)
@@ -41,13 +41,17 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool, str | N
         if backend.normalizer is not None:
             growth = _growth(json.loads(backend.normalizer.__getstate__()))
             if growth > _GROWTH:
-                raise ValueError(f"its normalizer makes {growth:,.0f} characters of one")
+                raise ValueError(
+                    f"its normalizer must make at most {_GROWTH} characters of one, got {growth:,.0f}"
+                )
         unknown = getattr(backend.model, "unk_token", None)
         words = isinstance(backend.model, tokenizers.models.WordPiece | tokenizers.models.WordLevel)
         if words and backend.model.token_to_id(unknown) is None:
             raise ValueError(f"`unk_token` of its model must be in the vocabulary, got {unknown!r}")
         if getattr(backend.model, "dropout", None):
-            raise ValueError("`dropout` of its model must be null: the same text gets other ids")
+            raise ValueError(
+                "`dropout` of its model must be null: with it, a text's ids differ each time"
+            )
         pad = backend.padding["pad_token"] if backend.padding else None
         backend.no_truncation()
         backend.no_padding()
@@ -65,7 +69,7 @@ def _check_memory(path: Path, raw: bytes) -> None:
     needed = _OPENED_BYTES * opened + _VALUE_BYTES * raw.count(b",")
     if needed > max(_MEMORY_BYTES, unpacked_limit(len(raw))):
         raise FileError(
-            f"{path} would take about {needed // MIB} MiB to read; if it is meant to, set"
+            f"{path} would take about {needed // MIB} MiB to read; if that is intended, set"
             f" {UNPACK_VARIABLE} (or --unpack_limit_mib) to the MiB it may take"
         )
 
@@ -85,13 +89,13 @@ def _check_ids(backend: tokenizers.Tokenizer, raw: bytes) -> None:
             text, index = token["content"], token["id"]
             if ids.get(text) != index:
                 raise ValueError(
-                    f"added token {text[:50]!r} has the id {index}, but behind the vocabulary and the"
-                    f" tokens before it it gets {ids.get(text)}"
+                    f"added token {text[:50]!r} has the id {index}, but after the vocabulary and the"
+                    f" tokens before it, its id is {ids.get(text)}"
                 )
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """An upper bound of how many characters a normalizer makes of one."""
+    """An upper bound on how many characters a normalizer makes of one."""
     kind = step.get("type")
     if kind == "Prepend":
         return 1.0 + len(step["prepend"])
@@ -99,12 +103,12 @@ def _growth(step: dict[str, Any]) -> float:
         growth = 1.0
         for inner in step["normalizers"]:
             growth *= _growth(inner)
-            if growth > 1e9:  # a chain of them has no end
+            if growth > 1e9:  # a long chain of steps would overflow
                 break
         return growth
     if kind == "Replace":
         (text,) = step["pattern"].values()
-        # A pattern may match nothing, between all characters.
+        # A pattern may match the empty string between any two characters.
         least = len(text) if "String" in step["pattern"] else 1
         return max(1.0, len(step["content"]) / max(1, least))
     if kind == "Precompiled":

@@ -1,4 +1,4 @@
-"""What compiling the forward pass takes, against an extraction of the 113 published datasets."""
+"""Time to compile the forward pass, compared with extraction of the 113 published datasets."""
 
 import tempfile
 import time
@@ -16,12 +16,12 @@ ALL_TOKENS = 17.9e6  # of the 222,062 distinct prompts of the 113 datasets, with
 
 
 def report(config: run.RunConfig, model, rate: Seconds) -> str:
-    """Lines: every bucket's program compiled into an empty cache, and read back from it.
+    """Lines of text: the time to compile every bucket's program, and to read it back from the cache.
 
     Args:
-        config: Its job's site, buckets and batches.
+        config: The job, for its site, buckets and batches.
         model: A loaded model.
-        rate: Seconds that a token takes; the whole extraction is estimated by it.
+        rate: Seconds per token, from which the time of the whole extraction is estimated.
     """
     before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:

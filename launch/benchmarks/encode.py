@@ -1,4 +1,4 @@
-"""SAE encoding of 5,000 activations of width 640 into 16,384 latents, against SAELens where it is."""
+"""SAE encoding of 5,000 activations of width 640 into 16,384 latents, against SAELens if installed."""
 
 import importlib
 from typing import Any
@@ -15,7 +15,7 @@ BLOCK = 4096
 
 
 def suite(config, workdir) -> None:
-    """Whole, by blocks (as the job does it), the product alone, and SAELens on the same weights."""
+    """Whole, by blocks (as in a job), the matrix product alone, and SAELens with the same weights."""
     del config, workdir
     rng = np.random.default_rng(0)
     x_ND = jax.device_put(rng.normal(size=(NUM_ROWS, D_MODEL)).astype(np.float32))
@@ -43,7 +43,7 @@ def suite(config, workdir) -> None:
             continue
         other_NS, seconds = timed(theirs)
         ours_NS, other_NS = np.asarray(z_NS), other_NS.numpy()
-        differ = (ours_NS > 0) != (other_NS > 0)  # a hair's breadth from a threshold
+        differ = (ours_NS > 0) != (other_NS > 0)  # within rounding of a threshold
         error = float(np.abs(np.where(differ, 0, ours_NS - other_NS)).max())
         print(f"  {name:8} SAELens       {seconds}")
         print(

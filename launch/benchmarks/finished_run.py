@@ -1,4 +1,4 @@
-"""What the suites read of a finished run: its activations, its first SAE's latents, its splits."""
+"""What the suites read from a finished run: its activations, its first SAE's latents, its splits."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ import numpy as np
 from jaxprobe import base, regimes
 from jaxprobe.experiments import EXPERIMENTS
 from jaxprobe.experiments.config import Common
-from jaxprobe.stages import preflight, run, train_sae
+from jaxprobe.stages import run, settling, train_sae
 from jaxprobe.store import ActivationStore
 from jaxprobe.workdir import Workdir
 from jaxprobe.workspace import Workspace
@@ -39,13 +39,13 @@ class Features(NamedTuple):
 
 
 def features(config: run.RunConfig, workdir: str | os.PathLike) -> Iterator[Features]:
-    """The features of each of the job's datasets that its first SAE was read on.
+    """The features of each of the job's datasets on which its first SAE was encoded.
 
     Raises:
-        StoreError: The run has not extracted.
-        FileNotFoundError: It has not encoded.
+        StoreError: The run has no activations yet.
+        FileNotFoundError: The run has no latents yet.
     """
-    job = run.with_stored_sites(config.job)
+    job = settling.with_stored_sites(config.job)
     experiment, space = EXPERIMENTS[job.experiment], workspace(job, workdir)
     for name in experiment.names(job):
         reading = (one for one in experiment.jobs(job, space, name) if one.ranking is not None)
@@ -62,7 +62,7 @@ def features(config: run.RunConfig, workdir: str | os.PathLike) -> Iterator[Feat
 
 
 def workspace(job: Common, workdir: str | os.PathLike) -> Workspace:
-    """The reading side of a run that has been."""
+    """The workspace of a finished run."""
     work = Workdir.parse(workdir)
     store = ActivationStore.open(work.activations)
     return Workspace(
@@ -70,5 +70,5 @@ def workspace(job: Common, workdir: str | os.PathLike) -> Workspace:
         source=job.source,
         control_datasets=EXPERIMENTS[job.experiment].names(job),
         seed=job.seed,
-        load_saes=lambda: [*train_sae.load(job, work, store), *preflight.load_saes(job)],
+        load_saes=lambda: [*train_sae.load(job, work, store), *settling.load_saes(job)],
     )

@@ -1,13 +1,12 @@
 """Probes against other libraries, called as the published package calls them.
 
-Both sides fit the same rows in one process, one after the other: every candidate in every fold, and the
-refit. `package` is sae-probes' own functions, with the BLAS threads that they would have; the other sides
-have one thread, as ours: `converged` scikit-learn's L2 optimum (newton-cholesky on centred features),
-`newton` the same solver as one would call it, `liblinear`, `lbfgs` the package's solver, `sklearn` its other
-calls, `probekit` its batched Newton fits. What is not installed is left out. Times of ours are medians of three after the first call, wall and CPU (of all
-threads: what a busy machine disturbs least); compiling is counted apart. Excess is the largest relative
-amount, over all C, by which our objective lies above the best of the other sides'; negative where all
-of them stopped early.
+Both sides fit the same rows in one process, one after the other: every candidate in every fold, and the refit.
+`package` is sae-probes' own functions, with their usual BLAS threads. The other sides have one thread, as ours:
+`converged` is scikit-learn's L2 optimum (newton-cholesky on centred features), `newton` the same solver with its
+defaults, `liblinear`, `lbfgs` the package's solver, `sklearn` its other calls, `probekit` its batched Newton fits.
+What is not installed is left out. Our times are medians of three after the first call, wall and CPU (of all threads,
+which a busy machine disturbs least); compiling is reported separately. Excess is the largest relative amount, over
+all C, by which our objective is above the best of the other sides'; negative where all of them stopped early.
 """
 
 import functools
@@ -40,7 +39,7 @@ _NEEDED = {
 }
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _SCARCE_COUNT = 128  # latents of the scarcity regime's L1 probes
-_WIDE = 3584  # Gemma 2 9B's
+_WIDE = 3584  # d_model of Gemma 2 9B
 
 
 class Rows(NamedTuple):
@@ -73,8 +72,8 @@ class Work(NamedTuple):
 
 
 def suite(config: run.RunConfig, workdir) -> None:
-    """One table a kind of work, and its means."""
-    warnings.simplefilter("ignore")  # the other sides': they often stop before their optimum
+    """One table per kind of work, and its means."""
+    warnings.simplefilter("ignore")  # the other sides often warn that they stopped early
     known = {side for work in _SUITES.values() for side in work.others}
     if unknown := set(_OTHERS.value) - known:
         raise ValueError(f"unknown {sorted(unknown)} in --fit_others; known: {sorted(known)}")
@@ -168,7 +167,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, Seconds]:
 
 
 def _ours(probe: str, features: Callable[[Rows], np.ndarray], counts: Sequence[int] = ()) -> Side:
-    """Our side: the engine's call, and the path's objectives in the last fold beside it."""
+    """Our side: the engine's call, and, not timed, the path's objectives in the last fold."""
 
     def fit(rows: Rows) -> Fitted:
         x_ND = features(rows)
@@ -227,7 +226,7 @@ def _latents(rows: Rows) -> np.ndarray:
 
 
 def _wide(rows: Rows) -> np.ndarray:
-    """The activations in 3,584 dimensions: turned, with 1 % of noise so that every one counts."""
+    """The activations rotated into 3,584 dimensions, with 1 % of noise so that all of them vary."""
     rng = np.random.default_rng(0)
     turn_DE = rng.normal(size=(rows.x_ND.shape[1], _WIDE)) / np.sqrt(_WIDE)
     noise = 0.01 * rows.x_ND.std()

@@ -1,9 +1,9 @@
 """Real tokens per second to the run's site, against TransformerLens and transformers in one process.
 
-Every side gets the same ids and gives back the last token's activations; padding is not counted as
-tokens. Ours runs the plan of the extract stage (length buckets), TransformerLens is called as the
-published package calls it (32 prompts as they come), transformers gets the prompts sorted by length.
-Rounds alternate between the sides. On a busy machine CPU seconds, of all threads, tell more.
+Every side gets the same ids and returns the last token's activations; padding is not counted as tokens. Ours
+follows the plan of the extract stage (length buckets), TransformerLens is called as in the published package (32
+prompts in their order), transformers gets the prompts sorted by length. Rounds alternate between the sides. On a
+busy machine, CPU seconds of all threads are more reliable.
 """
 
 import time
@@ -39,12 +39,12 @@ class Prompts(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Real ones."""
+        """The number of real tokens."""
         return sum(map(len, self.ids))
 
 
 def suite(config: run.RunConfig, workdir) -> None:
-    """A table per set of prompts and for all of them, ratios, and what compiling takes."""
+    """A table per set of prompts and for all of them, ratios, and the time to compile."""
     del workdir
     site = base.Site.parse(config.job.site)
     loaded = {
@@ -124,7 +124,7 @@ def _ours(config: run.RunConfig, model, forward, site: base.Site) -> Callable:
 
 def _load_peers(config: run.RunConfig, site: base.Site) -> tuple[list[torch_peers.Peer], list[str]]:
     if site.stream != "resid_post":
-        return [], [f"not compared: the peers read resid_post, and the config {site}"]
+        return [], [f"not compared: the peers read resid_post, but the config {site}"]
     peers, missing = torch_peers.load(config.job.model, site.block)
     if peers:
         print(f"  torch runs on {torch_peers.threads()} threads, its default")
@@ -132,7 +132,7 @@ def _load_peers(config: run.RunConfig, site: base.Site) -> tuple[list[torch_peer
 
 
 def _measure(sides, prompts: Prompts) -> tuple[dict[str, Seconds], dict[str, np.ndarray]]:
-    """Medians of each side's rounds, and what they gave."""
+    """Medians of each side's rounds, and the activations that it returned."""
     rows: dict[str, list] = {name: [] for name in sides}
     x_ND = {}
     for side in sides.values():
@@ -157,7 +157,7 @@ def _errors(x_ND: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def _padded(prompts: Prompts, plan: Sequence[base.TokenBatch]) -> str:
-    """Counts, and what each way to fill batches adds to the real tokens."""
+    """Counts, and how much padding each way to fill batches adds to the real tokens."""
     length_N, real = np.array([len(row) for row in prompts.ids]), prompts.num_tokens
 
     def in_order(length_N):
@@ -167,7 +167,7 @@ def _padded(prompts: Prompts, plan: Sequence[base.TokenBatch]) -> str:
 
     ours = sum(batch.tokens_BT.size for batch in plan) / real - 1
     return (
-        f"{len(length_N):,} prompts, {real:,} tokens, {real / len(length_N):.0f} a prompt; padding"
+        f"{len(length_N):,} prompts, {real:,} tokens, {real / len(length_N):.0f} per prompt; padding"
         f" {ours:.0%} ours, {in_order(np.sort(length_N)):.0%} transformers,"
         f" {in_order(length_N):.0%} TransformerLens"
     )

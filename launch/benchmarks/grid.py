@@ -1,10 +1,10 @@
-"""Fits a second over a dataset's whole grid, and where the time goes.
+"""Fits per second over a dataset's whole grid, and where the time goes.
 
-A fit is one candidate in one fold, or a refit. Beside the measured time stand floors for this machine, each
-measured here: `products` is one Hessian and one Cholesky factor per fit of the paths, in float32; `bytes` is
+A fit is one candidate in one fold, or a refit. The measured time is printed with lower bounds for this machine,
+each measured here: `products` is one Hessian and one Cholesky factor per fit of the paths, in float32; `bytes` is
 reading the features for two Newton steps per fit, twice each, in the precision of the arithmetic; `launch` is
-calling as many programs that do nothing; `host` is building lanes and padding features. L1 fits read and
-factor only the weights that are in use, so their products can stay below that floor.
+calling as many programs that do nothing; `host` is building lanes and padding features. L1 fits read and factor
+only the weights that are in use, so their products can be below that bound.
 """
 
 import functools
@@ -27,8 +27,8 @@ from jaxprobe.stages import run
 _DATASETS = flags.DEFINE_integer("grid_datasets", 1, "grid: how many of the config's datasets.", 1)
 _REGIMES = ("standard", "scarcity", "imbalance", "label_noise")
 _COUNTS = (16, 128)
-_STEPS = 2  # Newton steps a fit
-_PASSES = 2  # readings of the features a step: the gradient, and the move of the logits
+_STEPS = 2  # Newton steps per fit
+_PASSES = 2  # reads of the features per step: for the gradient, and for the change of the logits
 
 
 def suite(config: run.RunConfig, workdir) -> None:
@@ -42,7 +42,7 @@ def suite(config: run.RunConfig, workdir) -> None:
 
 
 def num_fits(splits: Sequence[base.Split]) -> int:
-    """Candidates in all folds, and the refits, of a logistic probe."""
+    """Number of fits of a logistic probe: candidates in all folds, and refits."""
     return sum(len(split.folds) * len(logistic.C_GRID) + 1 for split in splits)
 
 
@@ -62,7 +62,7 @@ def _measure(probe: str, x_ND, splits: Sequence[base.Split], counts: Sequence[in
     floors = _floors(PROBES[probe], x_ND, splits, counts)
     print(
         f"  {probe:12} {fits:,} fits, {np.mean(scores.converged):.1%} of probes converged:"
-        f" {fits / seconds.wall:,.0f} fits/s ({fits / seconds.cpu:,.0f} a CPU second); {seconds};"
+        f" {fits / seconds.wall:,.0f} fits/s ({fits / seconds.cpu:,.0f} per CPU second); {seconds};"
         f" the first call, which compiles, {first:.1f} s\n"
         + "  floors: ".rjust(15)
         + ", ".join(f"{name} {floor:.2f} s" for name, floor in floors.items())
@@ -70,7 +70,7 @@ def _measure(probe: str, x_ND, splits: Sequence[base.Split], counts: Sequence[in
 
 
 def _floors(probe, x_ND, splits, counts) -> dict[str, float]:
-    """CPU seconds that the work cannot do without, by kind."""
+    """Lower bounds on the CPU seconds of the work, by kind."""
     wide = grid.resolve_dtype("auto") == "float64"
     started = time.process_time()
     all_lanes = [
@@ -93,7 +93,7 @@ def _floors(probe, x_ND, splits, counts) -> dict[str, float]:
 
 
 def _problems(splits, d_model: int, counts) -> Counter:
-    """How many fits there are of each (examples, columns); fewer examples than columns take their place."""
+    """Number of fits by (examples, columns); with fewer examples than columns, columns = examples."""
     found: Counter = Counter()
     for split in splits:
         for width in counts or (d_model,):

@@ -1,4 +1,4 @@
-"""Suites of bench.py about big models: host memory while loading, device memory before loading."""
+"""Suites of bench.py for large models: host memory while loading, and estimated device memory."""
 
 import json
 import os
@@ -32,7 +32,7 @@ GEMMA_2_9B = {
     **{"num_hidden_layers": 42, "num_attention_heads": 16, "num_key_value_heads": 8},
     **{"vocab_size": 256_000, "sliding_window": 4096, "query_pre_attn_scalar": 256},
 }
-# Memory of one device, in GiB, and how many a host of that kind has.
+# Memory of one device in GiB, and the number of devices of a host.
 DEVICES = {"TPU v5e-8": (16, 8), "H100": (80, 1)}
 
 
@@ -67,7 +67,7 @@ def memory_suite(config, workdir: Path) -> None:
             part = memory.footprint(model_config, dtype, {"model": count})
             print(
                 f"  gemma-2-9b, {dtype}, {count} x {name} ({gib} GiB each): parameters"
-                f" {part.parameters / GIB:.2f} GiB a device"
+                f" {part.parameters / GIB:.2f} GiB per device"
             )
     if len(jax.devices()) < 8:
         print(
@@ -95,15 +95,15 @@ def memory_suite(config, workdir: Path) -> None:
         print(
             f"  to block 20 on 8 devices, {rows} x {num_tokens} tokens: arguments"
             f" {stats.argument_size_in_bytes / GIB:.2f} GiB, temporaries"
-            f" {stats.temp_size_in_bytes / GIB:.2f} GiB a device"
+            f" {stats.temp_size_in_bytes / GIB:.2f} GiB per device"
         )
 
 
 def write_checkpoint(folder: Path, raw: dict, shard_bytes: int) -> tuple[int, int]:
-    """Writes a random bfloat16 checkpoint in shards, as large as needed.
+    """Writes a random bfloat16 checkpoint in shards of at most `shard_bytes`, or one tensor.
 
     Returns:
-        Bytes of the largest shard, and of all.
+        Bytes of the largest shard, and of all shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config, family = hf_config.read_config(raw)
@@ -148,7 +148,7 @@ def _write_shard(path: Path, shapes: dict[str, tuple[int, ...]], some: np.ndarra
 
 
 def _measure(folder: str) -> None:
-    """Loads a checkpoint in a process of its own and prints what it took."""
+    """Loads a checkpoint, in a separate process, and prints its time and memory."""
     jax.block_until_ready(jax.numpy.zeros(1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Other libraries' fits of one split, in loops as the published package has them, and the package's own.
+"""Other libraries' fits of one split, in loops like those of the published package, and the package's own.
 
-Each loop fits every candidate in every fold, takes the best, refits on all training rows and tests. They
-return the test AUROC and, for logistic losses, the objective at every C in the last fold, C rising.
+Each loop fits every candidate in every fold, takes the best, refits on all training rows and tests. It returns the
+test AUROC and, for logistic losses, the objective at every C in the last fold, in order of increasing C.
 """
 
 import functools
@@ -20,19 +20,19 @@ Linear = tuple[np.ndarray, float]  # weights and intercept
 
 
 def newton(x_ND) -> dict[str, Any]:
-    """The L2 solver that goes furthest; on raw activations it often finds its Hessian singular."""
+    """The L2 solver that gets closest to the optimum; on raw activations its Hessian is often singular."""
     del x_ND
     return {"solver": "newton-cholesky", "max_iter": 1000, "tol": 1e-6}
 
 
 def converged(x_ND) -> dict[str, Any]:
-    """The same to its optimum, which takes this tolerance and centred features."""
+    """The same solver run to its optimum, which needs this tolerance and centred features."""
     del x_ND
     return {"solver": "newton-cholesky", "max_iter": 10_000, "tol": 1e-12}
 
 
 def liblinear(x_ND) -> dict[str, Any]:
-    """The L1 solver that converges; its intercept is penalised: scaled up, that is next to nothing."""
+    """The L1 solver that converges; it penalises the intercept, which scaling makes negligible."""
     scaling = float(max(np.abs(x_ND).max(), 1))
     return {"solver": "liblinear", "l1_ratio": 1, "max_iter": 1000, "intercept_scaling": scaling}
 
@@ -63,20 +63,20 @@ def package(function: str, **options) -> Callable[[np.ndarray, base.Split], floa
 
 @functools.cache
 def start_package() -> None:
-    """Starts the processes that sae-probes' neighbours are looked for in, which takes seconds."""
+    """Starts the processes in which sae-probes searches for neighbours, which takes seconds."""
     x_ND, y_N = np.random.default_rng(0).normal(size=(200, 2)), np.arange(200) % 2
     _package_function("find_best_knn")(x_ND, y_N, x_ND, y_N)
 
 
 def _package_function(name: str) -> Callable[..., Any]:
-    """By name: no extra of ours installs sae-probes, whose requirements are heavy."""
+    """Imported by name: no extra of ours installs sae-probes, whose requirements are heavy."""
     return getattr(importlib.import_module("sae_probes.utils_training"), name)
 
 
 def scikit_logistic(
     x_ND, split: base.Split, settings: Settings, *, centre: bool = False
 ) -> tuple[float, np.ndarray]:
-    """A path of scikit-learn's `LogisticRegression`; centring changes no optimum, only the way there."""
+    """A path of scikit-learn's `LogisticRegression`; centring does not change the optimum, only the speed."""
     from sklearn.linear_model import LogisticRegression
 
     x_ND = x_ND.astype(np.float64)
@@ -126,7 +126,7 @@ def _path(x_ND, split: base.Split, fit: Callable[..., Linear], l1: bool):
 
 
 def pca(x_ND, split: base.Split) -> float:
-    """Principal components and scikit-learn's logistic regression on the first of them."""
+    """scikit-learn's logistic regression on the first principal components."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
 

@@ -22,7 +22,7 @@ _RANKING = flags.DEFINE_enum("select_ranking", "normalised", selection.RANKINGS,
 
 
 def select_suite() -> None:
-    """Ranking for all splits, and encoding what they keep, against the encoder's product alone."""
+    """Ranking for all splits and encoding the kept latents, against the encoder's matrix product alone."""
     num_rows, width, d_sae = _ROWS.value, _WIDTH.value, _LATENTS.value
     x_ND = np.random.default_rng(0).normal(size=(num_rows, width)).astype(np.float32)
     sae = random_encoder(width, d_sae, _L0.value)
@@ -55,7 +55,7 @@ def select_suite() -> None:
 
 class _Time(NamedTuple):
     wall: float
-    cpu: float  # of all threads: what a busy machine disturbs least
+    cpu: float  # of all threads, which a busy machine disturbs least
 
     def __str__(self) -> str:
         return f"{self.wall:.1f} s ({self.cpu:.1f} s of CPU)"
@@ -70,7 +70,7 @@ class _Clock:
 
 
 def _product_alone(x_ND, w_DS, block: int) -> tuple[_Time, int]:
-    """Time of the product over all latents, from at most eight blocks, and how many they were."""
+    """Time of the product over all latents, estimated from at most eight blocks, and their number."""
     product = jax.jit(block_product, static_argnames="size")
     x_ND = jnp.asarray(x_ND)
     num_blocks = w_DS.shape[1] // block
@@ -109,7 +109,7 @@ def random_splits(num_rows: int) -> list[base.Split]:
 def random_encoder(width: int, d_sae: int, l0: float) -> saes.JumpReluSae:
     """bfloat16 weights, and the threshold that gives this L0."""
     rng, normal = np.random.default_rng(0), statistics.NormalDist()
-    # Random bytes choose among 256 equally likely values: seconds where normal draws take minutes.
+    # Random bytes choose among 256 equally likely values: takes seconds, normal draws take minutes.
     values = np.array([normal.inv_cdf((i + 0.5) / 256) for i in range(256)]).astype(jnp.bfloat16)
     # Aligned, so that a CPU device takes the memory as it is.
     raw = np.empty(width * d_sae * 2 + 64, np.uint8)

@@ -1,4 +1,4 @@
-"""Wall and CPU seconds: on a shared machine the latter tell more."""
+"""Wall and CPU seconds: on a shared machine the latter are more reliable."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""The two programs that extraction is compared with: TransformerLens and transformers, on one file.
+"""The two programs that extraction is compared with: TransformerLens and transformers, on the same file.
 
-Both get the weights that transformers itself reads and dequantises, and ids instead of texts.
+Both get the weights as transformers reads and dequantises them, and ids instead of texts.
 """
 
 import importlib
@@ -20,8 +20,8 @@ class Peer(NamedTuple):
     """One program in one number format.
 
     Attributes:
-        name: For the table.
-        run: Ids in any order to [N, D], the activations at each prompt's last token.
+        name: Name in the table.
+        run: Maps ids of N prompts to [N, D], the activations at each prompt's last token.
     """
 
     name: str
@@ -29,23 +29,23 @@ class Peer(NamedTuple):
 
 
 def load(source: str, block: int) -> tuple[list[Peer], list[str]]:
-    """The peers that read the residual stream behind a block.
+    """The peers, set up to read the residual stream after a block.
 
     Args:
         source: A GGUF asset.
-        block: Later blocks are not run.
+        block: The block; later ones are not run.
 
     Returns:
-        The peers, transformers in float32 first, and a line for each that is not there.
+        The peers, transformers in float32 first, and a line for each missing one.
     """
     try:
         torch, transformers = map(importlib.import_module, ("torch", "transformers"))
-        importlib.import_module("accelerate")  # transformers reads no GGUF file without it
+        importlib.import_module("accelerate")  # transformers needs it to read GGUF files
     except ImportError as error:
         return [], [f"not installed: {error.name}, for transformers and TransformerLens"]
     path = _gguf(source)
     if path is None:
-        return [], [f"not compared: the peers read GGUF files, and {source} is none"]
+        return [], [f"not compared: the peers read GGUF files, and {source} is not one"]
     warnings.simplefilter("ignore")
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -58,7 +58,7 @@ def load(source: str, block: int) -> tuple[list[Peer], list[str]]:
         missing = [f"not installed: {error.name}, for TransformerLens"]
     except ValueError as error:
         missing = [f"not compared: {error}"]
-    stack = model.model  # without the decoder, and without what is behind the block
+    stack = model.model  # without the unembedding and later blocks
     stack.layers = stack.layers[: block + 1]
     stack.norm = torch.nn.Identity()
     stack.config.num_hidden_layers = block + 1
@@ -102,7 +102,7 @@ def _transformers(stack) -> Callable:
 
 
 def _transformer_lens(model, block: int) -> Callable:
-    """As `sae_probes.generate_model_activations` calls it: 32 prompts as they come, no mask."""
+    """As `sae_probes.generate_model_activations` calls it: 32 prompts in their order, no mask."""
     loading = importlib.import_module("transformer_lens.loading_from_pretrained")
     torch = importlib.import_module("torch")
     hooked = importlib.import_module("transformer_lens").HookedTransformer

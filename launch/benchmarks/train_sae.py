@@ -1,7 +1,7 @@
-"""Training an SAE on the run's own token activations, against SAELens' trainer where it is installed.
+"""Training an SAE on the run's own token activations, against SAELens' trainer if installed.
 
-Equal tokens in equal order, equal width and batch, equal L0 (BatchTopK and TopK fix it). Learning
-rates are each side's own: ours the recipe's, theirs the best of a few.
+Same tokens in the same order, same width and batch, same L0 (fixed by BatchTopK and TopK). Each side has its own
+learning rate: ours is the recipe's, theirs the best of a few.
 """
 
 import functools
@@ -19,9 +19,9 @@ from jaxprobe.store import ActivationStore
 from jaxprobe.workdir import Workdir
 
 D_SAE, TARGET_L0, BATCH, NUM_STEPS, MOST_TOKENS = 4096, 62, 512, 100, 60_000
-WARM_STEPS = 3  # not timed: compiling, first touches of memory
+WARM_STEPS = 3  # not timed: they compile and allocate
 OURS = ("jump_relu", "batch_topk", "topk")
-# Its default rate is 3e-4, made for a thousand times more steps; autocast computes in bfloat16.
+# Its default rate is 3e-4, meant for a thousand times more steps; autocast computes in bfloat16.
 THEIRS = (
     ("batchtopk", 4e-3, False),
     ("batchtopk", 4e-3, True),
@@ -31,7 +31,7 @@ THEIRS = (
 
 
 def suite(config, workdir) -> None:
-    """One line a run: speed, variance explained and L0 on held-out tokens."""
+    """One line per run: speed, variance explained and L0 on held-out tokens."""
     train_ND, valid_ND = _tokens(config, workdir)
     num_steps = max(WARM_STEPS + 1, min(NUM_STEPS, 4 * len(train_ND) // BATCH))
     batches = functools.partial(_batch, train_ND)
@@ -129,7 +129,7 @@ def _theirs(label: str, name: str, rate: float, autocast: bool, batches, num_ste
     )
 
     def provide():
-        for number in range(16):  # what it estimates its norm on
+        for number in range(16):  # for the estimate of the activations' norm
             yield torch.from_numpy(batches(number))
         for number in range(num_steps):
             if number == WARM_STEPS:
@@ -139,7 +139,7 @@ def _theirs(label: str, name: str, rate: float, autocast: bool, batches, num_ste
     trainer.SAETrainer(settings, sae, provide()).fit()
     seconds = clock.per(num_steps - WARM_STEPS)
     with torch.no_grad():
-        # As in training: a batch's own top k, whose average threshold would lag behind.
+        # As in training, the batch's own top k: the average threshold would lag behind.
         z_NS = sae.encode(torch.from_numpy(valid_ND))
         x_hat = sae.decode(z_NS)
         z_NS = z_NS.to_dense() if z_NS.is_sparse else z_NS
@@ -147,13 +147,13 @@ def _theirs(label: str, name: str, rate: float, autocast: bool, batches, num_ste
 
 
 def _row(name: str, seconds: Seconds, z_NS, x_hat_ND, valid_ND) -> tuple[Seconds, float]:
-    """Prints all; returns seconds a step and variance explained."""
+    """Prints a line; returns seconds per step and variance explained."""
     error = float(((np.asarray(x_hat_ND) - valid_ND) ** 2).sum(dtype=np.float64))
     centred_ND = valid_ND - valid_ND.mean(axis=0)
     explained = 1 - error / float((centred_ND**2).sum(dtype=np.float64))
     l0 = float((np.asarray(z_NS) > 0).sum(axis=1).mean())
     print(
-        f"  {name:34} {BATCH / seconds.wall:7,.0f} tokens/s, {BATCH / seconds.cpu:7,.0f} a CPU second,"
+        f"  {name:34} {BATCH / seconds.wall:7,.0f} tokens/s, {BATCH / seconds.cpu:7,.0f} per CPU second,"
         f" variance explained {explained:.4f}, L0 {l0:.1f}",
         flush=True,
     )

@@ -1,1 +1,1 @@
-"""What fuzz.py runs: valid files of every reader, mutations of them, and a judge of what became of it."""
+"""What fuzz.py runs: valid files for every reader, mutations of them, and a judge of the outcome."""

@@ -10,7 +10,7 @@ from fuzzing.reader import Reader, seal_again
 from jaxprobe import assets, base, datasets, records, results
 from jaxprobe.features import kept
 from jaxprobe.place import Place
-from jaxprobe.stages import gathering, plans
+from jaxprobe.runs import gathering, plans
 from jaxprobe.store import ActivationStore, Segment, StoreWriter, sha256_of
 from jaxprobe.workdir import Workdir
 from jaxprobe.workspace import Workspace
@@ -30,12 +30,12 @@ def _csv(first: str = "yes", second: str = "no") -> str:
 
 
 def make_csv(folder: Path, labels: tuple[str, str]) -> None:
-    """A user's file."""
+    """A user's CSV file."""
     (folder / "data.csv").write_text(_csv(*labels))
 
 
 def make_zst(folder: Path) -> None:
-    """A user's file, compressed."""
+    """A user's CSV file, compressed."""
     (folder / "data.csv.zst").write_bytes(zstandard.compress(_csv().encode()))
 
 
@@ -93,7 +93,7 @@ def make_parquet(folder: Path) -> None:
 
 
 def make_run(folder: Path) -> None:
-    """The results of a finished run: a job's object, the record that it names, the plan, what was begun."""
+    """The results of a finished run: a job's object, the record that it names, the plan, resolved settings."""
     work = Workdir.parse(folder)
     quality = {"x": {"variance_explained": 0.5, "l0": 8.0}}
     fingerprints = {"activations": {"model": "m"}, "x": "f"}
@@ -115,18 +115,18 @@ def make_run(folder: Path) -> None:
 
 
 def make_address(folder: Path) -> None:
-    """Addresses of assets, one a line."""
+    """Addresses of assets, one per line."""
     lines = ("pypi://sae-probes==0.4.2", "hf://google/gemma-scope/a@main", "./x.csv")
     (folder / "address.txt").write_text("\n".join(lines))
 
 
 def read_dataset(folder: Path) -> None:
-    """Whichever CSV file is there."""
+    """Reads the CSV file in the folder, of either kind."""
     datasets.load(next(iter(sorted(folder.glob("data.csv*")))))
 
 
 def read_source(folder: Path) -> None:
-    """Every dataset of a source."""
+    """Reads every dataset of a source."""
     source = str(folder / "source.whl")
     for name in datasets.names(source):
         datasets.load(name, source)
@@ -135,25 +135,25 @@ def read_source(folder: Path) -> None:
 
 
 def read_store(folder: Path) -> None:
-    """All rows."""
+    """Reads all rows."""
     ActivationStore.open(folder / "activations", _FINGERPRINT).read(_SITE, _TEXTS)
 
 
 def read_latents(folder: Path) -> None:
-    """All columns."""
+    """Reads all columns."""
     found = kept.read(Place.parse(folder / "latents.safetensors"), {"sae": "x"}, 20)
     found.rows.dense(np.arange(len(found.latent_U)))
 
 
 def read_run(folder: Path) -> None:
-    """What a report would be made of, and what fits would go on with."""
+    """Reads what a report is made from, and what a resumed fit stage reads."""
     work = Workdir.parse(folder)
     gathering.evidence(gathering.gather(work, _CONFIG))
     Workspace(work).fit_dtype("auto")
 
 
 def read_address(folder: Path) -> None:
-    """Fetches each; an address stands for the file that it came from."""
+    """Fetches each address; there is no file to name, so an error needs only a message."""
     raw = (folder / "address.txt").read_bytes()
     for line in raw.decode("utf-8", "surrogateescape").splitlines()[:20]:
         try:

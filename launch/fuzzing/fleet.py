@@ -1,4 +1,4 @@
-"""The parent of the fuzzer's processes: deals out files, notices who hangs or dies, adds up."""
+"""The parent of the fuzzer's processes: assigns files, notices hangs and deaths, sums up."""
 
 import collections
 import json
@@ -14,22 +14,22 @@ from typing import NamedTuple
 
 from fuzzing import state, worker
 
-HANG_SECONDS = 30.0  # of wall time, on a machine that others use; the judge counts CPU time itself
-_ADDRESS_MIB = 1536  # beyond this a worker cannot take memory
+HANG_SECONDS = 30.0  # of wall time, long because machines are shared; the judge counts CPU time
+_ADDRESS_MIB = 1536  # address space of a worker
 _POLL_SECONDS = 0.05
 
 
 class Plan(NamedTuple):
-    """What is to be done.
+    """What to fuzz, and how.
 
     Attributes:
-        readers: Names of `readers.READERS`.
+        readers: Names from `readers.READERS`.
         engine: `numbered` or `guided`.
-        seconds: Time for each reader, from when its valid files are made.
-        count: Most files of a reader.
-        seed: Decides the files, with their numbers.
+        seconds: Time for each reader, counted from when its valid files are made.
+        count: Most files per reader.
+        seed: Decides the files, together with their numbers.
         jobs: Processes; each takes every `jobs`-th number of every reader.
-        found: Folder for what is found: `READER-NUMBER/FILE` and `findings.jsonl`.
+        found: Folder for findings: `READER-NUMBER/FILE` and `findings.jsonl`.
     """
 
     readers: tuple[str, ...]
@@ -42,11 +42,11 @@ class Plan(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What became of one reader's files.
+    """The outcome for one reader.
 
     Attributes:
-        files: How many were read.
-        findings: Words of each kind of finding -> the numbers of the files.
+        files: Number of files read.
+        findings: Description of each kind of finding -> the numbers of the files.
     """
 
     files: int
@@ -54,7 +54,7 @@ class Tally(NamedTuple):
 
 
 def fuzz(plan: Plan) -> dict[str, Tally]:
-    """Fuzzes readers with several processes; what became of each."""
+    """Fuzzes readers with several processes; returns the tally of each reader."""
     plan.found.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="jaxprobe-fuzz-", dir=_scratch()) as folder:
         children = [_Child(plan, index, Path(folder)) for index in range(plan.jobs)]
@@ -74,7 +74,7 @@ def fuzz(plan: Plan) -> dict[str, Tally]:
 
 
 class _Child:
-    """One worker process and the numbers that it deals with."""
+    """One worker process and its file numbers."""
 
     def __init__(self, plan: Plan, index: int, folder: Path):
         self.state, self.log = folder / f"state-{index}", folder / f"log-{index}"
@@ -89,7 +89,7 @@ class _Child:
         self.start(0, index)
 
     def start(self, reader: int, first: int) -> None:
-        """Begins a process at a reader's number."""
+        """Starts a process at a reader's file number."""
         paths = [str(path) for path in Path(__file__).resolve().parents[1:3]]
         environment = {
             **os.environ,
@@ -97,7 +97,7 @@ class _Child:
             **{"PYTHONPATH": os.pathsep.join(paths), "JAXPROBE_CACHE": str(self.folder / "cache")},
             **{"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1"},
         }
-        state.forget_place(self.state)  # else the next would seem to hang while it imports
+        state.forget_place(self.state)  # otherwise the next would seem to hang while it imports
         self.seen, self.since = None, time.monotonic()
         arguments = json.dumps({**self.arguments, "reader": reader, "first": first})
         with self.log.open("wb") as log:
@@ -109,10 +109,10 @@ class _Child:
             )
 
     def look(self) -> str | None:
-        """Whether it hangs or has died, in words; None while it works or when it has finished."""
+        """Describes a hang or death; None while the process works or when it has finished."""
         place, code = state.place(self.state), self.process.poll()
         if code is None:
-            if place != self.seen:  # timed by this side: what the other writes may be half written
+            if place != self.seen:  # timed by the parent: the worker's state may be half written
                 self.seen, self.since = place, time.monotonic()
             if place.number >= 0 and time.monotonic() - self.since > HANG_SECONDS:
                 self.process.kill()
@@ -128,7 +128,7 @@ class _Child:
 
 
 def _attend(children: Sequence[_Child], plan: Plan) -> None:
-    """Waits for all; one that hangs or dies is replaced by another that goes on behind that file."""
+    """Waits for all; one that hangs or dies is replaced by another, which starts after that file."""
     working = list(children)
     while working:
         time.sleep(_POLL_SECONDS)
@@ -143,7 +143,7 @@ def _attend(children: Sequence[_Child], plan: Plan) -> None:
 
 
 def _findings(plan: Plan, reader: str) -> dict[str, list[int]]:
-    """Findings by kind: their words without what differs from file to file."""
+    """Findings by kind: their descriptions without what differs from file to file."""
     path, kinds = plan.found / "findings.jsonl", collections.defaultdict(list)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     words: dict[str, str] = {}
@@ -155,5 +155,5 @@ def _findings(plan: Plan, reader: str) -> dict[str, list[int]]:
 
 
 def _scratch() -> str | None:
-    """Memory, where there is such a file system: a million small files wear no disk."""
+    """A file system in memory if there is one, so that a million small files do not wear out a disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

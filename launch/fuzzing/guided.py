@@ -1,8 +1,8 @@
 """Coverage-guided files by atheris (libFuzzer), which sees every branch of the product's own Python.
 
-The numbered engine's files are decided by a seed and a number alone; here each file depends on what those
-before it reached. Both take their mutations from `mutations`; libFuzzer adds its own, and keeps what reaches new lines.
-What native libraries do (safetensors, tokenizers, TensorStore, Arrow) stays unseen by it.
+The numbered engine's files depend only on a seed and a number; here each file depends on what earlier ones reached.
+Both use the mutations of `mutations`; libFuzzer adds its own, and keeps inputs that reach new lines. It does not see
+branches in native libraries (safetensors, tokenizers, TensorStore, Arrow).
 """
 
 import importlib
@@ -20,12 +20,12 @@ def available() -> bool:
 
 
 def _atheris() -> Any:
-    """The library; it has no types, and is loaded where it is used only."""
+    """The library, which has no types; imported only where it is used."""
     return importlib.import_module("atheris")
 
 
 def imported_readers():
-    """The readers, from modules that count their branches."""
+    """The readers, from modules instrumented to count branches."""
     with _atheris().instrument_imports(include=["jaxprobe"]):
         from fuzzing.readers import READERS
     return READERS
@@ -42,10 +42,10 @@ def run(
     """Runs libFuzzer over several files at once: an input's first byte says which.
 
     Args:
-        targets: Valid files to be replaced, at most 256 of them.
-        one: Replaces a file by a content and reads it; remembers by itself what is wrong.
-        seconds: When to stop; the process ends then, as libFuzzer ends it.
-        seed: Of libFuzzer.
+        targets: Valid files to replace, at most 256 of them.
+        one: Replaces a file's content and reads it; records findings itself.
+        seconds: When to stop; libFuzzer then ends the process.
+        seed: Seed of libFuzzer.
         folder: For the corpus.
     """
     atheris = _atheris()

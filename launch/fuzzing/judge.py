@@ -1,4 +1,4 @@
-"""What may become of a mutated file: it is read, or refused in one sentence that names it. All else is a finding."""
+"""Judges the outcome of a mutated file: it is read, or refused in one sentence that names it; else a finding."""
 
 import contextlib
 import functools
@@ -22,14 +22,14 @@ _CODE = ("pickle.find_class",)
 
 
 class Limits(NamedTuple):
-    """Of one read: CPU seconds, and MiB over what the process held before it."""
+    """Limits of one read: CPU seconds, and MiB above what the process held before."""
 
     seconds: float = 2.0
     memory_mib: int = 300
 
 
 class Watch:
-    """Notes what a read does beside reading: files written, processes, connections, code from data."""
+    """Notes what a read does besides reading: files written, processes, connections, code from data."""
 
     def __init__(self):
         """See `of_process`."""
@@ -38,7 +38,7 @@ class Watch:
     @classmethod
     @functools.cache
     def of_process(cls) -> "Watch":
-        """The one watch of this process: a hook is never taken away again."""
+        """The one watch of this process: an audit hook cannot be removed."""
         watch = cls()
         sys.addaudithook(watch._audit)
         return watch
@@ -57,7 +57,7 @@ class Watch:
 
 
 def _installed(code) -> bool:
-    """Whether a code object came from a file: imports in a reader's corners, not a file's content."""
+    """Whether a code object came from a source file, by a late import, and not from a file's content."""
     return os.path.isfile(code.co_filename) or code.co_filename.startswith("<frozen")
 
 
@@ -66,13 +66,13 @@ def judge(read, folder: Path, name: str, watch: Watch, limits: Limits) -> str | 
 
     Args:
         read: Reads a folder.
-        folder: What it reads.
+        folder: The folder.
         name: The mutated file; an error must name it or the folder.
-        watch: Of this process.
-        limits: Of this read.
+        watch: The watch of this process.
+        limits: The limits of this read.
 
     Returns:
-        What is wrong with what became of it; None for nothing.
+        What is wrong with the outcome; None if nothing.
     """
     watch.seen.clear()
     _forget_peak()
@@ -111,7 +111,7 @@ def _nameless(error: Exception, folder: Path, name: str) -> str | None:
 
 
 def _where(error: BaseException) -> str:
-    """The innermost line of the product on the way to an error."""
+    """The innermost line of jaxprobe in an error's traceback."""
     found, trace = "?", error.__traceback__
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
@@ -122,7 +122,7 @@ def _where(error: BaseException) -> str:
 
 
 def _status(key: str) -> int:
-    """KiB of this process by /proc/self/status."""
+    """KiB of this process, from /proc/self/status."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith(key))
     return int(line.split()[1])
@@ -135,7 +135,7 @@ def _forget_peak() -> None:
 
 @contextlib.contextmanager
 def bounded_memory(extra_mib: int) -> Iterator[None]:
-    """Lets this process take `extra_mib` more address space, so that a fault cannot take the machine."""
+    """Limits this process to `extra_mib` more address space, so that a bug cannot exhaust the machine."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + extra_mib * MIB
     old = resource.getrlimit(resource.RLIMIT_AS)

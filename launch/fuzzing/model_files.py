@@ -1,4 +1,4 @@
-"""Valid model files, small: Hugging Face folders, GGUF, Orbax; and how all of their content is read."""
+"""Small valid model files: Hugging Face folders, GGUF, Orbax; and how all of their content is read."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _FAMILIES = {
 
 
 def folder_of(family: str, shards: int = 1) -> Callable[[Path], None]:
-    """Makes a Hugging Face folder of one family, its weights in one file or behind an index."""
+    """Makes a Hugging Face folder of one family, its weights in one file or in shards with an index."""
 
     def make(folder: Path) -> None:
         raw = {"model_type": family, **_SIZES, **_FAMILIES[family]}
@@ -69,7 +69,7 @@ def _arrays(raw: dict) -> dict[str, np.ndarray]:
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Files hold matrices and vectors: heads are split in the model only."""
+    """Files hold matrices and vectors: heads are split only in the model."""
     return shape if len(shape) < 3 else (int(np.prod(shape[:-1])), shape[-1])
 
 
@@ -149,12 +149,12 @@ def _filled(tree, draw):
 
 
 def read_folder(folder: Path) -> None:
-    """A Hugging Face folder without its tokenizer."""
+    """Reads a Hugging Face folder without its tokenizer."""
     _read_all(hf_directory.open_directory(folder))
 
 
 def read_gguf(folder: Path) -> None:
-    """A GGUF file with its tokenizer."""
+    """Reads a GGUF file with its tokenizer."""
     found = gguf_model.open_file(folder / "model.gguf")
     _read_all(found)
     tokenizer = found.tokenizer()
@@ -163,12 +163,12 @@ def read_gguf(folder: Path) -> None:
 
 
 def read_orbax(folder: Path) -> None:
-    """A Flax tree."""
+    """Reads a Flax tree."""
     _read_all(flax_tree.open_directory(folder))
 
 
 def _read_all(found: Checkpoint) -> None:
-    """Every tensor, whole, as loading would, whatever `parameters` does with it then."""
+    """Reads every tensor whole, as loading would."""
     for source in {source.name: source for source in found.sources.values()}.values():
         shape = found.files.shapes[source.name]
         found.files.dtype(source.name)

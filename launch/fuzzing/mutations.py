@@ -1,6 +1,6 @@
 """Mutations of valid files: bits, bytes, runs, sizes; and, where a file is JSON, its values and structure.
 
-Nothing here knows a format beyond that: what a mutation needs to reach deep is in the valid file.
+Nothing here depends on a format beyond that: the valid file itself leads mutations deep into a reader.
 """
 
 import copy
@@ -10,7 +10,9 @@ import struct
 import zlib
 from typing import Any
 
-MAX_BYTES = 1 << 20  # of a mutated file: limits are tested by what a file claims, not by its length
+MAX_BYTES = (
+    1 << 20
+)  # of a mutated file: size limits are tested by what a file claims, not by its length
 
 _EDGES = (0, 1, 2, 3, 7, 8, 16, 31, 32, 64, 127, 128, 255, 256, 1000, 4096, 32767, 32768, 65535)
 _HUGE = (
@@ -30,10 +32,10 @@ _JSON = (
 
 
 def mutate(draw: random.Random, content: bytes, others: list[bytes]) -> bytes:
-    """A file near `content`: from one to a few mutations, most often one.
+    """`content` with one to a few mutations, usually one.
 
     Args:
-        draw: Decides everything.
+        draw: Source of all random choices.
         content: A valid file.
         others: Further valid files, to splice from.
     """
@@ -52,7 +54,7 @@ def mutate(draw: random.Random, content: bytes, others: list[bytes]) -> bytes:
 
 
 def _place(draw: random.Random, changed: bytearray, size: int = 1) -> int:
-    """An offset; headers stand in front and footers behind, so both ends are favoured."""
+    """An offset; both ends are favoured, as headers come first and footers last."""
     last = max(0, len(changed) - size)
     near = min(last, 512)
     return draw.choice((draw.randint(0, last), draw.randint(0, near), last - draw.randint(0, near)))
@@ -98,7 +100,7 @@ def _insert(draw, changed, others) -> None:
 
 
 def _repeat(draw, changed, others) -> None:
-    """A run of the file again and again: deep nesting, long tables, repeated keys."""
+    """Repeats a run of the file many times: deep nesting, long tables, repeated keys."""
     at, count = _place(draw, changed), draw.choice((1, 2, 3, 8, 40, 200))
     run = bytes(changed[at : at + count])
     changed[at:at] = run * draw.choice((1, 2, 16, 1000, MAX_BYTES // (4 * count)))
@@ -126,7 +128,7 @@ def _text(draw, changed, others) -> None:
 
 
 def _digits(draw, changed, others) -> None:
-    """Another number where the file has one in figures."""
+    """Replaces a number that the file has in decimal digits."""
     digits = [at for at, byte in enumerate(changed[:4096]) if 48 <= byte <= 57]
     if digits:
         at = end = draw.choice(digits)
@@ -142,7 +144,7 @@ _BYTES = (
 
 
 def _mend_zip(changed: bytearray) -> None:
-    """Corrects the checksums of stored members: else each mutation of a member ends at its checksum."""
+    """Corrects the checksums of stored members, so that a mutation is not refused by the checksum alone."""
     at = 0
     sums: dict[int, bytes] = {}
     while (at := changed.find(b"PK\x03\x04", at)) >= 0 and at + 30 <= len(changed):
@@ -164,7 +166,7 @@ def _mend_zip(changed: bytearray) -> None:
 
 
 def _json_of(content: bytes) -> tuple[bool, Any, bytes] | None:
-    """(whether it is a safetensors header, the value, what stands behind), or None."""
+    """(whether it is a safetensors header, the value, the bytes after it), or None."""
     if content[:1] in (b"{", b"["):
         try:
             return False, json.loads(content), b""
@@ -191,7 +193,7 @@ def _mutated_json(draw: random.Random, parsed: tuple[bool, Any, bytes]) -> bytes
 
 
 def _broken_text(draw: random.Random, text: str) -> str:
-    """What no `dumps` writes: depth, a key twice, figures without end."""
+    """JSON that no `dumps` writes: deep nesting, a repeated key, very long numbers."""
     deep = draw.choice((10, 2000, 100_000))
     return draw.choice(
         (
@@ -204,7 +206,7 @@ def _broken_text(draw: random.Random, text: str) -> str:
 
 
 def _changed_value(draw: random.Random, value: Any) -> Any:
-    """One place of a tree replaced, dropped, doubled, renamed or swapped."""
+    """The tree with one entry replaced, dropped, doubled, renamed or swapped."""
     path = _some_path(draw, value)
     if not path:
         return _json_value(draw)
@@ -236,7 +238,7 @@ def _json_value(draw: random.Random) -> Any:
 
 
 def _some_path(draw: random.Random, value: Any) -> list:
-    """A random place of a tree, as the steps that lead there."""
+    """A random entry of a tree, as the path to it."""
     path = []
     while isinstance(value, dict | list) and value:
         steps = list(value) if isinstance(value, dict) else range(len(value))

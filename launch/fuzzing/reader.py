@@ -1,4 +1,4 @@
-"""What the fuzzer knows of a reader: how valid files of its kind are made, and how they are read."""
+"""What the fuzzer needs of a reader: how valid files of its kind are made, and how they are read."""
 
 import hashlib
 import re
@@ -12,13 +12,13 @@ _DIGEST = re.compile(sealed.KEY.encode() + rb"\W{1,8}([0-9a-f]{64})")
 
 
 class Reader(NamedTuple):
-    """One entry of the product through which foreign bytes come in.
+    """One function of jaxprobe that reads files made by others.
 
     Attributes:
         makes: By name, functions that fill an empty folder with valid files; each is a starting point.
-        read: Reads such a folder to the end: headers, every array, every text.
+        read: Reads such a folder completely: headers, every array, every text.
         files: Patterns, relative to the folder, of the files that are mutated.
-        mend: Makes a mutated file's own checksum right again, so that what stands behind it is reached.
+        mend: Corrects a mutated file's own checksum, so that the code after its check is reached.
     """
 
     makes: Mapping[str, Callable[[Path], object]]
@@ -33,7 +33,7 @@ class Reader(NamedTuple):
 
 
 def seal_again(content: bytes) -> bytes:
-    """A mutated file of ours, of up to 16 MiB, with the digest that it must hold."""
+    """A mutated sealed file of up to 16 MiB, with its digest corrected."""
     found = _DIGEST.search(content)
     if found is None or len(content) > 16 << 20:
         return content

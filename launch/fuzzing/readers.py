@@ -1,4 +1,4 @@
-"""Every reader of the product, by name."""
+"""Every reader of jaxprobe, by name."""
 
 from fuzzing import data_files, model_files, sae_files, tokenizer_files
 from fuzzing.reader import Reader

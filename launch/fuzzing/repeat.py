@@ -9,7 +9,7 @@ from fuzzing.readers import READERS
 
 
 def repeat(name: str, number: int, seed: int) -> int:
-    """Prints what becomes of file `number` of a reader; returns 1 where it is a finding, else 0."""
+    """Prints the outcome of file `number` of a reader; returns 1 where it is a finding, else 0."""
     reader = READERS[name]
     shown = reader._replace(read=lambda path: _shown(reader.read, path))
     with tempfile.TemporaryDirectory(prefix="jaxprobe-fuzz-") as folder:

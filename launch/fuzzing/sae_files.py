@@ -1,4 +1,4 @@
-"""Valid SAE files of the published layouts, small, and how they are read."""
+"""Small valid SAE files of the published layouts, and how they are read."""
 
 import json
 import pickle
@@ -63,7 +63,7 @@ def make_old_sae_lens(folder: Path) -> None:
 
 
 def make_sparsify(folder: Path) -> None:
-    """sparsify, TopK; its folder's name is the place."""
+    """sparsify, TopK; its folder's name is the hook's."""
     folder = folder / "layers.1"
     folder.mkdir()
     config = {"activation": "topk", "num_latents": S, "k": 3, "d_in": D, "expansion_factor": 2}
@@ -129,7 +129,7 @@ def _state() -> dict:
 
 
 def read(folder: Path) -> None:
-    """The SAE in a folder, or in the one below it."""
+    """Reads the SAE in a folder, or in the one below it."""
     below = folder / "layers.1"
     jp.load_sae(below if below.exists() else folder)
 

@@ -1,4 +1,4 @@
-"""Valid tokenizers in every way that they are stored, and how they are read."""
+"""Valid tokenizers in every storage format, and how they are read."""
 
 import json
 import struct
@@ -35,7 +35,7 @@ def _byte_level() -> Tokenizer:
 
 
 def make_json(folder: Path) -> None:
-    """tokenizer.json with the files that stand beside it."""
+    """tokenizer.json with its side files."""
     made = _byte_level()
     made.save(str(folder / "tokenizer.json"))
     count = made.get_vocab_size()
@@ -108,7 +108,7 @@ def _write(path: Path, content) -> None:
 
 
 def read(folder: Path) -> None:
-    """The folder's tokenizer, and ids of a few texts."""
+    """Reads the folder's tokenizer, and computes ids of a few texts."""
     tokenizer = tokens.from_directory(folder)
     if tokenizer is not None:
         tokens.token_ids(tokenizer, TEXTS, 64)

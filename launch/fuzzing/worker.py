@@ -1,7 +1,7 @@
 """One process of the fuzzer: mutates and reads, file after file, and says what it finds.
 
-It may hang or die at any file: what it works on stands in a small shared file before it begins, so that
-its parent can tell which it was and start another behind it.
+It may hang or die at any file, so it first records the file in a small shared file: its parent then knows which it
+was, and starts another process after it.
 """
 
 import json
@@ -17,12 +17,12 @@ from fuzzing.state import Place, State
 
 
 def main(arguments: dict) -> None:
-    """Fuzzes readers one after the other, each until its time or its count is over.
+    """Fuzzes readers one after the other, each until its time or count is used up.
 
     Args:
         arguments: `readers` (names), `engine`, `seed`, `reader` (index of the first), `first` (number of
-            its first file), `index` and `step` (numbers of this worker's files), `seconds` (for each
-            reader), `count` (numbers end there), `state` (the shared file), `found` (folder for findings),
+            its first file), `index` and `step` (of this worker's file numbers), `seconds` (for each
+            reader), `count` (end of the numbers), `state` (the shared file), `found` (folder for findings),
             `scratch`, `address_mib`.
     """
     from absl import logging
@@ -46,7 +46,7 @@ class Worker:
     """A reader's valid files in a folder of their own, and the loop over mutations of them."""
 
     def __init__(self, reader, name: str, state: State, arguments: dict):
-        """Makes the valid files and reads each twice: imports and caches come with the first reads."""
+        """Makes the valid files and reads each twice, so that imports and caches are not measured later."""
         from fuzzing import judge
 
         self.reader, self.name, self.state, self.arguments = reader, name, state, arguments
@@ -56,10 +56,10 @@ class Worker:
         self.watch = judge.Watch.of_process()
         for case in self.cases * 2:
             reader.read(case)
-        self.until = time.monotonic() + arguments["seconds"]
+        self.until, self.parent = time.monotonic() + arguments["seconds"], os.getppid()
 
     def work(self) -> None:
-        """Works until the time or the count is over."""
+        """Works until the time or count is used up."""
         from fuzzing import judge
 
         with judge.bounded_memory(self.arguments["address_mib"]):
@@ -71,8 +71,8 @@ class Worker:
     def _numbered(self) -> None:
         plan = self.arguments
         for number in range(plan["first"], plan["count"], plan["step"]):
-            if time.monotonic() > self.until:
-                return
+            if time.monotonic() > self.until or os.getppid() != self.parent:
+                return  # nobody would read what a worker finds whose parent was killed
             path, content = mutated(self.reader, self.name, number, plan["seed"], self.cases)
             self._one(number, path, content)
 
@@ -108,7 +108,7 @@ def mutated(reader, name: str, number: int, seed: int, cases: list[Path]) -> tup
 
 
 def outcome(reader, cases: list[Path], path: Path, content: bytes, watch) -> str | None:
-    """Puts a content in a valid file's place, reads, puts the file back; what is wrong, or None."""
+    """Replaces a valid file's content, reads, restores the file; returns what is wrong, or None."""
     from fuzzing import judge
 
     whole = path.read_bytes()
@@ -123,7 +123,7 @@ def outcome(reader, cases: list[Path], path: Path, content: bytes, watch) -> str
 
 
 def make_cases(reader, home: Path) -> list[Path]:
-    """Folders of valid files, one for each way that the reader's kind is made."""
+    """Folders of valid files, one for each of the reader's `makes`."""
     cases = []
     for name, make in reader.makes.items():
         case = home / f"case-{name}"
@@ -138,7 +138,7 @@ def _listing(case: Path) -> set[str]:
 
 
 def _stray(cases: list[Path], case: Path, before: set[str]) -> str | None:
-    """What lies there that nobody put there: native code does not ask the audit hook."""
+    """Files that a read left or removed: native code does not trigger the audit hook."""
     beside = {path.name for path in case.parent.iterdir()} - {case.name for case in cases}
     changed = {Path(path).name for path in _listing(case) ^ before}
     extra = sorted(beside | changed)

@@ -320,7 +320,7 @@ def test_arguments_of_loading_and_saving_may_be_objects_and_numpys_numbers(tmp_p
         checkpoints.save_sae(tmp_path / "c", make_sae(), "x")
     with pytest.raises(ValueError, match=r"'expected_l0' a finite number .*got -3; give another"):
         checkpoints.save_sae(tmp_path / "c", make_sae(), {"expected_l0": -3})
-    with pytest.raises(TypeError, match=r"an SAE is one of .*got str"):
+    with pytest.raises(TypeError, match=r"an SAE must be one of .*got str"):
         checkpoints.save_sae(tmp_path / "c", "x", {})
 
 

@@ -8,7 +8,8 @@ from jaxprobe import settings
 from jaxprobe.base import Site
 from jaxprobe.experiments import config, schemas
 from jaxprobe.experiments.probing import config as probing
-from jaxprobe.stages import report, train_sae
+from jaxprobe.stages import report
+from jaxprobe.training.settings import SaeToTrain
 
 ONE, TWO = "blocks.1.resid_post", "blocks.2.resid_post"
 
@@ -30,7 +31,7 @@ def test_every_key_is_documented():
 
 def test_the_stages_have_the_schemas_defaults():
     for section, stage in (
-        (config.TrainSae, train_sae.TrainSaeConfig),
+        (config.TrainSae, SaeToTrain),
         (probing.Report, report.ReportConfig),
     ):
         theirs = {field.name: field.default for field in dataclasses.fields(stage)}
@@ -69,11 +70,11 @@ def test_every_combination_is_trained_once(section, count):
 
 
 def test_what_a_combination_says():
-    section = {"d_sae": 7, "target_l0s": (2,), "architectures": ("topk",)}
+    section = {"d_sae": 7, "target_l0s": (2,), "architectures": ("topk",), "held_out": 0.2}
     (one,) = config.saes_to_train(schemas.read({"site": ONE, "train_sae": section}))
-    assert one == config.SaeToTrain(
-        site=Site.parse(ONE), architecture="topk", d_sae=7, target_l0=2.0
-    )
+    own = {"architecture": "topk", "d_sae": 7, "target_l0": 2.0}
+    assert one == SaeToTrain(site=Site.parse(ONE), held_out=0.2, **own)
+    assert one.id == f"topk/{ONE}/width_7/l0_2"
     with pytest.raises(
         ValueError, match=rf"sites that baselines read, got {TWO}; add it to config"
     ):

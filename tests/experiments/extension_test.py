@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from jaxprobe import metrics, regimes, rendering, results
-from jaxprobe.base import ACTIVATIONS, Arrow, Column, Split, TestSet
+from jaxprobe.base import ACTIVATIONS, Arrow, Column
 from jaxprobe.experiments import EXPERIMENTS
 from jaxprobe.experiments import config as common
 from jaxprobe.experiments.experiment import Experiment, Pages, product
-from jaxprobe.jobs import Need
 from jaxprobe.methods.probes import Engine
 from jaxprobe.place import Place
 from jaxprobe.stages import run as stage
@@ -31,12 +30,6 @@ def load(name, source):
     return dataclasses.replace(data, columns={"word": Column(code_N=word_N, names=("no", "yes"))})
 
 
-def needs(config, workspace, names):
-    for name in names:
-        taps = tuple((site, "last") for site in common.sites_of(config))
-        yield Need(texts=workspace.dataset(name).texts, taps=taps)
-
-
 def split(config, data, share):
     y_N, word_N = data.y_N, data.column("word").code_N
     agree_N, rng = y_N == word_N, np.random.default_rng([config.seed, int(100 * share)])
@@ -45,21 +38,17 @@ def split(config, data, share):
             for kept, n in ((agree_N, count), (~agree_N, config.num_train - count))]  # fmt: skip
     train_N = np.sort(np.concatenate(rows))
     test_M = np.setdiff1d(np.arange(len(y_N)), train_N)
-    test = TestSet(name="test", row_M=test_M, y_M=y_N[test_M], group_M=word_N[test_M])
-    folds = regimes.validation_folds(y_N[train_N], config.seed)
-    return Split(
-        dataset=data.name, regime="spurious", level=share, protocol="paper", seed=config.seed,
-        train_N=train_N, y_train_N=y_N[train_N], folds=folds, tests=(test,), num_rows=len(y_N),
+    return regimes.split_of(
+        data, train_N, {"test": test_M}, regime="spurious", level=share, seed=config.seed, group="word"
     )  # fmt: skip
 
 
 def jobs(config, workspace, name):
     data = workspace.dataset(name)
-    engine = Engine(dtype="float64", metrics=EXPERIMENTS["spurious"].metrics)
     arrows = [(Arrow(features=ACTIVATIONS, method="mean_difference"),)]
     splits = [split(config, data, share) for share in config.shares]
     for site in common.sites_of(config):
-        yield from product(data, splits, arrows, site, engine)
+        yield from product(data, splits, arrows, site, Engine(dtype="float64"))
 
 
 def report(config, runs):
@@ -73,10 +62,11 @@ def report(config, runs):
     )
     section = rendering.Section(name="words", title="Spurious words", blocks=[table])
     whole = rendering.Report(
-        title="A word that goes along", kicker="Spurious correlation", lede="", facts={},
-        question="Does a probe rely on a word that goes along?", sections=[section],
-    )  # fmt: skip
-    return Pages(report=whole, beside={}, inside={"gaps.csv": table}, names=("gaps.csv",))
+        title="A word that goes along",
+        question="Does a probe rely on a word that goes along?",
+        sections=[section],
+    )
+    return Pages(report=whole, inside={"gaps.csv": table}, names=("gaps.csv",))
 
 
 def gap(y_M, score_M, weight_M, group_M):
@@ -86,8 +76,8 @@ def gap(y_M, score_M, weight_M, group_M):
 
 
 SPURIOUS = Experiment(
-    config=Config, names=lambda config: config.datasets, needs=needs, jobs=jobs, load=load,
-    metrics=("gap", "worst_group_accuracy"), report=report, version=1,
+    config=Config, jobs=jobs, load=load, report=report, version=1,
+    metrics=("gap", "worst_group_accuracy"),
 )  # fmt: skip
 
 # --- what the house makes of it

@@ -3,13 +3,18 @@
 import collections
 import csv
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxprobe import datasets, predictions, results
+from jaxprobe.experiments import EXPERIMENTS, schemas
 from jaxprobe.place import Place
+from jaxprobe.stages import fit
 from jaxprobe.stages import run as stage
+from jaxprobe.workdir import Workdir
+from jaxprobe.workspace import Workspace
 from tests import fakes
 
 WORDS = {"sun": "hot", "moon": "cold", "star": "far"}  # class -> the word that gives it away
@@ -69,6 +74,22 @@ def test_every_class_of_a_users_file_is_a_dataset_of_its_own(tmp_path, monkeypat
         assert set(wanted) == {True, False}
     activations = (work / "activations" / "segments").children()
     assert len(activations) == 2  # the prompts of all classes were run once, in one segment
+
+
+def test_levels_that_a_class_is_too_small_for_are_told(tmp_path, caplog):
+    path, _ = write(tmp_path)
+    experiment = EXPERIMENTS["one_against_rest"]
+    regimes = {"regimes": ("scarcity",), "protocols": ("paper",)}
+    config = schemas.read(
+        fakes.job([path], experiment="one_against_rest", train_sae=None, encode=regimes)
+    )
+    space = Workspace(Workdir.parse(tmp_path), load=experiment.load)
+    space.store = SimpleNamespace(digest="fake")
+    with caplog.at_level("INFO", logger="absl"):
+        fit.outline(experiment, config, space, [path])
+    # A class of 120 rows and as many others, less 100 for testing, leave 140: 13 of 20 sizes, 3 classes.
+    told = "scarcity, paper: 39 splits; 21 levels skipped, their datasets are too small"
+    assert told in [record.getMessage() for record in caplog.records]
 
 
 def test_a_shifted_set_is_not_to_be_had(tmp_path):

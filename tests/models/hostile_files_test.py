@@ -250,7 +250,7 @@ def test_gguf_headers_that_break_the_formats_rules_are_refused(tmp_path):
         (gguf_of(tensors=[tensor(sizes=(4, 0))], data=some), "whole blocks"),
         (gguf_of(tensors=[tensor(sizes=(33,), kind=8)], data=some), "whole blocks of 32"),
         (gguf_of(tensors=[tensor(sizes=(HUGE, 16, 16, 16))], data=some), "cut short"),
-        (gguf_of(tensors=[tensor(kind=4)], data=some), "type that is not known, number 4"),
+        (gguf_of(tensors=[tensor(kind=4)], data=some), "unknown storage type, number 4"),
         (gguf_of(tensors=[tensor(offset=HUGE)], data=some), "must lie 0 bytes"),
         (gguf_of(tensors=[tensor(offset=1)], data=some), "must lie 0 bytes"),
         (gguf_of(tensors=[tensor(), tensor(b"b")], data=some), "must lie 32 bytes"),

@@ -51,9 +51,9 @@ def test_a_kept_probe_scores_as_it_was_tested(method, tmp_path):
         np.testing.assert_array_equal(probe.coef_D[probe.latents], probe.weights)
         assert np.count_nonzero(probe.coef_D) <= 3
     else:
-        with pytest.raises(AttributeError, match=f"{method} is no linear probe"):
+        with pytest.raises(AttributeError, match=f"{method} is not a linear probe"):
             _ = probe.coef_D
-        with pytest.raises(AttributeError, match="no linear probe"):
+        with pytest.raises(AttributeError, match="not a linear probe"):
             _ = probe.intercept
     # Round trip, and the same inside somebody's program, as an argument and as a constant.
     path = tmp_path / "probe.safetensors"
@@ -113,7 +113,7 @@ def test_a_method_that_keeps_its_model_says_so():
     pytest.importorskip("xgboost", reason="an optional extra")
     arrays = X_ND[:4], np.array([0, 1, 0, 1]), X_ND[4:20], Y_N[4:20]
     result = fit_probe("xgboost", *arrays)
-    assert result.probe is None and "keeps its model inside its library" in result.no_probe
+    assert result.probe is None and "stays inside its library" in result.no_probe
 
 
 def test_standardised_is_a_probe_of_any_method():

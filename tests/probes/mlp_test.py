@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from jaxprobe.probes import grid, mlp
+from jaxprobe.probes import grid, mlp, network
 from tests.probes import drawn
 
 
@@ -44,19 +44,19 @@ def layers_of(params):
     ]
 
 
-@pytest.mark.parametrize("recipe", [mlp.PUBLISHED, mlp.TINY])
+@pytest.mark.parametrize("recipe", [network.PUBLISHED, network.TINY])
 def test_every_step_is_scikit_learns(recipe, monkeypatch):
     x_ND, y_N = drawn.normal(num_rows=60)
     x_ND = StandardScaler().fit_transform(np.delete(x_ND, 1, axis=1))
     # optax adds epsilon after the bias correction, scikit-learn before it. Weights that only the L2
     # term moves show that, so here it is next to nothing on both sides.
-    monkeypatch.setattr(mlp.optax, "adam", functools.partial(mlp.optax.adam, eps=1e-12))
+    monkeypatch.setattr(network.optax, "adam", functools.partial(network.optax.adam, eps=1e-12))
     key = jax.random.key(0)
-    start = mlp.Network(recipe.hidden).init(jax.random.split(key)[0], x_ND[:1])
+    start = network.Network(recipe.hidden).init(jax.random.split(key)[0], x_ND[:1])
     padded = np.pad(x_ND, ((0, 4), (0, 0))), np.pad(y_N, (0, 4)), np.arange(64) < 60
-    for epochs in (1, 40, mlp.MAX_EPOCHS):
-        monkeypatch.setattr(mlp, "MAX_EPOCHS", epochs)
-        trained = mlp.train(*padded, key, recipe)
+    for epochs in (1, 40, network.MAX_EPOCHS):
+        monkeypatch.setattr(network, "MAX_EPOCHS", epochs)
+        trained = network.train(*padded, key, recipe)
         model = reference(recipe, epochs, layers=layers_of(start)).set_params(epsilon=1e-12)
         model = fit(model, x_ND.astype(float), y_N)
         assert abs(int(trained.epochs) - model.n_iter_) <= 2
@@ -72,7 +72,7 @@ def test_every_step_is_scikit_learns(recipe, monkeypatch):
 
 def test_start_is_glorots():
     layers = layers_of(
-        mlp.Network((16, 16)).init(jax.random.key(1), np.zeros((1, 500), np.float32))
+        network.Network((16, 16)).init(jax.random.key(1), np.zeros((1, 500), np.float32))
     )
     for (kernel, bias), fan_in in zip(layers, (500, 16, 16), strict=True):
         bound = np.sqrt(6 / (fan_in + kernel.shape[1]))
@@ -83,9 +83,9 @@ def test_start_is_glorots():
 
 def test_minibatches_hold_every_row_once_and_differ_by_epoch():
     weight_N = (np.arange(512) % 9 > 0).astype(np.float32)
-    epochs = [mlp._shuffled(weight_N, jax.random.key(i)) for i in range(2)]
+    epochs = [network._shuffled(weight_N, jax.random.key(i)) for i in range(2)]
     for row_BN, weight_BN in epochs:
-        assert row_BN.shape == (3, mlp.BATCH)
+        assert row_BN.shape == (3, network.BATCH)
         real_N = np.asarray(row_BN).ravel()[np.asarray(weight_BN).ravel() > 0]
         np.testing.assert_array_equal(np.sort(real_N), np.flatnonzero(weight_N))
         # Full minibatches first, as generators of batches deal them.
@@ -102,7 +102,7 @@ def test_aurocs_are_no_worse_than_scikit_learns():
             split = drawn.split(num_train, y_N)
             scores = grid.fit_grid(mlp.PROBE, x_ND, [split])
             scaler = StandardScaler().fit(x_ND[split.train_N])
-            recipe = mlp.PUBLISHED if split.folds else mlp.TINY
+            recipe = network.PUBLISHED if split.folds else network.TINY
             model = fit(
                 reference(recipe, 1000), scaler.transform(x_ND[split.train_N]), split.y_train_N
             )

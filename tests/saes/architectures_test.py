@@ -202,7 +202,7 @@ def test_refusals():
         ValueError, match=r"must have d_model = 12 as its last axis, got .*\(30, 9\)"
     ):
         saes.encode(SAES["topk"], X_ND[:, :9])
-    with pytest.raises(TypeError, match=r"an SAE is one of JumpReluSae, .*got dict"):
+    with pytest.raises(TypeError, match=r"an SAE must be one of JumpReluSae, .*got dict"):
         saes.encode({}, X_ND)
     with pytest.raises(ValueError, match="unknown normalisation 'layernorm'; known: layer_norm"):
         saes.frame(SAES["relu"], normalisation="layernorm")

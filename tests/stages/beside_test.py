@@ -1,5 +1,6 @@
 """Runs beside one another in one directory: elsewhere, other seeds, sites, SAEs; refusals that change nothing."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from jaxprobe.base import Site
 from jaxprobe.checkpoints import save_sae
 from jaxprobe.methods import probes
 from jaxprobe.place import Place
+from jaxprobe.runs import plans
 from jaxprobe.stages import run as stage
 from jaxprobe.store import StoreError
 from tests import fakes
@@ -138,7 +140,7 @@ def test_other_seeds_sites_and_saes_live_beside_the_first(quick, paths, tmp_path
     ):
         job = fakes.job(paths, **changes)
         run(job, work)
-        plan = stage.plans.name_of(stage.dataclasses.asdict(stage.RunConfig.from_mapping(job).job))
+        plan = plans.name_of(dataclasses.asdict(stage.RunConfig.from_mapping(job).job))
         objects = json.loads((work / "plans" / f"{plan}.json").read_text())["objects"]
         parts = [results.read_job(Place.parse(work) / "results" / name) for name in objects]
         rows = [row for part in parts for row in part.rows]

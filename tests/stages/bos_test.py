@@ -10,16 +10,17 @@ import pytest
 from jaxprobe import checkpoints, models
 from jaxprobe.base import Site
 from jaxprobe.experiments import config
+from jaxprobe.extraction.request import Request
 from jaxprobe.jobs import Need
 from jaxprobe.place import Place
 from jaxprobe.stages import extract as stage
-from jaxprobe.stages import preflight
+from jaxprobe.stages import preflight, settling
 from jaxprobe.stages import run as running
 from jaxprobe.store import StoreError
 from jaxprobe.workdir import Workdir
 from jaxprobe.workspace import Workspace
 from tests import fakes
-from tests.stages.in_memory_test import Unopened
+from tests.extraction.in_memory_test import Unopened
 
 SITE = Site(block=1, stream="resid_post")
 TEXTS = fakes.dataset("a", 24).texts
@@ -35,7 +36,7 @@ def extract(workdir, bos="auto", tokenizer=None, **options):
     common = config.Common(
         model="fake", dtype="float32", bos=bos, extract=config.Extract(batch_tokens=256)
     )
-    request = stage.Request.of([Need(texts=TEXTS, taps=((SITE, "last"),))])
+    request = Request.of([Need(texts=TEXTS, taps=((SITE, "last"),))])
     given = {"model": fakes.FakeModel(tokenizer=tokenizer or Unopened())}
     place = Place.parse(workdir) / "activations"
     more = options or given
@@ -94,7 +95,10 @@ def test_a_run_takes_what_its_saes_say(path, tmp_path, caplog):
     on, off, silent = (
         save(tmp_path / name, bos) for name, bos in (("on", True), ("off", False), ("silent", None))
     )
-    setting = lambda *saes, **changes: running._agreed_bos(config_of(path, *saes, **changes).job)
+
+    def setting(*saes, **changes):
+        return settling.with_agreed_bos(config_of(path, *saes, **changes).job).bos
+
     assert setting() == setting(silent) == "auto"
     assert setting(on) == "on"
     assert setting(off) == "off"

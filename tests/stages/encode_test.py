@@ -8,6 +8,7 @@ import pytest
 from jaxprobe import base, regimes
 from jaxprobe.base import Arrow, Site
 from jaxprobe.experiments import EXPERIMENTS, config
+from jaxprobe.extraction.request import Request
 from jaxprobe.features.ranked import Ranking
 from jaxprobe.jobs import Job, Need
 from jaxprobe.place import Place
@@ -31,7 +32,7 @@ def store(tmp_path_factory):
     place = Place.parse(tmp_path_factory.mktemp("store") / "activations")
     common = config.Common(model="fake", dtype="float32", extract=config.Extract(batch_tokens=256))
     model = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward}
-    extract.run(common, extract.Request.of(needs), place, **model)
+    extract.run(common, Request.of(needs), place, **model)
     return place
 
 

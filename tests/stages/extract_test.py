@@ -16,10 +16,11 @@ import pytest
 from jaxprobe import store as store_room
 from jaxprobe.base import Site
 from jaxprobe.experiments import config
+from jaxprobe.extraction import in_memory
+from jaxprobe.extraction.request import Request
 from jaxprobe.jobs import Need
 from jaxprobe.place import Place
 from jaxprobe.stages import extract as stage
-from jaxprobe.stages import in_memory
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def config_for(**changes):
 def request_for(*names, taps=LAST, more=()):
     """The prompts of these datasets at these sites, and further needs."""
     needs = [Need(texts=fakes.dataset(name, 60).texts, taps=tuple(taps)) for name in names]
-    return stage.Request.of([*needs, *more])
+    return Request.of([*needs, *more])
 
 
 def run(request, workdir, job=None, **changes):
@@ -126,7 +127,7 @@ def test_needs_of_several_sites_and_datasets_are_each_met_and_no_more(tmp_path):
         Need(texts=fakes.dataset("a", 60).texts, taps=((SITE, "last"), (OTHER, "last"))),
         Need(texts=fakes.dataset("b", 60).texts, taps=((OTHER, "last"),)),
     ]
-    request = stage.Request.of(mixed)
+    request = Request.of(mixed)
     assert len(request.texts) == len(request.hashes)
     assert list(request.hashes) == store_room.sha256_of(request.texts)
     store = run(request, tmp_path, make_forward=counting_forward(seen))
@@ -137,12 +138,12 @@ def test_needs_of_several_sites_and_datasets_are_each_met_and_no_more(tmp_path):
     with pytest.raises(store_room.StoreError, match="run the extract stage"):
         store.read(SITE, fakes.dataset("b", 60).texts)
     place = Place.parse(tmp_path) / "activations"
-    more = stage.Request.of([Need(texts=fakes.dataset("b", 60).texts, taps=LAST)])
-    assert not stage.outstanding(request, place)
-    assert {*stage.outstanding(more, place)} == own["b"] - own["a"]
-    assert len(stage.outstanding(more, Place.parse(tmp_path) / "none")) == len(own["b"])
+    more = Request.of([Need(texts=fakes.dataset("b", 60).texts, taps=LAST)])
+    assert not request.outstanding(place)
+    assert {*more.outstanding(place)} == own["b"] - own["a"]
+    assert len(more.outstanding(Place.parse(tmp_path) / "none")) == len(own["b"])
     with pytest.raises(ValueError, match="names no site or no dataset"):
-        stage.Request.of([])
+        Request.of([])
 
 
 @pytest.mark.parametrize("post_norms", [False, True])

@@ -1,7 +1,9 @@
 """The fit stage against a plain loop over scikit-learn, and its restarts, neighbours and controls."""
 
 import dataclasses
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from jaxprobe import regimes, results
 from jaxprobe.base import ACTIVATIONS, Site
 from jaxprobe.experiments import EXPERIMENTS, schemas
+from jaxprobe.extraction.request import Request
 from jaxprobe.jobs import Need
 from jaxprobe.methods import probes
 from jaxprobe.place import Place
@@ -71,7 +74,7 @@ def setting(tmp_path_factory):
     needs = [Need(texts=one.texts, taps=taps) for one in sets]
     found = Setting(paths=paths, store=Place.parse(folder / "activations"))
     model = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward}
-    extract.run(found.config(), extract.Request.of(needs), found.store, **model)
+    extract.run(found.config(), Request.of(needs), found.store, **model)
     return found
 
 
@@ -362,3 +365,31 @@ def test_a_split_with_two_test_sets_has_a_row_for_each(setting, tmp_path, quick)
     ]
     assert [row.num_test for row in found.rows[:2]] == [half, len(split.test_N) - half]
     assert all(len(values) == 4 for values in found.metrics.values())
+
+
+def test_the_bars_name_datasets_and_no_users_paths(setting, tmp_path, quick, capsys):
+    setting.fit(tmp_path)
+    shown = capsys.readouterr().err
+    for stage_name in ("encode", "fit"):
+        for dataset in ("a", "b"):
+            assert re.search(rf"{stage_name}: .*, {dataset}\]", shown)
+    assert str(Path(setting.paths[0]).parent) not in shown
+
+
+def test_levels_that_datasets_are_too_small_for_are_counted_once_a_run(
+    setting, tmp_path, quick, caplog
+):
+    encode_section = {
+        **{"regimes": ("standard", "scarcity", "covariate_shift"), "protocols": ("paper", "dedup")},
+        **{"max_latents": 8, "random_latents": 8},
+    }
+    config = setting.config(encode=encode_section)
+    with caplog.at_level("INFO", logger="absl"):
+        setting.fit(tmp_path, config)
+    told = [record.getMessage() for record in caplog.records]
+    # 300 rows less 100 for testing are 200: 15 of the 20 sizes, up to 198, on each of two datasets.
+    # Users' files have no shifted set, so that regime lacks nothing.
+    assert [line for line in told if "levels skipped" in line] == [
+        f"scarcity, {protocol}: 30 splits; 10 levels skipped, their datasets are too small"
+        for protocol in ("paper", "dedup")
+    ]

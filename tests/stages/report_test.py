@@ -139,7 +139,7 @@ def test_several_runs_stand_on_one_page(tmp_path):
     datasets = fake_results.DATASETS[:2]
     for name, seed in (("a", 0), ("b", 1)):
         rows = [
-            dataclasses.replace(row, fingerprint=name)
+            dataclasses.replace(row, fingerprint=name, converged=True)
             for row in fake_results.rows(datasets, seed=seed)
         ]
         record = fake_results.run_record()
@@ -153,6 +153,7 @@ def test_several_runs_stand_on_one_page(tmp_path):
         assert f"solver of {name}" in page
         assert f"Summary: {fake_results.MODEL} at {fake_results.SITE} ({name})" in page
     assert "../results.parquet" not in page
+    assert f"All {2 * len(rows)} fits at 2 places converged." in page
     assert [line["run"] for line in _csv(tmp_path / "both/report/settings.csv")] == [*"aaaabbbb"]
     with pytest.raises(ValueError, match="`runs` must name different work directories, got "):
         report.report_runs(report.ReportConfig(), [folders[0]] * 2, tmp_path / "both")
@@ -167,7 +168,10 @@ def test_the_report_stage_needs_no_datasets(tmp_path):
     text = run.run(run.RunConfig(job=asked), tmp_path, ("report",))
     assert "On these 2 datasets" in text
     # Leak rates are those of the job that made the results.
-    assert "datasets some test prompts also stand" in (tmp_path / "report/index.html").read_text()
+    assert (
+        "datasets some test prompts are also among the training"
+        in (tmp_path / "report/index.html").read_text()
+    )
 
 
 def test_terminal_table(quick):

@@ -13,11 +13,14 @@ from jaxprobe import base, checkpoints, datasets, regimes, results
 from jaxprobe import probes as probes_room
 from jaxprobe.base import Site
 from jaxprobe.checkpoints import save_sae
+from jaxprobe.experiments import EXPERIMENTS
 from jaxprobe.experiments.config import saes_to_train, sites_of
 from jaxprobe.experiments.probing import checking
 from jaxprobe.methods import probes
 from jaxprobe.place import Place
-from jaxprobe.stages import gathering, preflight
+from jaxprobe.runs import gathering, run_file
+from jaxprobe.runs.shards import Shard
+from jaxprobe.stages import preflight, settling
 from jaxprobe.stages import run as stage
 from jaxprobe.store import ActivationStore, StoreError
 from jaxprobe.workdir import Workdir
@@ -120,8 +123,7 @@ def test_the_record_tells_what_made_the_results(loads, quick, paths, tmp_path):
 
 
 def test_times_of_stages_that_worked_add_up(loads, quick, paths, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage.RunFile, "timing", stage.RunFile.timing)
-    monkeypatch.setattr("jaxprobe.stages.run_file._NO_WORK", 0.0)
+    monkeypatch.setattr(run_file, "_NO_WORK", 0.0)
     config = config_of(mapping(paths))
     stage.run(config, tmp_path)
     first = json.loads((tmp_path / "run.json").read_text())["times"]
@@ -262,10 +264,7 @@ def test_shards_make_the_objects_of_the_whole_job(loads, quick, tmp_path):
     config = config_of(mapping((), source=source, extract=extract))
     whole, root = tmp_path / "whole", tmp_path / "parts"
     text = stage.run(config, whole)
-    shards = [
-        dataclasses.replace(config, shard=stage.shards.Shard(index=index, count=2))
-        for index in range(2)
-    ]
+    shards = [dataclasses.replace(config, shard=Shard(index=index, count=2)) for index in range(2)]
     with pytest.raises(ValueError, match="leave --shard out"):
         stage.run(shards[0], root, ("train_sae", "fit"))
     with pytest.raises((FileNotFoundError, StoreError), match=r"run the extract stage"):
@@ -296,7 +295,7 @@ def test_a_shard_without_the_jobs_activations_extracts_its_own(loads, quick, tmp
     alone, whole = tmp_path / "alone", tmp_path / "whole"
     stage.run(config, whole)
     for index in range(2):
-        shard = stage.shards.Shard(index=index, count=2)
+        shard = Shard(index=index, count=2)
         stage.run(dataclasses.replace(config, shard=shard), alone, ("extract", "encode", "fit"))
         assert (alone / f"shard-{index}-of-2" / "activations").exists()
     assert not (alone / "activations").exists()
@@ -312,13 +311,13 @@ def test_two_names_of_one_tensor_are_one_site(loads, paths, tmp_path, monkeypatc
     stage.run(config, tmp_path / "run", ("extract",))
     store = ActivationStore.open(tmp_path / "run" / "activations")
     assert set(store.taps) == {(one, "last"), (one, "tokens")}
-    job = stage.with_stored_sites(config.job)
-    assert {loaded.site for loaded in preflight.load_saes(job)} == {one}
+    job = settling.with_stored_sites(config.job)
+    assert {loaded.site for loaded in settling.load_saes(job)} == {one}
     assert {*sites_of(job), *(trained.site for trained in saes_to_train(job))} == {one}
     # Where a norm stands between the two, they are two sites.
     fakes.stand_in(monkeypatch, fakes.FakeModel(post_norms=True))
-    assert sites_of(stage.with_stored_sites(config.job)) == (sae.site,)
-    assert preflight.load_saes(config.job)[0].site == sae.site
+    assert sites_of(settling.with_stored_sites(config.job)) == (sae.site,)
+    assert settling.load_saes(config.job)[0].site == sae.site
 
 
 def test_a_damaged_record_of_the_last_run_is_written_anew(loads, quick, paths, tmp_path):
@@ -375,7 +374,7 @@ SMALL = {
         ({"train_sae": {"d_sae": 128, "architecture": 3}}, r"architecture` must be a text, got 3"),
         (
             {"fit": {"num_latents": (65,), "regime_num_latents": (4,)}, **SMALL},
-            r"fit.num_latents` asks for 65 latents, SAE jump_relu/.* has 64",
+            r"fit.num_latents` asks for 65 latents, but SAE jump_relu/.* has 64",
         ),
         ({"fit": {"num_latents": 4}}, r"must be several values in brackets, got 4; write \(4,\)"),
         ({"fit": {"num_latents": (4, 4)}}, r"fit.num_latents` names 4 twice"),
@@ -428,7 +427,7 @@ def test_misspelt_keys_and_choices_name_the_known_ones(paths, changes, message):
         ),
         (
             {"saes": ("{sae}",)},
-            r"differ in their ids, got 'jump_relu/.*' twice, the second from .*sae;",
+            r"differ in their ids, got 'jump_relu/.*' from the train_sae stage and from .*sae;",
         ),
         (
             {"saes": ("random_sae={sae}",)},
@@ -438,12 +437,15 @@ def test_misspelt_keys_and_choices_name_the_known_ones(paths, changes, message):
             {"saes": ("activations={sae}",)},
             r"must be a short printable name of an SAE, got 'activations'",
         ),
-        ({"saes": ("b={sae}", "b={sae}/")}, r"differ in their ids, got 'b' twice, the second from"),
+        (
+            {"saes": ("b={sae}", "b={sae}/")},
+            r"differ in their ids, got 'b' from .*sae and from .*sae/;",
+        ),
         (
             {"saes": ("{other}",)},
             r"other reads blocks.9.resid_post, which is not in fake: its blocks",
         ),
-        ({"saes": ("{few}",)}, r"`fit.num_latents` asks for 4 latents, SAE few has 3"),
+        ({"saes": ("{few}",)}, r"`fit.num_latents` asks for 4 latents, but SAE few has 3"),
         ({"saes": ("{wide}",)}, r"reads activations 33 wide, the model's at .* are 32"),
         (
             {"datasets": ("{a}", "{again}")},
@@ -494,7 +496,7 @@ def test_names_sites_and_sizes_are_checked_before_extraction(
     }
     job = stage.RunConfig.from_mapping(mapping(paths, **changes))
     if message is None:
-        preflight.check_inputs(stage.EXPERIMENTS["probing"], job.job, (), fakes.FakeModel())
+        preflight.check_inputs(EXPERIMENTS["probing"], job.job, (), fakes.FakeModel())
         return
     with pytest.raises(ValueError, match=message):
         stage.run(job, tmp_path / "run")
@@ -518,7 +520,7 @@ def test_a_job_runs_without_an_extra_that_is_not_installed(paths, monkeypatch, c
     (record,) = caplog.records
     assert "xgboost is not installed, so the job runs without it" in record.getMessage()
     assert "pip install 'jaxprobe[xgboost]'" in record.getMessage()
-    with pytest.raises(ValueError, match=r"`fit.baselines` names xgboost alone, which is not"):
+    with pytest.raises(ValueError, match=r"`fit.baselines` names only xgboost, which is not"):
         checking.with_installed(config("xgboost"))
 
 

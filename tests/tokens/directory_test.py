@@ -245,7 +245,7 @@ def test_rules_that_are_not_supported_are_refused(tmp_path):
     backend.post_processor = processors.TemplateProcessing(
         single="$A <|end|>", pair="$A $B <|end|>", special_tokens=[("<|end|>", 1)]
     )
-    with pytest.raises(ValueError, match="one token at most"):
+    with pytest.raises(ValueError, match="at most one token"):
         save(tmp_path, backend)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer\.json cannot be read as a tokenizer"):

@@ -1,4 +1,4 @@
-"""The paper's main grid: do probes of SAE latents help beside strong probes of activations?
+"""The paper's main grid: do probes of SAE latents help when added to strong probes of activations?
 
 References:
     Kantamneni et al., Are Sparse Autoencoders Useful? A Case Study in Sparse Probing, arXiv 2502.16681.
@@ -12,7 +12,6 @@ from jaxprobe.experiments.probing.report import pages
 
 EXPERIMENT = Experiment(
     config=Config,
-    names=jobs.names,
     needs=jobs.needs,
     jobs=jobs.jobs,
     metrics=jobs.METRICS,
@@ -21,4 +20,5 @@ EXPERIMENT = Experiment(
     check=check,
     installed=with_installed,
     facts=leaks.facts,
+    levels=jobs.levels,
 )

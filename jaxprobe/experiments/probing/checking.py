@@ -1,4 +1,4 @@
-"""What a config of the main grid may not ask, said before any work."""
+"""Checks of the main grid's config, made before any work."""
 
 import dataclasses
 import importlib.util
@@ -11,13 +11,15 @@ from jaxprobe.experiments.probing.config import Config
 from jaxprobe.methods.probes import KEPT
 from jaxprobe.probes import PROBES
 
+_POOLINGS = base.POOLINGS[:3]  # those with one row per prompt
+
 
 def check(config: Config, d_sae: Mapping[str, int]) -> None:
-    """Raises ValueError for a choice that does not exist, or more latents than there are.
+    """Raises ValueError for an unknown choice, or for more latents than there are.
 
     Args:
         config: The config.
-        d_sae: Latents of each SAE by its id, as far as they are known.
+        d_sae: Number of latents of each SAE by its id, as far as known.
     """
     encode = config.encode
     for name, known in (("protocols", base.PROTOCOLS), ("regimes", base.REGIMES)):
@@ -41,6 +43,10 @@ def _check_fit(config: Config) -> None:
     checks.check_positive("memory_gib", fit.memory_gib)
     for kind in fit.keep:
         checks.check_choice("kind of config.fit.keep", kind, KEPT)
+    if not fit.poolings:
+        raise ValueError(f"`config.fit.poolings` must name at least one of {', '.join(_POOLINGS)}")
+    for pooling in fit.poolings:
+        checks.check_choice("pooling of config.fit.poolings", pooling, _POOLINGS)
     for penalty in fit.penalties:
         checks.check_choice("penalty", penalty, ("l1", "l2"))
     for method in (*fit.baselines, *fit.standard_only, *fit.latent_methods):
@@ -48,7 +54,7 @@ def _check_fit(config: Config) -> None:
 
 
 def _check_counts(config: Config, d_sae: Mapping[str, int]) -> None:
-    """More latents than are ranked, or than there are, would be fewer under the name of more."""
+    """Refuses k above the number of ranked or existing latents: such a probe would read fewer than k."""
     fit, encode = config.fit, config.encode
     for name in ("num_latents", "regime_num_latents"):
         for count in getattr(fit, name):
@@ -60,13 +66,13 @@ def _check_counts(config: Config, d_sae: Mapping[str, int]) -> None:
             for sae, most in d_sae.items():
                 if count > most:
                     raise ValueError(
-                        f"`fit.{name}` asks for {count:,} latents, SAE {sae} has {most:,}; ask for fewer"
+                        f"`fit.{name}` asks for {count:,} latents, but SAE {sae} has {most:,}; ask for fewer"
                     )
     most = max(fit.regime_num_latents, default=0)
     if fit.controls and most > encode.random_latents:
         raise ValueError(
             f"`regime_num_latents` asks the random-latents control for {most} latents, more than"
-            f" encode.random_latents = {encode.random_latents}; encode more, or set fit.controls to"
+            f" encode.random_latents = {encode.random_latents}; raise that, or set fit.controls to"
             " False"
         )
 
@@ -88,14 +94,14 @@ def with_installed(config: Config) -> Config:
     """The config without methods that need an extra that is not installed; a warning says so.
 
     Raises:
-        ValueError: Without them no baseline is left.
+        ValueError: No baseline would be left.
     """
     fit = config.fit
     if "xgboost" not in (*fit.baselines, *fit.latent_methods) or _has_xgboost():
         return config
     install = "pip install 'jaxprobe[xgboost]'"
     if fit.baselines == ("xgboost",):
-        raise ValueError(f"`fit.baselines` names xgboost alone, which is not installed: {install}")
+        raise ValueError(f"`fit.baselines` names only xgboost, which is not installed: {install}")
     logging.warning("xgboost is not installed, so the job runs without it; to add it: %s", install)
     fewer = dataclasses.replace(
         fit,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxprobe import datasets, regimes
+from jaxprobe import regimes
 from jaxprobe.base import Site, Split, TextDataset
 from jaxprobe.experiments.config import sites_of
 from jaxprobe.experiments.experiment import batched, product
@@ -13,25 +13,29 @@ from jaxprobe.experiments.probing.config import Config
 from jaxprobe.features.ranked import Ranking
 from jaxprobe.jobs import Job, Need
 from jaxprobe.methods.probes import Engine
+from jaxprobe.store import Tap
 from jaxprobe.workspace import Workspace
 
-SPLITS_AT_ONCE = 16  # splits of a job: few enough that progress moves and little is lost at a kill
+SPLITS_AT_ONCE = 16  # splits per job: few, so that progress is steady and a killed run loses little
 METRICS = ("average_precision", "log_loss", "calibration_error", "recall_at_fpr_05")
 
 
-def names(config: Config) -> tuple[str, ...]:
-    """The datasets of a job, as its config names them."""
-    return config.datasets or datasets.names(config.source)
-
-
 def needs(config: Config, workspace: Workspace, chosen: Sequence[str]) -> Iterator[Need]:
-    """The last token of every prompt at every site that a probe reads."""
-    sites = dict.fromkeys((*sites_of(config), *workspace.sae_sites.values()))
-    taps = tuple((site, "last") for site in sites)
+    """Every prompt at every site that a probe reads."""
+    taps = taps_of(config, workspace)
     for name in chosen:
         yield Need(texts=workspace.dataset(name).texts, taps=taps)
     for name in chosen if "covariate_shift" in config.encode.regimes else ():
         yield Need(texts=workspace.with_shifted(name).texts, taps=taps)
+
+
+def taps_of(config: Config, workspace: Workspace) -> tuple[Tap, ...]:
+    """The arrays that probes read: baselines' sites in every pooling, SAEs' at the last token."""
+    own = [(site, pooling) for pooling in config.fit.poolings for site in sites_of(config)]
+    last = list(workspace.sae_sites.values())
+    if config.fit.controls:  # of shuffled labels
+        last += sites_of(config)
+    return tuple(dict.fromkeys((*own, *((site, "last") for site in last))))
 
 
 def jobs(config: Config, workspace: Workspace, name: str) -> Iterator[Job]:
@@ -44,9 +48,8 @@ def jobs_of(
 ) -> Iterator[Job]:
     """The jobs of any splits of a table."""
     engine = Engine(
-        dtype=workspace.fit_dtype(config.fit.dtype),
+        dtype=config.fit.dtype,
         memory_gib=config.fit.memory_gib,
-        metrics=METRICS,
         keep=config.fit.keep,
     )
     settings: dict[str, Any] = {"dtype": config.fit.dtype}
@@ -62,7 +65,7 @@ def jobs_of(
 def _groups(
     config: Config, workspace: Workspace, splits: tuple[Split, ...], standard: bool
 ) -> Iterator[tuple[Site, list[methods.Group], dict]]:
-    """Per site and SAE the arrows to fit, and what their jobs read."""
+    """Per site and SAE, the groups of arrows to fit, and the fields of their jobs."""
     fit, own = config.fit, sites_of(config)
     read = {"latents": splits, "ranking": ranking(config)}
     for site in own:
@@ -85,10 +88,10 @@ def ranking(config: Config) -> Ranking:
 
 
 def draws(config: Config, workspace: Workspace, name: str) -> tuple[TextDataset, tuple[Split, ...]]:
-    """A dataset's table and every split that the config asks of it, in a fixed order.
+    """A dataset's table and every split of it that the config asks for, in a fixed order.
 
-    Levels that the dataset is too small for have none, nor has covariate shift where the source has no
-    shifted set.
+    Levels that the dataset is too small for are left out, and so is covariate shift where the source has
+    no shifted set.
     """
     dataset = workspace.dataset(name)
     shifts = "covariate_shift" in config.encode.regimes
@@ -109,3 +112,13 @@ def draws(config: Config, workspace: Workspace, name: str) -> tuple[TextDataset,
             )
     rows = len(table.texts)  # the splits of all regimes number the rows of one table
     return table, tuple(dataclasses.replace(split, num_rows=rows) for split in found)
+
+
+def levels(config: Config, workspace: Workspace, name: str) -> dict[tuple[str, str], int]:
+    """Number of splits by regime and protocol that `draws` would find in a large enough dataset."""
+    return {
+        (regime, protocol): regimes.num_levels(regime)
+        for regime in config.encode.regimes
+        for protocol in config.encode.protocols
+        if regime != "covariate_shift" or workspace.shifted(name) is not None
+    }

@@ -1,4 +1,4 @@
-"""How far the published splits leak: prompts on two sides, prompts under both labels."""
+"""Leaks of the published splits: prompts in both training and test rows, prompts under both labels."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ RATE, CONFLICTS = "leak rate", "prompts under both labels"
 
 
 def facts(config: Config, workspace: Workspace, names: Sequence[str]) -> dict[str, Any]:
-    """What the report tells of a job's datasets."""
+    """Facts about a job's datasets, for the report."""
     loaded = (workspace.dataset(name) for name in names)
     return {"leaks": measure(loaded, config.seed, config.encode.dedup_by)}
 
@@ -25,11 +25,12 @@ def measure(
     Args:
         datasets: The datasets.
         seed: Seed of the split.
-        dedup_by: What makes two prompts one, see `regimes.splits`; leak rates are of equal prompts.
+        dedup_by: When two prompts are the same, see `regimes.splits`; leak rates always count prompts
+            that are equal in every character.
 
     Returns:
-        Per dataset its rows, the distinct prompts, the prompts that stand under both labels, the rows
-        that the dedup split may use, and the share of test prompts that stand among the training rows.
+        Per dataset the number of rows, of distinct prompts, of prompts under both labels and of rows that
+        the dedup split may use, and the share of test prompts that are also among the training rows.
     """
     leaks = {}
     for dataset in datasets:
@@ -47,11 +48,11 @@ def measure(
 
 
 def sentences(leaks: Mapping[str, object], wanted: Sequence[str] = ()) -> list[str]:
-    """What the records of a run say in all.
+    """Summarises the leaks of a run's datasets.
 
     Args:
-        leaks: As `measure` returns them; other records are passed over.
-        wanted: The datasets to speak of; all where empty.
+        leaks: As `measure` returns them; other records are ignored.
+        wanted: The datasets to summarise; all where empty.
     """
     kept = [
         record
@@ -64,7 +65,7 @@ def sentences(leaks: Mapping[str, object], wanted: Sequence[str] = ()) -> list[s
     if rates:
         leaking = sum(rate > 0 for rate in rates)
         said.append(
-            f"In {leaking} of {_datasets(len(rates))} some test prompts also stand among the training"
+            f"In {leaking} of {_datasets(len(rates))} some test prompts are also among the training"
             f" rows of the paper's standard split; on average {100 * sum(rates) / len(rates):.1f} % of"
             f" the test prompts do, at most {100 * max(rates):.1f} %."
         )

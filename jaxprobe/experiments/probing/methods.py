@@ -1,15 +1,19 @@
-"""Which methods the paper's main grid fits: a config's choices as arrows."""
+"""The methods that the paper's main grid fits: a config's choices as arrows."""
 
 from jaxprobe.base import ACTIVATIONS, RANDOM_SAE, Arrow
 from jaxprobe.experiments.probing.config import Fit
 
-Group = tuple[Arrow, ...]  # arrows that differ in k alone
+Group = tuple[Arrow, ...]  # arrows that differ only in k
 
 
 def baselines(config: Fit, standard: bool) -> list[Group]:
-    """Methods on activations, and the control of shuffled labels."""
+    """Methods on activations of every pooling, and the control of shuffled labels."""
     names = [name for name in config.baselines if standard or name not in config.standard_only]
-    found: list[Group] = [(Arrow(features=ACTIVATIONS, method=name),) for name in names]
+    found: list[Group] = [
+        (Arrow(features=ACTIVATIONS, method=name, pooling=pooling),)
+        for pooling in config.poolings
+        for name in names
+    ]
     if config.controls:
         found.append((_control(ACTIVATIONS, "logistic", 0, "shuffled_labels"),))
     return found
@@ -32,7 +36,7 @@ def of_sae(config: Fit, sae: str, standard: bool) -> list[Group]:
 
 
 def of_random_sae(config: Fit) -> list[Group]:
-    """The first method on the random SAE's latents: one method tells what directions by chance give."""
+    """The first method on the random SAE's latents: one method is enough for a control."""
     methods = latent_methods(config)
     if not config.controls or not methods:
         return []
@@ -42,7 +46,7 @@ def of_random_sae(config: Fit) -> list[Group]:
 
 
 def latent_methods(config: Fit) -> tuple[str, ...]:
-    """Methods on latents, as result rows name them."""
+    """Methods on latents, by their names in result rows."""
     logistic = {"l1": l1_method(config), "l2": "logistic_l2"}
     return tuple(
         dict.fromkeys((*(logistic[name] for name in config.penalties), *config.latent_methods))

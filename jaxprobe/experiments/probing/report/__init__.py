@@ -1,6 +1,6 @@
 """The report of the paper's main grid: results -> findings -> blocks.
 
-`inputs` says what it is made of, `findings` holds its numbers, `layout` its order.
+`inputs` reads the records, `findings` holds the numbers, `layout` puts the blocks in order.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ def pages(config: Config, results: Sequence[Results]) -> Pages:
 
 
 def make(results: Results | Sequence[Results], selection: Selection | None = None) -> Pages:
-    """Lays out the report of one or several runs.
+    """Makes the report of one or several runs.
 
     Args:
-        results: Of one run, or of several with names of their own.
-        selection: What to report of them; everything where None.
+        results: Results of one run, or of several runs with distinct names.
+        selection: Which results to report; all where None.
 
     Raises:
-        ValueError: No rows, a name that no row has, or rows of two runs mixed.
+        ValueError: No rows, a name that no row has, or rows of two different runs mixed.
     """
     found = findings.find(results, selection)
     return Pages(

@@ -1,4 +1,4 @@
-"""Which arrows the quiver shoots, and in which order they stand."""
+"""The arrows of the quiver, and their order."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from jaxprobe import base, quiver
 from jaxprobe.base import Arrow
 
 NUM_SHOWN_LATENTS = 2  # arrows per SAE where neither 128 nor 16 was run
-# Which method's probes of latents are the SAE arrows: the first of these that was run.
+# The method whose probes of latents are the SAE arrows: the first of these that was run.
 SAE_METHODS = (quiver.SAE_METHOD, "logistic_l1_saga", "logistic_l2")
 
 
@@ -15,11 +15,11 @@ class Choice(NamedTuple):
     """The arrows of a regime and protocol.
 
     Attributes:
-        baselines: The quiver's baselines, first wins ties.
-        extended: Other probes of activations, which stand beside.
-        sae_method: Whose probes of SAE latents are arrows.
-        saes: The quiver's SAE arrows, first wins ties.
-        wide: The SAE arrows of every k, small k first: among equals the smaller wins.
+        baselines: The quiver's baselines, of which the first wins ties.
+        extended: Other probes of activations, which are not in the quiver.
+        sae_method: The method whose probes of SAE latents are arrows.
+        saes: The quiver's SAE arrows, of which the first wins ties.
+        wide: The SAE arrows of every k, small k first: the smaller wins ties.
         random: The random SAE's arrows of every k, small k first.
         notes: What is unusual about them.
     """
@@ -34,10 +34,10 @@ class Choice(NamedTuple):
 
 
 def choose(arrows: Sequence[Arrow], wanted: Sequence[str] = ()) -> Choice:
-    """Says which arrows take part in what.
+    """Chooses the role of each arrow.
 
     Args:
-        arrows: All that were run, in the order of their first row.
+        arrows: All arrows that were run, in the order of their first row.
         wanted: Methods of the quiver's baselines; the paper's five where empty.
     """
     notes: list[str] = []
@@ -48,7 +48,7 @@ def choose(arrows: Sequence[Arrow], wanted: Sequence[str] = ()) -> Choice:
     if not baselines and found and not wanted:
         baselines = tuple(by_method.values())
         notes.append(
-            "None of the paper's five baselines was run; the quiver's baselines are"
+            "None of the paper's five baselines were run; the quiver's baselines are"
             f" {', '.join(by_method)}."
         )
     sae_arrows = [arrow for arrow in arrows if arrow.kind == "sae"]
@@ -68,12 +68,12 @@ def choose(arrows: Sequence[Arrow], wanted: Sequence[str] = ()) -> Choice:
 
 
 def sae_ids(arrows: Iterable[Arrow]) -> tuple[str, ...]:
-    """SAE ids in the order of their first arrow; the random control is none of them."""
+    """SAE ids in the order of their first arrow, without the random control."""
     return tuple(dict.fromkeys(arrow.features for arrow in arrows if arrow.kind == "sae"))
 
 
 def _pooling(arrows: Sequence[Arrow]) -> str:
-    """The pooling of the quiver's baselines: the last token's where it was run."""
+    """The pooling of the quiver's baselines: `last` where it was run."""
     found = [arrow.pooling for arrow in arrows]
     return base.POOLINGS[0] if base.POOLINGS[0] in found else next(iter(found), "")
 
@@ -90,7 +90,7 @@ def _sae_method(arrows: Iterable[Arrow]) -> str:
 
 
 def _sae_arrows(arrows: Sequence[Arrow], method: str) -> tuple[tuple[Arrow, ...], list[str]]:
-    """Per SAE k = 128, then k = 16; else the largest k that were run."""
+    """Per SAE k = 128, then k = 16; if not both were run, the largest values of k that were."""
     kept: list[Arrow] = []
     notes: list[str] = []
     if arrows and method != quiver.SAE_METHOD:
@@ -103,7 +103,7 @@ def _sae_arrows(arrows: Sequence[Arrow], method: str) -> tuple[tuple[Arrow, ...]
             used = used or sorted(by_k, reverse=True)[:NUM_SHOWN_LATENTS]
             shown = ", ".join(map(str, used))
             notes.append(
-                f"{sae}: of k = 128 and 16 not all were run; its quiver arrows are k = {shown}."
+                f"{sae}: k = 128 and 16 were not both run; its quiver arrows are k = {shown}."
             )
         kept += [by_k[k] for k in used]
     return tuple(kept), notes

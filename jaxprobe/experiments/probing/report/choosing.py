@@ -1,4 +1,4 @@
-"""What choosing by validation costs: the best single method beside the one chosen on each dataset."""
+"""The cost of choosing by validation: the method chosen on each dataset against the best single one."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from jaxprobe.base import Arrow
 
 
 class Choosing(NamedTuple):
-    """One block of arrows, chosen by valid AUROC case by case, against its best single arrow.
+    """A group of arrows, chosen by valid AUROC case by case, against its best single arrow.
 
     Attributes:
         block: `baselines` or `SAE probes`.
         chosen: Mean test AUROC of the chosen arrows.
-        single: The arrow with the best mean test AUROC, which nobody knows beforehand.
+        single: The arrow with the best mean test AUROC, which is not known beforehand.
         single_mean: That mean, over the same cases.
         effect: Chosen minus single.
     """
@@ -27,7 +27,7 @@ class Choosing(NamedTuple):
 
 
 def costs(arrows: quiver.Arrows) -> tuple[Choosing, ...]:
-    """Of the baselines and of the SAE arrows; of a single arrow there is nothing to choose."""
+    """The costs for baselines and for SAE arrows; none for a single arrow, as there is no choice."""
     blocks = (("baselines", ~arrows.is_sae_A), ("SAE probes", arrows.is_sae_A))
     found = (_cost(arrows, np.flatnonzero(of_A), name) for name, of_A in blocks)
     return tuple(cost for cost in found if cost is not None)

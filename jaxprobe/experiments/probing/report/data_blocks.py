@@ -1,4 +1,4 @@
-"""Sections on the data: chosen latents and their texts, leaks, fits that did not converge."""
+"""Sections about the data: chosen latents and their texts, leaks, fits that did not converge."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,9 +16,9 @@ def latent_section(found: Findings, prefix: str = "", place: str = "") -> Sectio
     """Which latents the probes chose, and what they fire on; None where that was not kept.
 
     Args:
-        found: Of one setting.
-        prefix: Begins the section's name.
-        place: What the setting is called beside others.
+        found: Findings of one setting.
+        prefix: Prefix of the section's name.
+        place: The setting's short name among others.
     """
     if not found.latents:
         return None
@@ -40,8 +40,8 @@ def latent_section(found: Findings, prefix: str = "", place: str = "") -> Sectio
         Column(title="Strongest texts"),
     ]
     said = (
-        "The latents that the probes read, with their weights: a positive weight speaks for label 1. The"
-        " texts are those of the dataset on which the latent is largest, the strongest first."
+        "The latents that the probes read, with their weights: a positive weight is evidence for label 1."
+        " The texts are those of the dataset on which the latent is largest, the strongest first."
     )
     name = f"{prefix}latents"
     caption = "Chosen latents and the texts on which they fire most"
@@ -63,7 +63,7 @@ def latent_section(found: Findings, prefix: str = "", place: str = "") -> Sectio
 
 
 def leak_section(found: Sequence[Findings]) -> Section | None:
-    """Leak rates and conflicting labels per dataset, where the runs measured them."""
+    """Leak rates and conflicting labels per dataset, if the runs measured them."""
     leaks = inputs.leak_records([record for one in found for record in one.records])
     named = {name for one in found for name in one.datasets}
     kept = {name: facts for name, facts in leaks.items() if name in named} or leaks
@@ -77,8 +77,8 @@ def leak_section(found: Sequence[Findings]) -> Section | None:
         blocks = [Prose(text=f"{said} {end}"), _leak_table(kept)]
     elif any(one.published for one in found):
         said = (
-            "Leak rates need the datasets: run the same command with --source=pypi://sae-probes to have"
-            " them here."
+            "Leak rates need the datasets: to show them here, run the same command with"
+            " --source=pypi://sae-probes."
         )
         blocks = [Prose(text=said)]
     return Section(name="leaks", title="Leaks", blocks=blocks, only="page") if blocks else None
@@ -105,7 +105,11 @@ def _leak_table(leaks: Mapping[str, inputs.Facts]) -> Table:
 
 def flagged_section(found: Sequence[Findings]) -> Section:
     """Fits that did not converge, counted and named, setting by setting."""
-    blocks: list[Block] = []
+    if len(found) > 1 and all(one.flagged == () for one in found):
+        fits = sum(one.num_rows for one in found)
+        blocks: list[Block] = [Prose(text=f"All {fits:,} fits at {len(found)} places converged.")]
+        return Section(name="flagged", title="Flagged fits", blocks=blocks)
+    blocks = []
     for one in found:
         where = f"{one.setting}: " if len(found) > 1 else ""
         blocks.append(Prose(text=where + words.flagged_sentence(one)))

@@ -10,11 +10,11 @@ from jaxprobe import quiver
 from jaxprobe.rendering import svg
 from jaxprobe.rendering.svg import Drawing
 
-EDGE = 16  # pixels beside drawings without a vertical axis
+EDGE = 16  # pixels left and right of drawings without a vertical axis
 
 
 class Series(NamedTuple):
-    """One line of a figure: its label, its tone (CSS classes) and an effect per place."""
+    """One line of a figure: its label, its tone (CSS classes) and an effect per position."""
 
     label: str
     tone: str
@@ -27,7 +27,7 @@ def effect_figure(
     title: str,
     scaled: Sequence[quiver.Effect],
 ) -> Drawing:
-    """Mean differences with their intervals, a row each, around a line at zero.
+    """Mean differences with their intervals, one per row, around a line at zero.
 
     Args:
         effects: Per row its label, its tone (a CSS class) and the effect.
@@ -56,8 +56,8 @@ def effect_figure(
 def _effect_row(
     x: svg.Scale, top: float, label: str, numbers: str, tone: str, effect: quiver.Effect
 ) -> list[Markup]:
-    """A label and the numbers, and below them the interval on its piece of the grid."""
-    grid = f" {top + 20}v16"  # the lines leave the words above each interval clear
+    """A label and the numbers, and below them the interval on its part of the grid."""
+    grid = f" {top + 20}v16"  # the grid's lines do not cross the words above each interval
     parts = [
         svg.path("".join(f"M{x(t):.1f}{grid}" for t in x.ticks), "grid"),
         svg.path(f"M{x(0):.1f}{grid}", "zero"),
@@ -86,13 +86,13 @@ def level_figure(
     """Lines by level, each with the band of its intervals.
 
     Args:
-        levels: Where the points stand, evenly spaced.
+        levels: The levels of the points, which are evenly spaced.
         series: The lines.
         name: Unique name on the page.
         title: Title for screen readers.
-        axis: What a level is.
+        axis: Name of the axis of levels.
         scaled: Effects that the axis must hold, so that several figures can share it.
-        signed: Whether the values are changes around zero, else AUROCs.
+        signed: Whether the values are changes around zero rather than AUROCs.
     """
     x = svg.steps(len(levels))
     ends = [v for effect in scaled for v in (effect.low, effect.high, effect.mean)]
@@ -121,7 +121,7 @@ def spans(effects: Sequence[quiver.Effect]) -> list[tuple[float, float, float]]:
 
 
 def numbers(effect: quiver.Effect) -> str:
-    """A difference with its interval where there is one."""
+    """A difference, with its interval where there is one."""
     if math.isnan(effect.low):
         return quiver.signed(effect.mean)
     ends = f"{quiver.signed(effect.low)} to {quiver.signed(effect.high)}"

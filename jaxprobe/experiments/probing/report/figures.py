@@ -17,7 +17,7 @@ MAX_CURVES = 4  # as many as there are colours
 
 
 def curve_series(curve: per_dataset.Curve) -> list[Series]:
-    """The lines of a curve figure: the random SAE below, then the first SAEs."""
+    """The lines of a curve figure: the random SAE first (drawn below), then the first SAEs."""
     found = []
     if curve.random_GK is not None:
         effects = _mean_effects(curve.random_GK)
@@ -33,7 +33,7 @@ def curve_figure(
     """AUROC by k: each SAE's mean with its interval, single datasets thin, baseline and control.
 
     Args:
-        curve: What is drawn.
+        curve: The curve to draw.
         name: Unique name on the page.
         title: Title for screen readers.
         scaled: Curves that the vertical axis must hold, so that several figures can share it.
@@ -77,7 +77,7 @@ def quiver_figure(
     """The quiver: per dataset an arrow from the best baseline to the best with SAE probes.
 
     Args:
-        shots: In the order in which they stand.
+        shots: The arrows, from left to right.
         name: Unique name on the page.
         title: Title for screen readers.
         scaled: Shots that the vertical axis must hold, so that several figures can share it.
@@ -100,7 +100,7 @@ def quiver_figure(
 
 
 def _shot(x: float, start: float, end: float) -> list[Markup]:
-    """An arrow, or a dot where nothing changes, within an area that can be hit."""
+    """An arrow, or a dot where nothing changes, with a larger hover target."""
     top, height = min(start, end) - 8, abs(start - end) + 16
     hit = svg.element("rect", class_="hit", x=x - 6, y=top, width=12, height=height)
     if abs(end - start) < 0.05:
@@ -117,7 +117,7 @@ def _shot(x: float, start: float, end: float) -> list[Markup]:
 def scatter_figure(
     lines: Sequence[per_dataset.Line], name: str, title: str, scaled: Sequence[per_dataset.Line]
 ) -> Drawing:
-    """Best baseline against best SAE probe, a dot per dataset that names itself on hover and focus.
+    """Best baseline against best SAE probe, a dot per dataset that shows its name on hover and focus.
 
     Args:
         lines: The dots.

@@ -17,7 +17,7 @@ INSIDE = ("probes.csv", "datasets.csv", "levels.csv", "settings.csv")
 
 
 def beside(found: Findings) -> dict[str, Table]:
-    """`quiver.csv` of the first protocol, and of the second one its own file."""
+    """`quiver.csv` for the first protocol, and a file of its own for the second."""
     return {
         "quiver.csv" if place == 0 else f"quiver_{protocol}.csv": _table(
             QUIVER_COLUMNS, _quiver_rows(found, protocol)
@@ -29,7 +29,7 @@ def beside(found: Findings) -> dict[str, Table]:
 def inside(found: Sequence[Findings]) -> dict[str, Table]:
     """`probes.csv`, `datasets.csv`; with levels `levels.csv`, with several settings `settings.csv`.
 
-    Where there are several settings, run, model and site stand before the other columns.
+    With several settings, the columns run, model and site come first.
     """
     several = len(found) > 1
     files = {"probes.csv": _probes(found), "datasets.csv": _datasets(found)}

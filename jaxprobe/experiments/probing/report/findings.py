@@ -1,7 +1,7 @@
 """Results -> findings: everything the page, the terminal and the CSV files show, as numbers.
 
-A setting (a run's model at one site) is a comparison of its own; so is each split protocol, and each
-regime of a protocol is a `Part`. Controls are never arrows.
+Each setting (a run's model at one site) is a separate comparison; so is each split protocol, and each regime of
+a protocol is a `Part`. Controls are never arrows.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from jaxprobe.experiments.probing.report.selecting import Chosen, Selection, Set
 
 SLIP = ("161_", "162_", "163_")
 SLIP_NOTE = (
-    "Datasets 161 to 163 separate news from code because of a formatting slip in their source, as"
-    " the authors say. They are kept, as in the paper."
+    "According to the authors, datasets 161 to 163 separate news from code because of a formatting"
+    " error in their source. They are kept, as in the paper."
 )
 DEDUP_NOTES = {
     "exact": "Dedup: two prompts are the same if every character is the same.",
     "normalised": (
         "Dedup: two prompts are the same if they are equal after Unicode normalisation (NFC) and"
-        " without blanks at their ends."
+        " stripping blanks at their ends."
     ),
 }
 
@@ -37,13 +37,13 @@ class Findings:
     Attributes:
         setting: Run, model and site.
         saes: Ids of its SAEs.
-        num_rows: Its evaluated probes.
+        num_rows: Number of its evaluated probes.
         parts: One per regime and protocol.
         readings: One per regime.
-        health: Of each SAE, whether it works at all.
-        flagged: Rows of fits that did not converge; None where nobody recorded it.
-        latents: What the probes chose.
-        records: What made it.
+        health: One per SAE: whether it works at all.
+        flagged: Rows of fits that did not converge; None where that was not recorded.
+        latents: The latents that the probes chose.
+        records: The records of the jobs that made it.
         notes: Sentences for the reader.
     """
 
@@ -103,11 +103,11 @@ def find(runs: Sequence[Results] | Results, selection: Selection | None = None) 
     """Analyses the results of one or several runs, setting by setting.
 
     Args:
-        runs: Results; those of several runs have names of their own.
-        selection: What to report of them; everything where None.
+        runs: Results; those of several runs have distinct names.
+        selection: Which results to report; all where None.
 
     Raises:
-        ValueError: No rows, nothing selected, or rows of two runs mixed.
+        ValueError: No rows, nothing selected, or rows of two different runs mixed.
     """
     selection = selection or Selection()
     runs = [runs] if isinstance(runs, Results) else list(runs)
@@ -159,7 +159,7 @@ def _setting(chosen: Chosen, selection: Selection) -> Findings:
 def _notes(
     rows: Sequence[base.ResultRow], parts: Sequence[Part], records: Sequence[Record]
 ) -> tuple[str, ...]:
-    """What is unusual, once; with the regimes in front where it is not so in all of them."""
+    """What is unusual, each note once; prefixed by the regimes unless it holds for all."""
     where: dict[str, list[str]] = {}
     for one in parts:
         for note in (*one.choice.notes, *_skipped(one)):

@@ -11,17 +11,18 @@ from jaxprobe.experiments.probing.report import inputs
 from jaxprobe.experiments.probing.report.parts import Part
 
 MOSTLY_DEAD = 0.5  # fraction of latents
-LOW_VARIANCE = 0.5  # of it explained; published SAEs explain .7 and more
+LOW_VARIANCE = 0.5  # fraction explained; published SAEs explain .7 and more
 
 
 class Health(NamedTuple):
-    """What tells whether an SAE works; NaN where it is not known.
+    """Measurements that say whether an SAE works; NaN where unknown.
 
     Attributes:
         sae: Its id.
         dead: Fraction of latents that never fire on held-out tokens.
-        variance_explained: On held-out tokens.
-        minus_random: Its probes minus the random SAE's, means over k, each dataset a unit; None without.
+        variance_explained: Fraction of variance explained on held-out tokens.
+        minus_random: AUROC of its probes minus the random SAE's, mean over k, each dataset a unit; None
+            without a random SAE.
     """
 
     sae: str
@@ -30,7 +31,7 @@ class Health(NamedTuple):
     minus_random: quiver.Effect | None
 
     def faults(self) -> list[str]:
-        """What is wrong with it, as parts of a sentence."""
+        """What is wrong with the SAE, as clauses of a sentence."""
         said = []
         if self.dead > MOSTLY_DEAD:
             said.append(f"{100 * self.dead:.0f} % of its latents are dead (they never fire)")
@@ -59,12 +60,12 @@ class Health(NamedTuple):
 def examine(
     part: Part, saes: Sequence[str], records: Sequence[inputs.Record]
 ) -> tuple[Health, ...]:
-    """The health of each SAE, its probes' on one part.
+    """The health of each SAE, with its probes' scores from one part.
 
     Args:
-        part: Whose probes are compared with the random SAE's.
+        part: The part whose probes are compared with the random SAE's.
         saes: Ids of the SAEs.
-        records: Where their quality stands.
+        records: Records that hold their measured quality.
     """
     found = []
     for sae in saes:
@@ -80,7 +81,7 @@ def examine(
 def _gap(
     sae_GK: np.ndarray | None, random_GK: np.ndarray, datasets: Sequence[str]
 ) -> quiver.Effect | None:
-    """Means over the k that both have, since choosing a k by test scores would favour noise."""
+    """The difference of means over the k that both have: choosing a k by test scores would favour noise."""
     if sae_GK is None:
         return None
     both_GK = np.isfinite(sae_GK) & np.isfinite(random_GK)

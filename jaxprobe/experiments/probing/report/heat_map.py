@@ -21,7 +21,7 @@ def heat_map(
     name: str,
     title: str,
 ) -> Drawing:
-    """Differences as coloured cells that name themselves: rows are places, columns SAEs.
+    """Differences as coloured cells that show their name on hover: rows are places, columns SAEs.
 
     Args:
         places: Names of the rows.
@@ -55,7 +55,7 @@ def heat_map(
 def _heat_cell(
     x: float, y: float, width: float, height: float, effect: quiver.Effect, most: float
 ) -> list[Markup]:
-    """Its colour tells the sign, its strength the size; bold where it can be told apart from zero."""
+    """A cell whose hue shows the sign and whose opacity the size; bold where distinguishable from zero."""
     tone = "gain" if effect.mean > 0 else "loss"
     shape = {"x": x, "y": y, "width": width, "height": height}
     opacity = f"{0.45 * abs(effect.mean) / most:.2f}"

@@ -1,4 +1,4 @@
-"""What the records of results say of SAEs and of leaks."""
+"""What the records of results say about SAEs and leaks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from jaxprobe.evidence import Results as Results
 
 
 def quality(records: Sequence[Record], sae: str) -> dict[str, float]:
-    """Numbers measured on an SAE's held-out tokens, by name; of all tokens where there are several sets."""
+    """Numbers measured on an SAE's held-out tokens, by name; for several sets of tokens, those of all."""
     for record in reversed(records):
         facts = record.sae_quality.get(sae, {})
         inner = facts.get("all_tokens", facts)
@@ -24,5 +24,5 @@ def quality(records: Sequence[Record], sae: str) -> dict[str, float]:
 
 
 def leak_records(records: Sequence[Record]) -> dict[str, Facts]:
-    """What the records tell of leaks, by dataset."""
+    """What the records say about leaks, by dataset."""
     return {str(name): facts for record in records for name, facts in record.leaks.items()}

@@ -29,7 +29,7 @@ def lay_out(found: Sequence[Findings]) -> Report:
     """The whole report.
 
     Args:
-        found: One per setting; the first one's answer stands first.
+        found: Findings of each setting; the first setting's answer comes first.
     """
     first = found[0]
     sections: list[Section | None] = [_verdict(found)]
@@ -61,7 +61,7 @@ def lay_out(found: Sequence[Findings]) -> Report:
 
 
 def _verdict(found: Sequence[Findings]) -> Section:
-    """Of one setting its answers; of several how many answer how, and the first one's in detail."""
+    """The answers of a single setting; for several, counts of their answers and the first in detail."""
     first, title = found[0], "Verdict"
     blocks: list[Block] = [*verdict_blocks.answers(first), *verdict_blocks.evidence(first)]
     if len(found) == 1:
@@ -70,8 +70,8 @@ def _verdict(found: Sequence[Findings]) -> Section:
     warnings = [w for one in found[1:] for w in verdict_blocks.warnings(one)]
     if len(found) > MAX_DETAILED:
         left = (
-            f"In detail the page shows {words.count(MAX_DETAILED, 'place')};"
-            " name another one by `site` of the report's config to see it. The files hold all."
+            f"The page shows {words.count(MAX_DETAILED, 'place')} in detail;"
+            " set `site` in the report's config to see another one. The files hold all."
         )
         said.append(Prose(text=left, tone="small"))
     inside = Section(name="verdict-first", title=f"In detail: {first.setting}", blocks=blocks)
@@ -114,14 +114,14 @@ def _facts(found: Sequence[Findings]) -> dict[str, str]:
 
 def _downloads(found: Sequence[Findings]) -> Section:
     carried = [Download(name=name, table=table) for name, table in files.all_files(found).items()]
-    # The rows of several runs lie in their own directories.
+    # The rows of several runs are in their own directories.
     names = [*([] if found[0].setting.run else ["results.parquet"]), *files.beside(found[0])]
     beside = [Download(name=name) for name in names]
     blocks = [
         Section(name="downloads-inside", title="Inside this page", blocks=carried),
         Section(
             name="downloads-beside",
-            title="Beside this page, in the work directory around it",
+            title="In the work directory that holds this page",
             blocks=beside,
         ),
     ]

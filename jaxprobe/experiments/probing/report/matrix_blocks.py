@@ -22,7 +22,7 @@ class Matrix(NamedTuple):
 
     Attributes:
         places: Names of the settings, L rows.
-        kinds: Names of the SAEs without what tells their layer, columns.
+        kinds: Names of the SAEs without the part that names their layer, columns.
         effects: Per row and column; None where that SAE was not probed there.
     """
 
@@ -42,7 +42,7 @@ def section(found: Sequence[Findings]) -> Section:
         drawing = heat_map.heat_map(*made, "matrix-map", title)
         caption = (
             f"{title}. Each cell is one SAE at one place; empty where it was not probed. Differences whose"
-            " interval leaves out zero are set in bold."
+            " interval excludes zero are bold."
         )
         blocks.append(Figure(drawing=drawing, caption=caption, dots=True))
         blocks.append(_table(made, title))
@@ -60,7 +60,7 @@ def section(found: Sequence[Findings]) -> Section:
 
 
 def headline(found: Sequence[Findings]) -> list[Block]:
-    """How many settings answer each question in which way."""
+    """How many settings give which answer to each question."""
     parts = [one.parts[0] for one in found]
     said = (
         f"Compared with baselines at the same place, SAE probes alone were"
@@ -83,7 +83,7 @@ def _counted(effects: Sequence[quiver.Effect]) -> str:
 
 
 def settings_table(found: Sequence[Findings]) -> Table:
-    """Both questions' answers, a row per setting."""
+    """The answers to both questions, a row per setting."""
     rows = []
     for one, place in zip(found, places(found), strict=True):
         part = one.parts[0]
@@ -100,7 +100,7 @@ def settings_table(found: Sequence[Findings]) -> Table:
 
 
 def places(found: Sequence[Findings]) -> tuple[str, ...]:
-    """What tells the settings apart: the site, and model and run where there are several."""
+    """Short names of the settings: the site, with model and run where there are several."""
     fields = [i for i in range(2) if len({one.setting[i] for one in found}) > 1]
     return tuple(", ".join([*(one.setting[i] for i in fields), one.site]) for one in found)
 
@@ -116,7 +116,7 @@ def _matrix(found: Sequence[Findings], parts: Sequence[Part]) -> Matrix:
 
 
 def _kind(sae: str, site: str) -> str:
-    """An SAE's id without the parts that only tell its layer."""
+    """An SAE's id without the parts that only name its layer."""
     parts = [
         part for part in sae.split("/") if part != site and not re.fullmatch(r"layer_\d+", part)
     ]

@@ -1,4 +1,4 @@
-"""The rows of one regime under one protocol -> everything that is said of them, as numbers."""
+"""The rows of one regime under one protocol -> everything that the report says about them, as numbers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ class Level:
     Attributes:
         level: Its value.
         base: Mean test AUROC of the best baseline.
-        with_sae: The same where SAE arrows take part, ties to the baselines.
-        effects: By tie rule, the change.
+        with_sae: The same when SAE arrows take part, with ties to the baselines.
+        effects: The change, by tie rule.
     """
 
     level: float
@@ -31,7 +31,7 @@ class Level:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Beside:
-    """A comparison that stands beside the quiver: a control, or another set of baselines."""
+    """A comparison shown next to the quiver: a control, or another set of baselines."""
 
     label: str
     comparison: quiver.Comparison
@@ -45,14 +45,14 @@ class Part:
     Attributes:
         regime: One of `base.REGIMES`.
         protocol: One of `base.PROTOCOLS`.
-        choice: Which arrows take part in what.
-        comparisons: By tie rule, the quiver of arrows.
-        effects: By tie rule, its effect, Holm-corrected over the protocol's regimes.
+        choice: The role of each arrow.
+        comparisons: The quiver of arrows, by tie rule.
+        effects: Its effect by tie rule, Holm-corrected over the protocol's regimes.
         beside: The same with a random SAE's arrows, and with all baselines; corrected likewise.
         alone: Best SAE probe over all k against the best baseline.
         alone_effect: Its effect, corrected likewise.
         by_sae: The same effect for each SAE by itself, not corrected.
-        choosing: What choosing by validation costs, of the baselines and of the SAE probes.
+        choosing: The cost of choosing by validation, for the baselines and for the SAE probes.
         levels: One per level; empty without levels.
         means: Each probe by itself.
         lines: One per dataset.
@@ -104,14 +104,14 @@ def analyse(
     """Analyses the rows of one regime and protocol.
 
     Args:
-        rows: Its rows.
+        rows: The rows of the regime and protocol.
         metrics: Per further metric a value per row.
-        regime: Its name.
-        protocol: Its name.
+        regime: The regime's name.
+        protocol: The protocol's name.
         baselines: Methods of the quiver's baselines; the paper's five where empty.
 
     Raises:
-        ValueError: A probe is there twice.
+        ValueError: A probe occurs twice.
     """
     every = scores(rows)
     arrows = tuple(dict.fromkeys(score.arrow for score in every))
@@ -142,7 +142,7 @@ def analyse(
 
 def scores(rows: Sequence[base.ResultRow]) -> list[quiver.Score]:
     """The rows as scores of their arrows."""
-    known: dict[base.Arrow, base.Arrow] = {}  # one object an arrow
+    known: dict[base.Arrow, base.Arrow] = {}  # so that equal arrows share one object
     return [
         quiver.Score(
             row.dataset,
@@ -190,7 +190,7 @@ def _metric_means(
 
 
 def _beside(table: quiver.Arrows, choice: Choice) -> tuple[Beside, ...]:
-    """The quiver with a random SAE's arrows, of the k that the quiver uses, and with all baselines."""
+    """The quiver with a random SAE's arrows (of the quiver's k), and with all baselines."""
     used = {arrow.k for arrow in choice.saes}
     random = [arrow for arrow in reversed(choice.random) if arrow.k in used]
     sets = [("random SAE (control)", choice.baselines, random)]

@@ -27,7 +27,7 @@ class Best(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Line:
-    """One dataset's line; means over its levels and seeds where it has several.
+    """One dataset's line in the table; means over its levels and seeds where it has several.
 
     Attributes:
         dataset: Name.
@@ -76,9 +76,9 @@ class Control:
     Attributes:
         arrow: One of its arrows, with `k` 0 where they differ.
         auroc: Mean over datasets and its interval, as an `Effect`.
-        standard_error: Of that mean: the standard deviation over datasets / sqrt(n).
-        lowest: Lowest dataset.
-        highest: Highest dataset.
+        standard_error: Standard error of that mean: the standard deviation over datasets / sqrt(n).
+        lowest: AUROC of the lowest dataset.
+        highest: AUROC of the highest dataset.
         sae_minus_control: The best SAE probe minus this control, on the datasets with both.
     """
 
@@ -91,7 +91,7 @@ class Control:
 
 
 def best(arrows: quiver.Arrows) -> dict[str, Best]:
-    """Per dataset the arrow chosen on its cases by valid AUROC, the first among equals."""
+    """Per dataset the arrow chosen on its cases by valid AUROC; the first wins ties."""
     arrow_G = quiver.shoot(arrows, np.arange(len(arrows.arrows)))
     cases: dict[str, list[tuple[float, Arrow]]] = {}
     for case in np.flatnonzero(arrow_G >= 0):
@@ -125,7 +125,7 @@ def lines(table: quiver.Arrows, choice: Choice) -> tuple[Line, ...]:
 
 
 def _by_kind(table: quiver.Arrows, choice: Choice) -> dict[str, list[Arrow]]:
-    """The arrows of each kind of control that was run, small k first; a random SAE's of one method."""
+    """The arrows of each kind of control that was run, small k first; for a random SAE of one method."""
     kinds: dict[str, list[Arrow]] = {kind: [] for kind in CONTROLS}
     for arrow in sorted(table.arrows, key=lambda arrow: arrow.k):
         if arrow.control and (arrow.control != base.RANDOM_SAE or arrow in choice.random):

@@ -1,4 +1,4 @@
-"""Each probe by itself: its mean test AUROC, its distance from the reference, what it adds."""
+"""Each probe by itself: its mean test AUROC, its difference from the reference, what it adds."""
 
 import dataclasses
 import math
@@ -29,8 +29,8 @@ class ProbeMean:
         kind: One of `KINDS`.
         auroc: Mean test AUROC over its cases.
         gap: Its test AUROC minus the reference baseline's, on the cases that both have.
-        joined: Change of the best baseline's test AUROC when this probe joins them, ties to the
-            baselines; None for the baselines themselves.
+        joined: Change of the best baseline's test AUROC when this probe is added to the baselines, with
+            ties to the baselines; None for the baselines themselves.
         metrics: Means of further metrics.
     """
 
@@ -49,7 +49,7 @@ def probe_means(
 
     Args:
         table: All arrows.
-        choice: Who takes part in what; the first baseline, logistic where it was run, is the reference.
+        choice: The role of each arrow; the first baseline (logistic where it was run) is the reference.
         metrics: Means of further metrics by arrow.
     """
     features = list(dict.fromkeys(arrow.features for arrow in table.arrows))
@@ -75,7 +75,7 @@ def probe_means(
 
 
 def _joined(table: quiver.Arrows, baselines: Sequence[Arrow], guest: Arrow) -> quiver.Effect:
-    """What one more arrow beside the baselines changes."""
+    """What adding one arrow to the baselines changes."""
     comparison = quiver.compare(table.only(baselines, (guest,)), quiver.TIE_RULES[0])
     return quiver.estimate(comparison.delta_G, comparison.datasets)
 
@@ -97,7 +97,7 @@ def _kind(arrow: Arrow, choice: Choice) -> str:
 
 
 def _place(arrow: Arrow, choice: Choice, features: Sequence[str]) -> tuple:
-    """Baselines in the quiver's order, then the other kinds, each SAE's probes by k."""
+    """Sort key: baselines in the quiver's order, then the other kinds, each SAE's probes by k."""
     kind = _kind(arrow, choice)
     order = choice.baselines.index(arrow) if kind == BASELINE else 0
     return KINDS.index(kind), order, arrow.row_method, features.index(arrow.features), arrow.k

@@ -21,7 +21,7 @@ _FACT = Form(lambda x: f"{x:.4g}" if isinstance(x, float) else str(x), is_number
 
 
 def run_section(found: Sequence[Findings]) -> Section:
-    """Per run its records: config, SAEs, versions, processor, times."""
+    """The records of each run: config, SAEs, versions, processor, times."""
     blocks: list[Block] = []
     seen: set[int] = set()
     for one in found:
@@ -102,27 +102,26 @@ def method_section(found: Findings) -> Section:
     }
     points = [
         "AUROC is the chance that a positive example outscores a negative one: 0.5 is guessing, 1 is"
-        " perfect. Every choice (C, k, method) is made by valid AUROC; test rows choose nothing.",
-        "Quiver of arrows: on each dataset the probe with the best valid AUROC is shot and its test AUROC"
+        " perfect. Every choice (C, k, method) is made by valid AUROC, never by test rows.",
+        "Quiver of arrows: on each dataset the probe with the best valid AUROC is chosen and its test AUROC"
         f" counts. The baselines alone ({words.some(names['baselines'], 8)}) are compared with the"
         f" baselines plus the SAE arrows ({words.some(names['saes'], 6)}).",
-        "Valid AUROC is often exactly 1, so ties decide much: both tie rules are shown.",
+        "Valid AUROC is often exactly 1, so much depends on ties: both tie rules are shown.",
         "Intervals are paired bootstraps over datasets (10,000 resamples, the levels of a dataset kept"
-        " together, widened for few datasets as Student's t is); p-values are sign-flip tests with Holm's"
-        " correction over the regimes of a split. A difference is claimed only where the interval leaves"
-        " out zero and the test agrees.",
+        " together, widened for few datasets as Student's t is); p-values are from sign-flip tests with"
+        " Holm's correction over the regimes of a split. A difference is claimed only where the interval"
+        " excludes zero and the test agrees.",
         "The paper split follows the published protocol row for row. The dedup split keeps one row of each"
-        " prompt: further copies are dropped, and so are prompts that stand under both labels.",
+        " prompt: further copies are dropped, and so are prompts that occur under both labels.",
         "Controls: probes on shuffled labels should score about 0.5; a random SAE of the same shape and"
-        " L0, and random latents, show what the trained SAE adds. Each is one draw a dataset.",
+        " L0, and random latents, show what the trained SAE adds. Each is one draw per dataset.",
         f"Solver: {found.solver}.",
     ]
     if names["extended"]:
         points.insert(
             2,
-            "Extended baselines are further simple probes that the paper's set lacks"
-            f" ({words.some(names['extended'], 8)}): each is shown as an arrow of its own, and once all"
-            " together.",
+            "Extended baselines are further simple probes that are not in the paper's set"
+            f" ({words.some(names['extended'], 8)}): each is shown by itself, and once all together.",
         )
     return Section(
         name="method", title="How to read this", blocks=[Points(items=points)], only="page"
@@ -130,7 +129,9 @@ def method_section(found: Findings) -> Section:
 
 
 def citation_section() -> Section:
-    """The paper whose benchmark this is."""
-    said = "The benchmark is that of this paper; cite it, and the version and commit of jaxprobe above."
+    """How to cite the benchmark's paper."""
+    said = (
+        "The benchmark is from this paper; cite it, and the version and commit of jaxprobe above."
+    )
     blocks = [Prose(text=said), Prose(text=CITATION, tone="code")]
     return Section(name="citation", title="Citation", blocks=blocks, only="page")

@@ -12,11 +12,11 @@ from jaxprobe.rendering import Block, Figure, Grid, Prose, Section
 
 DATASET_NOTE = (
     "Baseline: the method with the best valid AUROC. SAE probe: the SAE and number of latents k with the"
-    " best valid AUROC, over every k that was run, the smaller k among equals. Means over levels."
+    " best valid AUROC, over every k that was run; ties go to the smaller k. Means over levels."
 )
 PROBE_NOTE = (
-    "Intervals here are not corrected for the number of probes: they say how far a mean is known, not"
-    " which probe is best."
+    "Intervals here are not corrected for the number of probes: they say how precisely a mean is known,"
+    " not which probe is best."
 )
 
 
@@ -27,13 +27,13 @@ def section(
 
     Args:
         found: The findings.
-        regime: Its name.
+        regime: The regime's name.
         leaks: Leak rate of the paper's split by dataset, where it was measured.
-        prefix: Begins every name of the section, so that they are unique on the page.
-        place: What the setting is called beside others.
+        prefix: Prefix of all names in the section, so that they are unique on the page.
+        place: The setting's short name among others.
     """
     parts, name = found.of_regime(regime), f"{prefix}{regime}"
-    # The same figure of both protocols stands side by side.
+    # The same figure of both protocols is shown side by side.
     drawn = itertools.zip_longest(*(_figures(part, parts, prefix) for part in parts))
     blocks: list[Block] = [
         Grid(kind="figures", blocks=[figure for row in drawn for figure in row if figure])
@@ -58,7 +58,7 @@ def section(
 
 
 def _figures(part: Part, beside: Sequence[Part], prefix: str) -> list[Figure]:
-    """A part's figures; the parts that stand beside it share its axes."""
+    """A part's figures; the parts in `beside` share its axes."""
     name, tag = words.PROTOCOL_NAMES[part.protocol], f"{prefix}{part.regime}-{part.protocol}"
     drawn = _level_figures(part, beside, name, tag) if part.levels else []
     if part.curve is not None:
@@ -100,7 +100,7 @@ def _level_figures(part: Part, beside: Sequence[Part], name: str, tag: str) -> l
         for rule, tone in zip(quiver.TIE_RULES, ("sae sae0", "sae sae1 dashed"), strict=True)
     ]
     scaled = [effect for level in every for effect in level.effects.values()]
-    title = f"{name}: change when SAE probes join, by level"
+    title = f"{name}: change when SAE probes are added, by level"
     first = _level_figure(part, changes, f"{tag}-levels", title, scaled, signed=True)
     both = [
         effect_figures.Series("best baseline", "base", [level.base for level in part.levels]),

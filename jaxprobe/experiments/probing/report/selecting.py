@@ -1,4 +1,4 @@
-"""Which result rows a report is about, by setting; unknown names and mixed runs are refused."""
+"""Selects the result rows of a report, by setting; refuses unknown names and mixed runs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ VALIDATION = "validation"  # how the paper chooses; rows chosen otherwise are le
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What to report of the rows; an empty entry means all there is.
+    """Which rows to report; an empty entry means all.
 
     Attributes:
         model: A model.
         site: A site.
         datasets: Names of datasets.
         regimes: Some of `base.REGIMES`.
-        baselines: The quiver's baselines, first wins ties; the paper's five where empty.
+        baselines: The quiver's baselines, of which the first wins ties; the paper's five where empty.
     """
 
     model: str = ""
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The rows of a setting, their places in the run's rows, and the run."""
+    """The rows of a setting, their positions in the run's rows, and the run."""
 
     setting: Setting
     rows: list[base.ResultRow]
@@ -51,11 +51,11 @@ class Chosen(NamedTuple):
 
 
 def select(runs: Sequence[Results], selection: Selection) -> tuple[list[Chosen], list[str]]:
-    """The selected rows by setting, and what is said of those left out.
+    """The selected rows by setting, and sentences about the ones left out.
 
     Raises:
-        ValueError: A name that no row has, with the known ones, nearest first; rows of two runs mixed;
-            no rows; two runs of one name.
+        ValueError: A name that no row has (the message lists the known ones, nearest first), rows of two
+            different runs mixed, no rows, or two runs of the same name.
     """
     if not any(results.rows for results in runs):
         raise ValueError("`rows` must hold results, got no rows at all; run the fit stage first")
@@ -63,7 +63,7 @@ def select(runs: Sequence[Results], selection: Selection) -> tuple[list[Chosen],
     _check_known(every, selection)
     names = [results.name for results in runs]
     if len({*names}) < len(names):
-        raise ValueError(f"`runs` must have names of their own, got {', '.join(map(repr, names))}")
+        raise ValueError(f"`runs` must have distinct names, got {', '.join(map(repr, names))}")
     groups: dict[Setting, Chosen] = {}
     left_out: dict[Setting, None] = {}
     for results in runs:
@@ -126,7 +126,7 @@ def _check_baselines(groups: Sequence[Chosen], wanted: Sequence[str]) -> None:
 
 
 def _check_one_run(rows: Sequence[base.ResultRow]) -> None:
-    """Refuses probes of one kind on one dataset that were made in two ways."""
+    """Refuses results of the same probe on the same split with different fingerprints."""
     seen: dict[tuple, str] = {}
     for row in rows:
         key = (row.features, row.method, row.pooling, row.dataset, row.regime, row.protocol)

@@ -1,4 +1,4 @@
-"""Does the answer rest on a rule? Both tie rules and both protocols, side by side."""
+"""Does the answer depend on a rule? Both tie rules and both protocols, side by side."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from jaxprobe import quiver
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One regime read in every way.
+    """One regime under both protocols and both tie rules.
 
     Attributes:
-        regime: Its name.
+        regime: The regime's name.
         effects: The quiver's effect by (protocol, tie rule).
         protocol_gaps: By tie rule, the dedup difference minus the paper's on the cases that both
             protocols have; empty where only one protocol was run.
@@ -27,7 +27,7 @@ class Reading:
     rule_gaps: Mapping[str, quiver.Effect]
 
     def rests_on(self) -> list[str]:
-        """What the direction of the answer changes with: the protocol, the tie rule, both or none."""
+        """What the direction of the answer depends on: the protocol, the tie rule, both or neither."""
         directions = self._directions()
         named = ((0, "the protocol"), (1, "the tie rule"))
         return [name for place, name in named if _moves(directions, place)]
@@ -38,7 +38,7 @@ class Reading:
         if not directions:
             return "There are too few datasets to tell."
         if moved := self.rests_on():
-            return f"The answer rests on {' and '.join(moved)}: read the rows before quoting one."
+            return f"The answer depends on {' and '.join(moved)}: read all rows before quoting one."
         words = {
             0: "no difference can be told apart from chance",
             1: "SAE probes raise the mean test AUROC",
@@ -69,11 +69,11 @@ def read(
     comparisons: Mapping[tuple[str, str], quiver.Comparison],
     effects: Mapping[tuple[str, str], quiver.Effect],
 ) -> Reading:
-    """Puts one regime's comparisons beside each other.
+    """Collects one regime's comparisons.
 
     Args:
-        regime: Its name.
-        comparisons: By (protocol, tie rule).
+        regime: The regime's name.
+        comparisons: Comparisons by (protocol, tie rule).
         effects: Their effects, corrected as elsewhere.
     """
     protocols = list(dict.fromkeys(protocol for protocol, _ in comparisons))

@@ -17,7 +17,7 @@ from jaxprobe.experiments.probing.report.columns import (
 from jaxprobe.experiments.probing.report.parts import Part
 from jaxprobe.rendering import Cell, Column, Table, forms
 
-MAX_IN_TERMINAL = 20  # datasets; a longer table is on the page alone
+MAX_IN_TERMINAL = 20  # datasets; a longer table is only on the page
 MAX_PROBES = 12  # in the terminal
 
 
@@ -63,7 +63,7 @@ def dataset_table(
     """Per dataset and protocol: best baseline, best SAE probe, difference, controls, leak rate.
 
     Args:
-        regime: Its name.
+        regime: The regime's name.
         parts: One per protocol.
         name: The table's unique name.
         leaks: Leak rate of the paper's split by dataset, where it was measured.
@@ -143,7 +143,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def probe_table(regime: str, parts: Sequence[Part], name: str) -> Table:
-    """Each probe by itself: mean, distance from the reference, what it adds, further metrics."""
+    """Each probe by itself: mean, difference from the reference, what it adds, further metrics."""
     references = dict.fromkeys(words.arrow_name(p.reference) for p in parts if p.reference)
     minus = f"Minus {' or '.join(references)}" if references else "Minus the reference"
     metrics = list(dict.fromkeys(m for p in parts for mean in p.means for m in mean.metrics))
@@ -166,7 +166,7 @@ def probe_table(regime: str, parts: Sequence[Part], name: str) -> Table:
         if mean.kind == kind
     ]
     return Table(
-        caption=f"{words.regime_name(regime)}: mean test AUROC of each probe, controls among them",
+        caption=f"{words.regime_name(regime)}: mean test AUROC of each probe, controls included",
         columns=columns,
         rows=rows,
         name=name,
@@ -193,7 +193,7 @@ def _probe_cells(part: Part, mean: probe_means.ProbeMean, metrics: Sequence[str]
 
 
 def probe_table_in_brief(regime: str, parts: Sequence[Part]) -> Table:
-    """Mean test AUROC of each probe, a column per protocol, controls left out: for the terminal."""
+    """Mean test AUROC of each probe without controls, a column per protocol, for the terminal."""
     means = [{mean.arrow: mean for mean in part.means} for part in parts]
     arrows = dict.fromkeys(arrow for of in means for arrow, mean in of.items() if not arrow.control)
     columns = [Column(title="Probe")]
@@ -218,7 +218,7 @@ def probe_table_in_brief(regime: str, parts: Sequence[Part]) -> Table:
 
 
 def control_table(regime: str, parts: Sequence[Part]) -> Table | None:
-    """Each kind of control, and how far the best SAE probe stands above it; None without controls."""
+    """Each kind of control, and how far the best SAE probe is above it; None without controls."""
     rows = [
         [
             words.control_name(control.arrow),
@@ -244,7 +244,7 @@ def control_table(regime: str, parts: Sequence[Part]) -> Table | None:
         *effect_columns("SAE probe minus control", only="page"),
     ]
     caption = (
-        f"{words.regime_name(regime)}: controls. Each is one random draw a dataset, so a mean may lie"
-        " about two standard errors off"
+        f"{words.regime_name(regime)}: controls. Each is one random draw per dataset, so a mean may be"
+        " off by about two standard errors"
     )
     return Table(caption=caption, columns=columns, rows=rows, tone="wrap") if rows else None

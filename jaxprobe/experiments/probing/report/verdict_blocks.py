@@ -1,4 +1,4 @@
-"""The first section: the answers to both questions, the quiver, what they rest on."""
+"""The first section: the answers to both questions, the quiver, and the evidence behind them."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def answers(found: Findings) -> list[Block]:
 
 
 def warnings(found: Findings) -> list[Prose]:
-    """What is wrong with its SAEs, so that the verdict is read with care."""
+    """Warnings about broken SAEs, for reading the verdict."""
     said = (health.warning() for health in found.health)
     return [Prose(text=warning, tone="warning") for warning in said if warning]
 
@@ -53,12 +53,12 @@ def evidence(found: Findings, prefix: str = "") -> list[Block]:
 
 
 def _cards(parts: Sequence[Part]) -> list[Headline]:
-    """A regime's card per question that it has an answer to."""
+    """A card for each question that a regime answers."""
     first, *others = parts
     name = f"{words.regime_name(first.regime)}, {first.protocol} split"
     joined = _card(
         f"{name}: SAE probes added to the baselines",
-        "AUROC when SAE probes join",
+        "AUROC when SAE probes are added",
         first.joined,
         quiver.verdict(first.joined),
         [
@@ -68,7 +68,7 @@ def _cards(parts: Sequence[Part]) -> list[Headline]:
     )
     alone = _card(
         f"{name}: SAE probes alone",
-        "AUROC in place of the baseline",
+        "AUROC when they replace the baseline",
         first.alone_effect,
         words.alone_verdict(first.alone_effect),
         [
@@ -106,7 +106,7 @@ def _quiver_figure(part: Part, found: Findings, prefix: str) -> Figure | None:
     drawing = figures.quiver_figure(part.shots, f"{prefix}quiver-{part.protocol}", title, scaled)
     caption = (
         f"{title}. An arrow per dataset, from the best baseline's test AUROC to that of the best probe"
-        " when SAE probes join; a dot where it stays. Ties to the baselines."
+        " when SAE probes are added; a dot where it stays the same. Ties go to the baselines."
     )
     return Figure(drawing=drawing, caption=caption, dots=True)
 
@@ -128,7 +128,7 @@ def _effect_figure(found: Findings, protocol: str, prefix: str) -> Figure | None
     scaled = [effect for part in found.parts for effect in _all_effects(part)]
     drawing = effect_figures.effect_figure(bars, f"{prefix}effects-{protocol}", title, scaled)
     caption = (
-        f"{title}, with 95 % intervals. Round: SAE probes join the baselines, under both tie rules."
+        f"{title}, with 95 % intervals. Round: SAE probes are added to the baselines, both tie rules."
         " Square: the best SAE probe replaces the best baseline."
     )
     return Figure(drawing=drawing, caption=caption)
@@ -139,13 +139,13 @@ def _all_effects(part: Part) -> list[quiver.Effect]:
 
 
 def _which_k(found: Findings) -> str:
-    """Which k the quiver uses, and which the tables."""
+    """Which k the quiver uses, and which the tables use."""
     choice = found.parts[0].choice
     used = sorted({arrow.k for arrow in choice.saes})
     run = sorted({arrow.k for arrow in choice.wide})
     if not used:
         return "No SAE probe was run, so there is no quiver."
     return (
-        f"The quiver shoots SAE probes of k = {' and '.join(map(str, used))} latents, as in the paper; the"
+        f"The quiver has SAE probes of k = {' and '.join(map(str, used))} latents, as in the paper; the"
         f" best SAE probe alone and the other tables use every k that was run ({', '.join(map(str, run))})."
     )

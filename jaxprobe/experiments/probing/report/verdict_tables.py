@@ -1,4 +1,4 @@
-"""The tables behind the answers: the quiver, the cost of choosing, what the answer rests on."""
+"""The tables behind the answers: the quiver, the cost of choosing, what the answer depends on."""
 
 from jaxprobe import quiver
 from jaxprobe.experiments.probing.report import words
@@ -18,7 +18,7 @@ from jaxprobe.rendering import Cell, Column, Table, forms
 
 
 def quiver_table(found: Findings) -> Table:
-    """The quiver of arrows: every regime, protocol and tie rule, and what stands beside it."""
+    """The quiver of arrows: every regime, protocol and tie rule, and the comparisons next to it."""
     rows = []
     for part in found.parts:
         for rule, comparison in part.comparisons.items():
@@ -28,7 +28,7 @@ def quiver_table(found: Findings) -> Table:
     columns = [
         Column(title="Regime"),
         Column(title="Split", form=forms.WORD),
-        Column(title="Who joins"),
+        Column(title="Added"),
         Column(title="Ties to", form=forms.WORD),
         Column(title="n", form=forms.COUNT),
         Column(title="Baselines", form=forms.AUROC),
@@ -62,7 +62,7 @@ def _quiver_row(
 
 
 def quiver_in_brief(found: Findings) -> Table:
-    """`quiver.csv` with six decimals, the digits that published tables are compared in."""
+    """`quiver.csv` with six decimals, as needed to compare published tables."""
     rows = []
     for protocol in found.protocols:
         for part in found.parts:
@@ -92,7 +92,7 @@ def quiver_in_brief(found: Findings) -> Table:
 
 
 def choosing_table(found: Findings) -> Table:
-    """What choosing by validation costs beside the best single method."""
+    """The cost of choosing by validation, compared with the best single method."""
     rows = [
         [
             f"{words.regime_name(part.regime)}, {cost.block}",
@@ -115,14 +115,14 @@ def choosing_table(found: Findings) -> Table:
         Column(title="95 % interval", form=INTERVAL, only="page"),
     ]
     caption = (
-        "The cost of choosing by validation: the method chosen on each dataset, beside the one method that"
-        " is best on the mean of the same test sets, which nobody knows beforehand"
+        "The cost of choosing by validation: the method chosen on each dataset, against the one method that"
+        " is best on average over the same test sets, which is not known beforehand"
     )
     return Table(caption=caption, columns=columns, rows=rows, tone="compact wrap")
 
 
 def sensitivity_table(found: Findings) -> Table:
-    """The quiver's difference under each tie rule and protocol, and how far they lie apart."""
+    """The quiver's difference under each tie rule and protocol, and how far these are apart."""
     columns = [Column(title="Regime"), Column(title="Reading")]
     for protocol in found.protocols:
         group = words.PROTOCOL_NAMES[protocol]
@@ -130,7 +130,7 @@ def sensitivity_table(found: Findings) -> Table:
             Column(title=f"ties to {words.RULE_NAMES[rule]}", form=SIGNED, group=group)
             for rule in quiver.TIE_RULES
         ]
-    both, moves = len(found.protocols) > 1, "How far it moves with"
+    both, moves = len(found.protocols) > 1, "Change with"
     columns.append(Column(title="ties to SAEs", form=SIGNED, group=moves))
     columns += [Column(title="dedup split", form=SIGNED, group=moves)] if both else []
     rows = []
@@ -144,7 +144,7 @@ def sensitivity_table(found: Findings) -> Table:
             cells.append(stacked(reading.protocol_gaps.get(FIRST_RULE), claim=False))
         rows.append(cells)
     caption = (
-        "What the answer rests on: change of the mean test AUROC under both tie rules and both split"
+        "What the answer depends on: change of the mean test AUROC under both tie rules and both split"
         " protocols, with 95 % intervals"
     )
     return Table(caption=caption, columns=columns, rows=rows, tone="compact wrap", only="page")

@@ -58,7 +58,7 @@ def arrow_name(arrow: Arrow) -> str:
 
 
 def control_name(arrow: Arrow) -> str:
-    """What a control is: `shuffled labels, logistic on activations`."""
+    """A description of a control, such as `shuffled labels, logistic on activations`."""
     if arrow.control == base.RANDOM_SAE:
         kind = per_dataset.CONTROLS[arrow.control]
         return kind if arrow.method == quiver.SAE_METHOD else f"{kind}, {arrow.method}"
@@ -70,7 +70,7 @@ def control_name(arrow: Arrow) -> str:
 
 
 def short_names(ids: Iterable[str]) -> dict[str, str]:
-    """A word for each SAE that tells it from the others; none where there is one SAE."""
+    """A short name that distinguishes each SAE from the others; none for a single SAE."""
     ids = list(dict.fromkeys(ids))
     if len(ids) < 2:
         return {}
@@ -101,18 +101,20 @@ def alone_verdict(effect: quiver.Effect) -> str:
 
 
 def tie_sentence(part: Part) -> str:
-    """How the answer moves when ties go to the SAE probes."""
+    """How the answer changes when ties go to the SAE probes."""
     other = part.effects["saes_first"]
     if other.num_datasets == 0:
         return ""
     same = quiver.direction(other) == quiver.direction(part.joined)
-    then = "the verdict is the same" if same else "the verdict changes, so it rests on the tie rule"
+    then = (
+        "the verdict is the same" if same else "the verdict changes, so it depends on the tie rule"
+    )
     between = f" ({interval(other)})" if other.num_datasets > 1 else ""
     return f"With ties given to the SAE probes: {quiver.signed(other.mean)}{between}; {then}."
 
 
 def headline(part: Part) -> str:
-    """The answers to both questions, for a reader who knows neither the project nor its words."""
+    """The answers to both questions, for a reader who knows neither the project nor its terms."""
     alone, joined = part.alone_effect, part.joined
     if not alone.num_datasets:
         return quiver.verdict(alone)
@@ -123,7 +125,7 @@ def headline(part: Part) -> str:
     if joined.num_datasets:
         said += f" Adding SAE probes to the baselines made the result {_compared(joined, '')}."
     if one:
-        said += " One dataset has no interval, so nothing follows for others."
+        said += " One dataset gives no interval, so nothing follows for others."
     return said
 
 
@@ -145,17 +147,17 @@ def _equals(p: float) -> str:
 
 
 def overall(found: Findings) -> list[str]:
-    """A sentence per question over all regimes of the first protocol; none where there is one regime."""
+    """A sentence per question over all regimes of the first protocol; none for a single regime."""
     parts = [found.of_regime(regime)[0] for regime in found.regimes]
     if len(parts) < 2:
         return []
     moved = [
-        f"in {regime_name(reading.regime).lower()} it rests on {' and '.join(reading.rests_on())}"
+        f"in {regime_name(reading.regime).lower()} it depends on {' and '.join(reading.rests_on())}"
         for reading in found.readings
         if reading.rests_on()
     ]
     rules = "the protocol or the tie rule" if len(found.protocols) > 1 else "the tie rule"
-    rests = f"{'; '.join(moved)}." if moved else f"no regime's answer rests on {rules}."
+    rests = f"{'; '.join(moved)}." if moved else f"no regime's answer depends on {rules}."
     return [
         f"SAE probes added to the baselines: {_over_regimes(parts, lambda part: part.joined)}. This is"
         f" the {found.protocols[0]} split with ties to the baselines; {rests}",

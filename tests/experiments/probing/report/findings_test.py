@@ -159,7 +159,7 @@ def test_runs_stand_beside_each_other_by_name():
     assert [str(one.setting) for one in found] == [
         f"{fake_results.MODEL} at {fake_results.SITE} ({name})" for name in "AB"
     ]
-    with pytest.raises(ValueError, match="names of their own, got 'A', 'A'"):
+    with pytest.raises(ValueError, match="distinct names, got 'A', 'A'"):
         findings.find([runs[0], dataclasses.replace(runs[1], name="A")])
 
 
@@ -311,7 +311,7 @@ def test_without_the_papers_baselines_the_others_take_their_place():
     ]
     found = find(rows)
     assert [arrow.method for arrow in found.parts[0].choice.baselines] == ["lda", "ridge"]
-    assert any("None of the paper's five baselines was run" in note for note in found.notes)
+    assert any("None of the paper's five baselines were run" in note for note in found.notes)
     assert found.parts[0].effects["saes_first"].num_datasets == 10
 
 
@@ -376,9 +376,9 @@ def test_readings_compare_rules_and_protocols():
     [
         ((0, 0, 0, 0), "All 4 readings: no difference can be told apart from chance."),
         ((-1, -1, -1, -1), "All 4 readings: SAE probes lower the mean test AUROC."),
-        ((0, -1, 0, -1), "The answer rests on the tie rule:"),
-        ((0, 0, 1, 1), "The answer rests on the protocol:"),
-        ((0, -1, 0, 0), "The answer rests on the protocol and the tie rule:"),
+        ((0, -1, 0, -1), "The answer depends on the tie rule:"),
+        ((0, 0, 1, 1), "The answer depends on the protocol:"),
+        ((0, -1, 0, 0), "The answer depends on the protocol and the tie rule:"),
     ],
 )
 def test_a_reading_says_what_the_answer_rests_on(directions, sentence):
@@ -416,6 +416,6 @@ def test_lines_carry_their_controls():
 
 
 def test_the_slip_of_161_to_163_is_said():
-    assert any("formatting slip" in note for note in find(fake_results.rows()).notes)
+    assert any("formatting error" in note for note in find(fake_results.rows()).notes)
     rows = fake_results.rows(datasets=("5_hist_fig_ismale", "16_other"))
-    assert not any("formatting slip" in note for note in find(rows).notes)
+    assert not any("formatting error" in note for note in find(rows).notes)

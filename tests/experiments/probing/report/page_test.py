@@ -240,7 +240,7 @@ def test_page_of_all_regimes(tmp_path):
     for wanted in (
         *("Covariate shift", "Fraction of flipped training labels", "Training rows"),
         *("extended baseline", "other SAE probe", "mean_difference", "best_latents"),
-        *("random SAE (control)", "SAE probes (all baselines)", "How far it moves with"),
+        *("random SAE (control)", "SAE probes (all baselines)", "Change with"),
     ):
         assert wanted in document.text
     ids = [attrs["id"] for _, attrs in document.elements if "id" in attrs]
@@ -290,7 +290,7 @@ def test_saes_have_short_names(ids, short):
 
 def test_leaks_are_counted(document):
     flat = " ".join(document.text.split())
-    assert "In 9 of 10 datasets some test prompts also stand among the training rows" in flat
+    assert "In 9 of 10 datasets some test prompts are also among the training rows" in flat
     assert "6 of 10 datasets hold one prompt under both labels (9 prompts in all)" in flat
     heads = [cell for cell in ("Leak rate", "Prompts under both labels") if cell in flat]
     assert len(heads) == 2

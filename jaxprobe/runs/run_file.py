@@ -1,4 +1,4 @@
-"""`run.json`: what the last run in a work directory was, and how long its stages have worked."""
+"""`run.json`: the record of the last run in a work directory, and the time that each stage has taken."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from jaxprobe import boundary, records, sealed, stopping
-from jaxprobe.stages.shards import Shard
+from jaxprobe.runs.shards import Shard
 from jaxprobe.workdir import Workdir
 
 TIMES = "times"  # stage -> seconds over all starts
@@ -19,7 +19,7 @@ _NO_WORK = (
 
 
 class RunFile:
-    """Keeps `run.json` up to date; it is written only where something has changed."""
+    """Keeps `run.json` up to date; writes it only when something has changed."""
 
     def __init__(self, work: Workdir, shard: Shard | None = None):
         """Reads nothing yet."""
@@ -32,13 +32,13 @@ class RunFile:
         start = time.monotonic()
         try:
             yield
-        except KeyboardInterrupt:  # what it has done counts; after an error that is not known
+        except KeyboardInterrupt:  # its work is kept, so its time counts; after an error it may be lost
             self._add(stage, time.monotonic() - start)
             raise
         self._add(stage, time.monotonic() - start)
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Makes the record of a run the file's content; times stay."""
+        """Replaces the file's content by the record of a run; times stay."""
         content = self.read()
         times = content.get(TIMES, {})
         made = {**record, "command": records.command(), TIMES: times}
@@ -52,7 +52,7 @@ class RunFile:
         return dict(times) if isinstance(times, Mapping) else {}
 
     def read(self) -> dict[str, Any]:
-        """What earlier starts wrote; nothing where it is damaged, since it is written anew."""
+        """What earlier starts wrote; empty where it is damaged, since it is then written again."""
         try:
             return sealed.read_json(self._place, "delete it")
         except FileNotFoundError:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxprobe.base import Site
-from jaxprobe.stages import in_memory
+from jaxprobe.extraction import in_memory
 from tests import fakes
 
 SITE = Site(block=1, stream="resid_post")

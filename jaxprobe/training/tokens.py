@@ -12,7 +12,7 @@ READ_TOKENS = 4096  # read together: neighbours in the store are read fastest
 
 
 class TokenStore(Protocol):
-    """What is read of `store.ActivationStore`."""
+    """The part of `store.ActivationStore` that training reads."""
 
     @property
     def digest(self) -> str:
@@ -20,7 +20,7 @@ class TokenStore(Protocol):
         ...
 
     def num_tokens(self, site: Site) -> int:
-        """Tokens there are."""
+        """Number of tokens."""
         ...
 
     def read_tokens(self, site: Site, rows: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ class TokenStore(Protocol):
 
 
 def held_out_prompts(hashes: Sequence[str], seed: int, fraction: float) -> np.ndarray:
-    """Which prompts are never trained on; a prompt's lot depends on nothing but it and the seed.
+    """Which prompts are held out; for each it depends only on the prompt and the seed.
 
     Args:
         hashes: Hex SHA-256 of each prompt.

@@ -4,10 +4,11 @@ import pytest
 
 from jaxprobe.base import Site
 from jaxprobe.experiments import config
+from jaxprobe.extraction.request import Request
 from jaxprobe.jobs import Need
+from jaxprobe.runs import shards
+from jaxprobe.runs.shards import Shard
 from jaxprobe.stages import extract
-from jaxprobe.stages import shards as stage
-from jaxprobe.stages.shards import Shard
 from jaxprobe.workdir import Workdir
 from tests import fakes
 
@@ -38,23 +39,23 @@ def test_more_shards_than_datasets_are_refused():
 
 def test_a_shard_says_what_it_may_and_what_is_next():
     shard = Shard.parse("1/3")
-    stage.check_stages({"extract", "encode", "fit"})
+    shards.check_stages({"extract", "encode", "fit"})
     with pytest.raises(
         ValueError, match="report and train_sae works on the whole job: leave --shard"
     ):
-        stage.check_stages({"fit", "train_sae", "report"})
-    assert "Shard 1/3 is done. When all 3 are" in stage.told(shard)
-    assert stage.told(None) == ""
+        shards.check_stages({"fit", "train_sae", "report"})
+    assert "Shard 1/3 is done. When all 3 are" in shards.told(shard)
+    assert shards.told(None) == ""
 
 
 def test_a_shard_extracts_into_its_own_store_and_reads_the_jobs_where_it_has_none(tmp_path):
     work, shard = Workdir.parse(tmp_path), Shard.parse("0/2")
-    assert stage.own_activations(None, work) == stage.activations(None, work) == work.activations
-    own = stage.own_activations(shard, work)
+    assert shards.own_activations(None, work) == shards.activations(None, work) == work.activations
+    own = shards.own_activations(shard, work)
     assert str(own) == str(tmp_path / "shard-0-of-2" / "activations")
-    assert stage.activations(shard, work) == work.activations
+    assert shards.activations(shard, work) == work.activations
     need = Need(texts=("one two", "three"), taps=((Site.parse("blocks.1.resid_post"), "last"),))
     common = config.Common(model="fake", dtype="float32")
     model = {"model": fakes.FakeModel(), "make_forward": fakes.make_forward}
-    extract.run(common, extract.Request.of([need]), own, **model)
-    assert stage.activations(shard, work) == own
+    extract.run(common, Request.of([need]), own, **model)
+    assert shards.activations(shard, work) == own

@@ -1,8 +1,8 @@
-"""What a run has before it: prompts, tokens, latents, probes, and about how long each stage takes.
+"""The remaining work of a run: prompts, tokens, latents, probes, and about how long each stage takes.
 
-Rates are those of the last finished run on the same kind of device, kept in the cache folder, and count
-compiling as that run met it. Where there is none, a product of matrices is timed for a fraction of a second,
-compiling is counted by programs, and the answer is called a guess.
+Rates are those of the last finished run on the same kind of device, kept in the cache folder, and include the
+compiling of that run. Where there is none, a matrix product is timed for a fraction of a second, compiling is
+estimated from the number of programs, and the estimate is called a guess.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ from absl import logging
 
 from jaxprobe import boundary, records
 from jaxprobe.assets import cache_dir
-from jaxprobe.experiments.config import Common, saes_to_train, sites_of
 from jaxprobe.place import Place
 
 RATES = "rates.json"  # in the cache folder
@@ -37,8 +36,8 @@ class Part:
     """One stage's work.
 
     Attributes:
-        count: In the unit that a person counts in, see `UNITS`.
-        work: What time is proportional to: floating-point operations, or probes.
+        count: Amount in the unit that is shown, see `UNITS`.
+        work: Amount that time is proportional to: floating-point operations, or probes.
         note: More about it.
     """
 
@@ -52,7 +51,7 @@ class Estimate:
     """What is left to do.
 
     Attributes:
-        parts: By stage.
+        parts: The work by stage.
         rates: Work per second, by stage.
         learned: Stages whose rate is from an earlier run.
     """
@@ -102,7 +101,7 @@ class Estimate:
 
 
 def estimate(parts: Mapping[str, Part]) -> Estimate:
-    """How long this work takes, from earlier runs or from what the machine multiplies in a moment."""
+    """How long this work takes, by the rates of earlier runs or of a timed matrix product."""
     known = _rates().get(records.device(), {})
     guessed = [stage for stage, part in parts.items() if part.work and stage not in known]
     gflops = _product_gflops() if guessed else 1.0
@@ -110,12 +109,19 @@ def estimate(parts: Mapping[str, Part]) -> Estimate:
     return Estimate(parts=parts, rates=rates, learned=frozenset(known))
 
 
-def extracting(job: Common, d_model: int, texts: list[str], num_prompts: int) -> Part:
-    """Tokens to run through the model's blocks up to the last site."""
-    longest = job.extract.max_length
+def extracting(
+    d_model: int, blocks: int, longest: int, texts: Sequence[str], num_prompts: int
+) -> Part:
+    """Tokens to run through the model.
+
+    Args:
+        d_model: Width of the residual stream.
+        blocks: How many blocks are run, up to the last site.
+        longest: Most tokens of a prompt.
+        texts: The prompts that are still to be run.
+        num_prompts: Number of distinct prompts of the job.
+    """
     tokens = sum(min(1 + len(text) / CHARACTERS_PER_TOKEN, longest) for text in texts)
-    sites = (*sites_of(job), *(one.site for one in saes_to_train(job)))
-    blocks = max(1, *(site.block + 1 for site in sites))
     # A block of a Gemma-like model has about 13.6 d_model^2 weights.
     return Part(
         count=tokens,
@@ -124,7 +130,7 @@ def extracting(job: Common, d_model: int, texts: list[str], num_prompts: int) ->
     )
 
 
-def training(num_tokens: int, d_model: int, widths: list[int]) -> Part:
+def training(num_tokens: int, d_model: int, widths: Sequence[int]) -> Part:
     """Tokens of all SAEs that are not trained yet."""
     return Part(
         count=float(num_tokens * len(widths)),
@@ -148,19 +154,19 @@ def encoding(d_model: int, files: Sequence[tuple[int, int]]) -> Part:
 
 
 def fitting(probes: int, num_datasets: int) -> Part:
-    """Probes whose results are not there yet."""
+    """Probes that have no results yet."""
     return Part(count=float(probes), work=float(probes), note=f"on {num_datasets} datasets")
 
 
 def duration(seconds: float) -> str:
-    """As a person says it: `40 s`, `12 min`, `3.5 h`."""
+    """A readable duration: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _product_gflops(size: int = 1024) -> float:
-    """GFLOP/s of a float32 product of matrices, the best of a few."""
+    """GFLOP/s of a float32 matrix product, the best of a few."""
     x = jnp.ones((size, size), jnp.float32)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxprobe.base import Site
 from jaxprobe.saes import decode, encode
-from jaxprobe.stages.sae_training.tokens import TokenStore
+from jaxprobe.training.tokens import TokenStore
 
 ROWS = 4096  # encoded at once
 
@@ -32,12 +32,12 @@ class Quality:
 def measure_quality(
     sae, store: TokenStore, site: Site, row_N: np.ndarray, is_last_N: np.ndarray
 ) -> dict[str, Quality]:
-    """Quality over some tokens, and over those of them that end a prompt.
+    """Quality over some tokens, and over those that are the last of their prompt.
 
     Args:
         sae: The SAE, for raw activations.
         store: Where the tokens are.
-        site: Whose they are.
+        site: Where they were read.
         row_N: Rows to measure on, ascending.
         is_last_N: Which of them are the last of their prompt, those that probes read.
 

@@ -1,4 +1,4 @@
-"""The results that stand on one page, from the objects of a work directory's jobs."""
+"""The results for one page, from the objects of a work directory's jobs."""
 
 import dataclasses
 import math
@@ -9,9 +9,9 @@ from jaxprobe import records, results
 from jaxprobe.base import ResultRow
 from jaxprobe.evidence import ChosenLatent, Record, Results
 from jaxprobe.results import Scored
-from jaxprobe.stages import plans
-from jaxprobe.stages.plans import Plan
-from jaxprobe.stages.run_file import RunFile
+from jaxprobe.runs import plans
+from jaxprobe.runs.plans import Plan
+from jaxprobe.runs.run_file import RunFile
 from jaxprobe.workdir import Workdir
 
 
@@ -23,9 +23,9 @@ class Gathered:
         parts: The jobs' results; no row of the same probe twice.
         records: Per record's name, the record of the run that made results.
         record_of: Per fingerprint of rows, the name of the record that made them.
-        facts: What the experiment tells of the datasets.
+        facts: The experiment's facts about the datasets.
         made: When the last of the runs was done, UTC, ISO 8601.
-        command: What started the first.
+        command: Command line of the first.
         times: Seconds that each stage has worked in the directory, over all starts.
     """
 
@@ -39,7 +39,7 @@ class Gathered:
 
     @property
     def rows(self) -> list[ResultRow]:
-        """All rows, the asked config's first."""
+        """All rows, those of the requested config first."""
         return [row for part in self.parts for row in part.rows]
 
 
@@ -48,10 +48,10 @@ def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
 
     Args:
         work: The work directory.
-        config: The job's config; None where the directory holds comparable jobs alone.
+        config: The job's config; None where the directory holds only comparable jobs.
 
     Raises:
-        TableError: There are none, some are missing, or one is damaged.
+        TableError: There are no results, some are missing, or one is damaged.
     """
     page = plans.chosen(plans.read_all(work), config, work)
     seen: set[tuple] = set()
@@ -93,17 +93,17 @@ def _fresh(part: Scored, seen: set[tuple]) -> Scored:
     return Scored(
         rows=[part.rows[at] for at in kept],
         metrics={name: [values[at] for at in kept] for name, values in part.metrics.items()},
-        # What a probe chose is told by the job whose rows stand on the page.
+        # The chosen latents come from the job whose rows are on the page.
         about=part.about if len(kept) == len(keys) else {"record": part.about.get("record", "")},
     )
 
 
 def evidence(found: Gathered, name: str = "") -> Results:
-    """Gathered results as a report is made of them.
+    """Gathered results in the form that reports are made from.
 
     Args:
         found: What was gathered.
-        name: What the run is called beside others.
+        name: The run's name among others.
     """
     rows = found.rows
     metrics = dict.fromkeys(metric for part in found.parts for metric in part.metrics)

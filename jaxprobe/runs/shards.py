@@ -1,8 +1,7 @@
 """One job as n independent ones: each takes every n-th dataset.
 
-Results and latents are objects that are named by what they were made from, so shards write to one work
-directory and nothing is merged. Each shard extracts into a store of its own, except where the job's
-store holds all that it needs.
+Results and latents are objects named by what they were made from, so shards write to one work directory and
+nothing is merged. Each shard extracts into its own store, unless the job's store holds all that it needs.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ from jaxprobe.place import Place
 from jaxprobe.store import is_store
 from jaxprobe.workdir import Workdir
 
-STAGES = ("extract", "encode", "fit")  # what a shard does alone
+STAGES = ("extract", "encode", "fit")  # the stages that a shard can run
 EXAMPLE = "write i/n, e.g. 0/4 for the first of four and 3/4 for the last"
 
 

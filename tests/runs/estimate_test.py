@@ -8,8 +8,10 @@ import pytest
 
 from jaxprobe import datasets, records, results
 from jaxprobe.methods import probes
-from jaxprobe.stages import estimate as stage
+from jaxprobe.runs import estimate, shards
 from jaxprobe.stages import run
+from jaxprobe.stages.left import left as left_to_do
+from jaxprobe.stages.start import Start
 from jaxprobe.workdir import Workdir
 from tests import fakes
 
@@ -21,7 +23,7 @@ def job(monkeypatch, tmp_path):
     """A job on two fake datasets of which one has a shifted set, and an empty cache for rates."""
     monkeypatch.setenv("JAXPROBE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(probes.grid, "fit_grid", fakes.scores)
-    monkeypatch.setattr(stage, "_product_gflops", lambda: 10.0)
+    monkeypatch.setattr(estimate, "_product_gflops", lambda: 10.0)
     fakes.stand_in(monkeypatch)
     sets = [fakes.dataset(name, 220, gap=0.5) for name in ("a", "b")]
     source = fakes.write_source(tmp_path / "source", sets, [fakes.dataset("b", 60, seed=1)])
@@ -32,11 +34,11 @@ def job(monkeypatch, tmp_path):
     return run.RunConfig.from_mapping(fakes.job((), source=source, encode=encode))
 
 
-def left(job, folder) -> stage.Estimate:
+def left(job, folder) -> estimate.Estimate:
     """What the job would say before it starts."""
-    prepared = run._Job(job, Workdir.parse(folder))
-    prepared.prepare(run.STAGES)
-    return prepared.left()
+    start = Start(job.job, job.shard, Workdir.parse(folder))
+    start.prepare(run.STAGES if job.shard is None else shards.STAGES)
+    return left_to_do(start)
 
 
 def with_fit(job, **changes):
@@ -91,7 +93,7 @@ def test_a_finished_run_teaches_the_next_estimate(job, tmp_path):
     # A resumed run is measured by what it did itself.
     found.learn({"extract": 100.0}, {"extract": 150.0})
     assert left(job, tmp_path / "run").rates["extract"] == pytest.approx(work / 50)
-    (tmp_path / "cache" / stage.RATES).write_text("{")
+    (tmp_path / "cache" / estimate.RATES).write_text("{")
     assert left(job, tmp_path / "run").learned == frozenset()
 
 
@@ -104,33 +106,31 @@ BAD_FILES = (
 
 def test_a_file_of_rates_that_is_bad_counts_as_absent(job, tmp_path):
     parts = left(job, tmp_path / "run").parts
-    wanted = stage.estimate(parts)
-    rates = tmp_path / "cache" / stage.RATES
+    wanted = estimate.estimate(parts)
+    rates = tmp_path / "cache" / estimate.RATES
     rates.parent.mkdir(exist_ok=True)
     for content in BAD_FILES:
         rates.write_text(content.replace("DEVICE", records.device()))
-        found = stage.estimate(parts)
+        found = estimate.estimate(parts)
         assert (found.rates, found.learned) == (wanted.rates, frozenset())
         found.describe()
         found.learn({}, {})
     rates.unlink()
     os.mkfifo(rates)
-    assert stage.estimate(parts).learned == frozenset()
+    assert estimate.estimate(parts).learned == frozenset()
     # One bad entry does not take the good ones with it.
     rates.unlink()
     rates.write_text(json.dumps({records.device(): {"extract": None, "fit": 2.0}, "other": 1}))
-    assert stage.estimate(parts).learned == {"fit"}
+    assert estimate.estimate(parts).learned == {"fit"}
 
 
 def test_a_shards_estimate_is_of_its_datasets(job, tmp_path):
-    shard = dataclasses.replace(job, shard=run.shards.Shard.parse("1/2"))
-    prepared = run._Job(shard, Workdir.parse(tmp_path / "run"))
-    prepared.prepare(run.shards.STAGES)
-    assert "on 1 datasets" in prepared.left().describe()
+    shard = dataclasses.replace(job, shard=shards.Shard.parse("1/2"))
+    assert "on 1 datasets" in left(shard, tmp_path / "run").describe()
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
 )
 def test_durations_are_rounded_as_people_do(seconds, shown):
-    assert stage.duration(seconds) == shown
+    assert estimate.duration(seconds) == shown

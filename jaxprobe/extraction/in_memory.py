@@ -8,17 +8,18 @@ from absl import logging
 
 from jaxprobe import models, tokens
 from jaxprobe.base import Site
-from jaxprobe.stages.extract import ExtractModel, MakeForward, check_finite, computed
+from jaxprobe.extraction.fingerprint import ExtractModel
+from jaxprobe.extraction.passes import MakeForward, check_finite, computed
 
 
 class Activations(dict[Site, np.ndarray]):
-    """float32 [N, width] by site; a site's text is understood as well: `x["blocks.1.resid_post"]`."""
+    """float32 [N, width] by site; a site's text works as well: `x["blocks.1.resid_post"]`."""
 
     def __getitem__(self, key: Site | str) -> np.ndarray:
         """The array of a site, or of the site that a text names.
 
         Raises:
-            ValueError: The text names no site.
+            ValueError: The text is not a site.
             KeyError: Nothing was extracted there.
         """
         try:
@@ -55,17 +56,17 @@ def extract_texts(
         texts: N strings.
         sites: Where to read: a site or several, or their text.
         max_length: Most tokens of a text, BOS included; longer ones lose their beginning.
-        bos: `auto` opens texts as the tokenizer's files say, `on` puts BOS in front in every family,
+        bos: `auto` begins texts as the tokenizer's files say, `on` puts BOS in front in every family,
             `off` in none. SAEs say what they were trained with: `bos=sae.bos`.
         make_forward: Makes the compiled pass of (model, sites, poolings).
 
     Returns:
-        float32 [N, width of the site] for each site, in the order of `texts`, by site or its text;
-        d_model wide but for `attn_z`, which holds all heads.
+        float32 [N, width of the site] for each site, in the order of `texts`, by site or its text. The
+        width is d_model except for `attn_z`, which holds all heads.
 
     Raises:
-        TypeError: `texts` is one string, or a text is none.
-        ValueError: No site, one that the model lacks, an unknown `bos`, or activations that are not
+        TypeError: `texts` is a single string, or a text is not a string.
+        ValueError: No site, a site that the model lacks, an unknown `bos`, or activations that are not
             finite.
     """
     texts, chosen = _texts(texts), _sites(sites)
@@ -101,7 +102,7 @@ def _sites(sites: str | Site | Iterable[str | Site]) -> list[Site]:
 
 
 def _tell_unopened(tokenizer: Any, bos: str) -> None:
-    """A word, once, where SAEs of a family are commonly trained with a BOS that its files leave out."""
+    """Warns once where SAEs of a family are commonly trained with a BOS that its files leave out."""
     if bos == "auto" and tokenizer.bos_id is None and tokenizer.begin_id is not None:
         logging.log_first_n(
             logging.WARNING,

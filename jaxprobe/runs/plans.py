@@ -1,7 +1,7 @@
-"""Which jobs a config consists of: what the report reads in place of datasets and SAEs.
+"""The jobs of a config, which the report reads instead of datasets and SAEs.
 
-A plan is written by the fit stage, a file per config. Jobs that differ in sites, SAEs or methods alone share
-a scope and stand on one page.
+A plan is written by the fit stage, one file per config. Jobs that differ only in sites, SAEs or methods share a
+scope and are on one page.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from jaxprobe import records, sealed
 from jaxprobe.identity import digest
 from jaxprobe.place import Place
 from jaxprobe.results import TableError
-from jaxprobe.stages.shards import Shard
+from jaxprobe.runs.shards import Shard
 from jaxprobe.workdir import Workdir
 
 _AGAIN = "run the fit stage again"
@@ -26,13 +26,13 @@ class Plan:
     """The objects of one config's jobs.
 
     Attributes:
-        name: Of the config: `name_of`.
-        scope: What the config shares with others on one page: `scope_of`.
+        name: The config's name, see `name_of`.
+        scope: What the config shares with others on one page, see `scope_of`.
         record: Name of the record of the run that completed it.
         made: When that was, UTC, ISO 8601.
-        command: What was typed.
+        command: The command line.
         objects: Names of the result objects, in order.
-        facts: What the experiment's report tells of the datasets.
+        facts: Facts about the datasets for the experiment's report.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Plan:
 
 
 def name_of(config: Mapping[str, Any]) -> str:
-    """A digest of a config, less what only the page depends on."""
+    """A digest of a config, without what only the page depends on."""
     return digest({key: value for key, value in config.items() if key != "report"})[:16]
 
 
 def scope_of(config: Mapping[str, Any]) -> str:
-    """A digest of what two jobs must share to stand on one page: all but places, SAEs and methods."""
+    """A digest of what two jobs must share to be on one page: all but sites, SAEs and methods."""
     return digest({key: value for key, value in config.items() if key not in _FREE})[:16]
 
 
@@ -75,7 +75,7 @@ def write(
     objects: Sequence[str],
     facts: Mapping[str, Any],
 ) -> None:
-    """Keeps a finished job's plan."""
+    """Writes a finished job's plan."""
     content = {
         "name": name_of(config),
         "scope": scope_of(config),
@@ -154,8 +154,8 @@ def chosen(plans: Sequence[Plan], config: Mapping[str, Any] | None, work: Workdi
     """The plans of one page: the config's first, then those that share its scope.
 
     Args:
-        plans: All of the work directory.
-        config: Whose page; None where the directory holds one scope alone.
+        plans: All plans of the work directory.
+        config: The config of the page; None where the directory holds only one scope.
         work: The directory, for messages.
 
     Raises:

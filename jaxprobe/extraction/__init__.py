@@ -1,0 +1,1 @@
+"""Prompts to activations: what is requested and missing, the compiled passes, and writing to the store."""

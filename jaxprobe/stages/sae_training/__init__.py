@@ -1,1 +1,0 @@
-"""Parts of the train_sae stage: which tokens come when, and how good the result is."""
