@@ -12,6 +12,7 @@ and runs the script there as `python PATH ARGUMENTS` would. It answers a JSON ob
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import traceback
@@ -38,6 +39,7 @@ def _run(order: dict) -> dict:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         child = os.fork()
         if not child:
+            signal.alarm(300)  # a script that hangs is killed, and so fails its test
             os.dup2(out.fileno(), 1), os.dup2(errors.fileno(), 2)
             status = _child(order)
             sys.stdout.flush(), sys.stderr.flush()
