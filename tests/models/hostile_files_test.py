@@ -253,7 +253,7 @@ def test_gguf_headers_that_break_the_formats_rules_are_refused(tmp_path):
         (gguf_of(tensors=[tensor(kind=4)], data=some), "unknown storage type, number 4"),
         (gguf_of(tensors=[tensor(offset=HUGE)], data=some), "must begin 0 bytes"),
         (gguf_of(tensors=[tensor(offset=1)], data=some), "must begin 0 bytes"),
-        (gguf_of(tensors=[tensor(), tensor(b"b")], data=some), "must lie 32 bytes"),
+        (gguf_of(tensors=[tensor(), tensor(b"b")], data=some), "must begin 32 bytes"),
         (gguf_of(tensors=[tensor(), tensor(offset=32)], data=some), "tensor `a` twice"),
         (gguf_of(tensors=[tensor(b"a" * 65)], data=some), "at most 64 bytes"),
         (gguf_of([(b"split.count", number(2, "H", 3))]), "part None of 3.*--merge"),
