@@ -270,6 +270,16 @@ def test_a_header_that_would_crash_tensorstores_parser_is_refused(root, size):
         writer.begin(segment)
 
 
+def test_rows_wider_than_memory_are_refused(root):
+    texts = names("a", 30)
+    fill(root, texts, [1] * 30)
+    place = root / "blocks.12.resid_post" / "last" / "zarr.json"
+    header = json.loads(place.read())
+    place.replace(json.dumps(header | {"shape": [30, (1 << 53) + 1]}).encode())
+    with pytest.raises(StoreError, match="its rows must be 24 wide"):
+        ActivationStore.open(root).read(SITE, texts)
+
+
 @pytest.mark.parametrize("place", ["zarr.json", "c/0/0", "c/0", "c"])
 def test_a_pipe_in_place_of_an_arrays_file_is_refused_not_waited_for(tmp_path, place):
     root, texts = tmp_path / "s", names("a", 30)

@@ -42,7 +42,7 @@ def open_array(root: Place, tap: Tap, fingerprint: Mapping) -> ts.TensorStore:
         StoreError: The array is missing, damaged, or does not fit the fingerprint.
     """
     _check_files(root, tap)
-    _check_header(root, tap)
+    _check_header(root, tap, width_of(tap, fingerprint))
     metadata = _metadata(tap, fingerprint)
     del metadata["chunk_grid"]  # an earlier version's files may have been larger
     try:
@@ -103,12 +103,18 @@ def _open(root: Place, tap: Tap, metadata: dict, *, create: bool = False) -> ts.
     return ts.open(spec, open=not create, create=create, context=place.context()).result()
 
 
-def _check_header(root: Place, tap: Tap) -> None:
-    """Refuses a header that is not short JSON: TensorStore's parser crashes on deeply nested JSON."""
+def _check_header(root: Place, tap: Tap, width: int) -> None:
+    """Refuses a header that is no short JSON, or one of wider rows.
+
+    TensorStore's parser crashes on one that is nested too deep, and a read of rows that no memory holds ends the
+    process.
+    """
     header = root / tap_name(tap) / _HEADER
     try:
         with boundary.reader(str(header), "a zarr array's header", _REMEDY.format(root=root)):
-            json.loads(header.read(limit=_HEADER_BYTES))
+            shape = json.loads(header.read(limit=_HEADER_BYTES))["shape"]
+            if len(shape) != 2 or shape[1] != width:
+                raise ValueError(f"its rows must be {width} wide, got the shape {shape!r:.80}")
     except boundary.FileError as error:
         raise StoreError(str(error)) from error
 
