@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jaxprobe import records, results
@@ -10,7 +10,6 @@ from jaxprobe.base import ResultRow
 from jaxprobe.evidence import ChosenLatent, Record, Results
 from jaxprobe.results import Scored
 from jaxprobe.runs import plans
-from jaxprobe.runs.plans import Plan
 from jaxprobe.runs.run_file import RunFile
 from jaxprobe.workdir import Workdir
 
@@ -55,10 +54,11 @@ def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
     """
     page = plans.chosen(plans.read_all(work), config, work)
     seen: set[tuple] = set()
-    parts: list[Scored] = []
+    # Jobs that differ in sites, SAEs or methods share what is the same in both: read once.
+    shared = dict.fromkeys(name for plan in page for name in plan.objects)
+    parts = [part for one in _objects(shared, work) if (part := _fresh(one, seen)).rows]
     facts: dict[str, Any] = {}
     for plan in page:
-        parts += [part for one in _objects(plan, work) if (part := _fresh(one, seen)).rows]
         for key, value in plan.facts.items():
             facts.setdefault(key, value)
     made_by = {row.fingerprint: str(p.about.get("record", "")) for p in parts for row in p.rows}
@@ -74,15 +74,15 @@ def gather(work: Workdir, config: Mapping[str, Any] | None = None) -> Gathered:
     )
 
 
-def _objects(plan: Plan, work: Workdir) -> list[Scored]:
+def _objects(names: Collection[str], work: Workdir) -> list[Scored]:
     there = {*work.jobs.children()}
-    missing = [name for name in plan.objects if name not in there]
+    missing = [name for name in names if name not in there]
     if missing:
         raise results.TableError(
-            f"{len(missing)} of {len(plan.objects)} jobs have no results in {work.jobs}, the first is"
+            f"{len(missing)} of {len(names)} jobs have no results in {work.jobs}, the first is"
             f" {missing[0]}; run the fit stage again, which makes them"
         )
-    return [results.read_job(work.jobs / name) for name in plan.objects]
+    return [results.read_job(work.jobs / name) for name in names]
 
 
 def _fresh(part: Scored, seen: set[tuple]) -> Scored:

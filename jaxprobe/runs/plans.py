@@ -128,6 +128,8 @@ def _all_shards(by_part: Mapping[str, Plan]) -> list[Plan]:
     """The plans of all shards of one count; none where some are missing."""
     for part in sorted(by_part):
         count = int(part.rpartition("-")[2])
+        if count > len(by_part):  # a file's name may claim any number of shards
+            continue
         names = [f"{index}-of-{count}" for index in range(count)]
         if all(name in by_part for name in names):
             return [by_part[name] for name in names]
