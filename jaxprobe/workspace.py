@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from jaxprobe import base, boundary, checkpoints, datasets, sealed
+from jaxprobe import base, boundary, checkpoints, checks, datasets, sealed
 from jaxprobe.base import Site, Split, TextDataset
 from jaxprobe.checkpoints import LoadedSae
 from jaxprobe.features import kept, ranked, read, twins
@@ -212,14 +212,26 @@ class Workspace:
         return {name: sae.site for name, sae in self.saes.items() if sae.site is not None}
 
     def sae(self, name: str, site: Site) -> LoadedSae:
-        """An SAE of the run, or the random twin of the first SAE of a site."""
-        return self.twin(site) if name == base.RANDOM_SAE else self.saes[name]
+        """An SAE of the run, or the random twin of the first SAE of a site.
+
+        Raises:
+            ValueError: The run has no such SAE, or it reads another site, where its latents mean nothing.
+        """
+        if name == base.RANDOM_SAE:
+            return self.twin(site)
+        checks.check_choice("SAE", name, self.saes)
+        found = self.saes[name]
+        if found.site != site:
+            raise ValueError(
+                f"SAE {name} must be read at its site {found.site}, got {site}; use that one"
+            )
+        return found
 
     def twin(self, site: Site) -> LoadedSae:
         """The random SAE of a site: drawn once, stored, and read from then on.
 
         Raises:
-            KeyError: No SAE of the run reads the site.
+            ValueError: No SAE of the run reads the site.
         """
         if site not in self._twins:
             self._twins[site] = self._kept_twin(site)
@@ -238,7 +250,10 @@ class Workspace:
         return dataclasses.replace(checkpoints.load_sae(folder), id=base.RANDOM_SAE)
 
     def _first(self, site: Site) -> LoadedSae:
-        return next(sae for sae in self.saes.values() if sae.site == site)
+        first = next((sae for sae in self.saes.values() if sae.site == site), None)
+        if first is None:
+            raise ValueError(f"no SAE of the run reads {site}, so it has no random one either")
+        return first
 
     def _twin_identity(self, site: Site) -> dict[str, object]:
         prompts = hashlib.sha256("\0".join(self.control_texts).encode()).hexdigest()
@@ -248,7 +263,7 @@ class Workspace:
         """What identifies an SAE: its weights' digest, or for a random one that of what it is drawn from."""
         if name == base.RANDOM_SAE:
             return digest(self._twin_identity(site))
-        return self.saes[name].digest
+        return self.sae(name, site).digest
 
     # --- latents
 

@@ -79,7 +79,7 @@ def test_the_random_sae_is_drawn_once_and_read_from_then_on(tmp_path, monkeypatc
     work(tmp_path, moved).twin(OTHER)
     assert len(drawn) == len(list((tmp_path / "saes").iterdir())) == 5
     assert work(tmp_path, sae).twin(SITE).digest == first.digest
-    with pytest.raises(StopIteration):
+    with pytest.raises(ValueError, match=r"no SAE of the run reads blocks\.2"):
         work(tmp_path, sae).twin(OTHER)
 
 

@@ -35,10 +35,19 @@ class Engine:
     keep: tuple[str, ...] = ()
 
     def __call__(self, job: Job, workspace: Workspace) -> list[Evaluation]:
-        """Fits and scores every split of the job with every arrow."""
+        """Fits and scores every split of the job with every arrow.
+
+        Raises:
+            ValueError: An arrow asks for the best k of features that are not ranked.
+        """
         splits = [with_control(split, job.arrow.control) for split in job.splits]
         x_ND, columns, union_U = _features(job, workspace)
         counts = [arrow.k for arrow in job.arrows]
+        if columns is None and any(counts):
+            raise ValueError(
+                f"`k` of an arrow on {job.arrow.features} must be 0, because only ranked latents have a best k,"
+                f" got {max(counts)}; give the job `latents` and `ranking`, or leave k out"
+            )
         method = probe_key(job.arrow.method)
         scores = grid.fit_grid(
             method,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxprobe import checkpoints, results
+from jaxprobe import checkpoints, regimes, results
 from jaxprobe.base import Arrow, Site
 from jaxprobe.experiments import EXPERIMENTS, experiment
 from jaxprobe.experiments.config import sites_of
@@ -98,6 +98,20 @@ def jobs(config, workspace, name):
         yield Job(
             dataset=table, site=second, arrows=(arrow,), splits=splits, predict=engine, features=features
         )  # fmt: skip
+
+
+def test_the_best_k_of_what_is_not_ranked_is_refused(tmp_path):
+    """Its rows would say k and its probe would read everything."""
+    data, site = fakes.dataset("a", 200), Site.parse("blocks.1.resid_post")
+    workspace = Workspace(Workdir.parse(tmp_path))
+    workspace.features = lambda dataset, features: np.zeros((200, 4), np.float32)
+    arrow = Arrow(features="error of s", method="mean_difference", k=16)
+    job = Job(
+        dataset=data, site=site, arrows=(arrow,), splits=tuple(regimes.splits(data)),
+        predict=Engine(), features=(Features(site=site, part="error", sae="s"),),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="`k` of an arrow on error of s must be 0"):
+        job.predict(job, workspace)
 
 
 def test_an_experiments_own_features(tmp_path, monkeypatch):

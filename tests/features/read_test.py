@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxprobe.base import Site
+from jaxprobe.base import RANDOM_SAE, Site
 from jaxprobe.features import read
 from jaxprobe.features.read import Features
 from jaxprobe.store import Segment, StoreError, StoreWriter
@@ -115,6 +115,14 @@ def test_what_means_nothing_or_is_not_there_is_refused(workspace, monkeypatch):
         workspace.features(DATA, Features(site=OTHER, pooling="mean"))
     with pytest.raises(StoreError, match=r"blocks\.2\.resid_post \(tokens\)"):
         workspace.tokens(DATA, OTHER)
+    with pytest.raises(
+        ValueError, match=r"SAE sae must be read at its site blocks\.1\..*got blocks\.2"
+    ):
+        workspace.features(DATA, Features(site=OTHER, part="error", sae="sae"))
+    with pytest.raises(ValueError, match=r"no SAE of the run reads blocks\.2"):
+        workspace.sae(RANDOM_SAE, OTHER)
+    with pytest.raises(ValueError, match="unknown SAE 'sea'; known: sae"):
+        workspace.sae("sea", SITE)
     monkeypatch.setattr(read, "MOST_BYTES", 30 * 48 * 4 - 1)
     with pytest.raises(ValueError, match="give the job `latents` and `ranking`"):
         workspace.features(DATA, Features(site=SITE, part="latents", sae="sae"))
